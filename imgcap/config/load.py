@@ -1,0 +1,84 @@
+"""YAML files and dotted overrides into one checked `Config`, and back."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from imgcap.config.schema import Config
+from imgcap.errors import UserError
+
+
+def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:
+    """Read a YAML file (none: all defaults) and apply `dotted.key=value` overrides, values in YAML.
+
+    Raises `UserError` for a file that can't be read, an unknown key (naming the nearest one) and a
+    value that doesn't fit.
+    """
+    tree: dict[str, Any] = _read_yaml(path) if path else {}
+    for override in overrides or []:
+        _apply(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        where = path or "the command line"
+        raise UserError("; ".join(_explain(e, where) for e in error.errors())) from None
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write every key of the resolved configuration."""
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no configuration file {path}; the ones that come with imgcap are in configs/") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} can't be read as YAML: {error}") from None
+    if not isinstance(tree, dict | None):
+        raise UserError(f"{path} holds a {type(tree).__name__}; a configuration is a mapping of keys to values")
+    return tree or {}
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise UserError(f"{override!r} is no override; write key=value, for example train.epochs=3")
+    *parents, leaf = dotted.split(".")
+    for parent in parents:
+        below = tree.get(parent)
+        tree[parent] = below if isinstance(below, dict) else {}
+        tree = tree[parent]
+    try:
+        tree[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"the value of {dotted} can't be read as YAML: {error}") from None
+
+
+def _explain(error: Any, where: Path | str) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {key} in {where}; the nearest valid one is {_nearest(key)}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{key} in {where}: {message}, found {error['input']!r}" if key else f"{where}: {message}"
+
+
+def _nearest(key: str) -> str:
+    """The valid key most like this one: by its full name, or else by its last part."""
+    valid = list(_dotted_keys(Config))
+    leaf = key.rpartition(".")[2]
+    full = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)
+    by_leaf = difflib.get_close_matches(leaf, [name.rpartition(".")[2] for name in valid], n=1, cutoff=0.8)
+    same_leaf = [name for name in valid if by_leaf and name.rpartition(".")[2] == by_leaf[0]]
+    return (difflib.get_close_matches(key, same_leaf, n=1, cutoff=0.0) or full)[0]
+
+
+def _dotted_keys(section: type[BaseModel], prefix: str = "") -> Any:
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _dotted_keys(field.annotation, f"{prefix}{name}.")

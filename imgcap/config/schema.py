@@ -1,0 +1,172 @@
+"""Every configuration key, its default and its check. One frozen section for each component.
+
+A duration is a number of steps (`500`) or of epochs (`2ep`, `0.5ep`); `steps_of` converts it once.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Metric = Literal["BLEU", "METEOR", "ROUGE-L", "CIDEr"]
+_DURATION = re.compile(r"^(\d+|\d+(\.\d+)?ep)$")
+
+
+def _checked_duration(value: str) -> str:
+    if not _DURATION.match(value):
+        raise ValueError(f"{value!r} is no duration; write steps (500) or epochs (2ep)")
+    return value
+
+
+Duration = Annotated[str, BeforeValidator(str), AfterValidator(_checked_duration)]
+Source = Annotated[str | None, BeforeValidator(lambda value: None if value == "none" else value)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+def steps_of(duration: str, steps_per_epoch: int) -> int:
+    """Convert a duration to whole steps; `0.5ep` of 7 steps is 4 (rounded, at least 1 if not 0)."""
+    if not duration.endswith("ep"):
+        return int(duration)
+    epochs = float(duration[:-2])
+    return max(round(epochs * steps_per_epoch), 1) if epochs else 0
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class DataConfig(Section):
+    shards: str = "shards/demo"
+    image_size: Positive = 224
+    captions_per_image: Positive = 5
+    max_tokens: Positive = 20  # words of a caption; a row of the batch has two more, <sos> and <eos>
+    workers: Annotated[int, Field(ge=0)] = 2  # loader processes of each rank
+    augment: Literal["off", "light", "strong"] = "light"
+    language: str = "en"
+
+
+class VocabConfig(Section):
+    size: Positive | None = None  # at most so many entries, special tokens among them
+    min_count: Positive = 1
+    oov: Literal["unk", "characters"] = "unk"
+
+
+class EncoderConfig(Section):
+    name: str = "resnet50"
+    weights: Source = "DEFAULT"  # DEFAULT, a local .pth or .safetensors file, or none
+    train: Literal["none", "last_block", "all"] = "none"
+    output_stride: Literal[32, 16] = 32
+
+
+class DecoderConfig(Section):
+    type: Literal["lstm", "attention_lstm"] = "attention_lstm"
+    layers: Positive = 1
+    embed_dim: Positive = 512
+    hidden_dim: Positive = 512
+    attention_dim: Positive = 512
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    init_state: Literal["zeros", "mean"] = "mean"
+    gate: bool = True
+    output: Literal["linear", "deep"] = "linear"  # deep: the word and the context feed the logits too
+    image_layers: Annotated[int, Field(ge=0)] = 0  # lstm: ReLU layers ahead of the image's projection
+
+
+class ModelConfig(Section):
+    encoder: EncoderConfig = EncoderConfig()
+    decoder: DecoderConfig = DecoderConfig()
+
+
+class TeacherForcingConfig(Section):
+    """The probability of feeding the true token, from `start` to `end` over the run."""
+
+    schedule: Literal["constant", "linear", "exponential", "inverse_sigmoid"] = "constant"
+    start: Fraction = 1.0
+    end: Fraction = 1.0
+
+
+class EarlyStoppingConfig(Section):
+    metric: Literal["CIDEr", "BLEU-4", "loss"] = "CIDEr"
+    patience: Annotated[int, Field(ge=0)] = 0  # evaluations without improvement; 0 never stops
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+
+
+class TrainConfig(Section):
+    epochs: Positive = 20
+    max_steps: Positive | None = None
+    global_batch: Positive = 32  # images a step, over all ranks
+    micro_batch: Positive | None = None  # images a forward of one rank; none: no accumulation
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    attention_penalty: Annotated[float, Field(ge=0)] = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = 5.0
+    teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+
+
+class OptimConfig(Section):
+    lr: Annotated[float, Field(gt=0)] = 4e-4
+    encoder_lr: Annotated[float, Field(gt=0)] | None = None  # none: the same as lr
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    schedule: Literal["constant", "cosine", "step", "plateau"] = "cosine"
+    warmup: Duration = "0"
+    min_lr: Fraction = 0.0  # cosine, step and plateau go no lower than this share of lr
+    step_every: Duration = "5ep"  # schedule: step
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.5  # schedule: step and plateau
+    plateau_patience: Annotated[int, Field(ge=0)] = 2  # schedule: plateau, in evaluations
+
+
+class EngineConfig(Section):
+    name: Literal["ddp"] = "ddp"
+
+
+class EvalConfig(Section):
+    every: Duration = "1ep"
+    split: str = "val"
+    limit: Positive | None = None  # images of an evaluation during training; none: all
+    batch: Positive = 32  # images decoded together
+    beam: Positive = 5
+    length_penalty: Annotated[float, Field(ge=0)] = 1.0  # score = log probability / length ** penalty
+    metrics: tuple[Metric, ...] = ("BLEU", "METEOR", "ROUGE-L", "CIDEr")
+
+
+class CheckpointConfig(Section):
+    every: Duration = "1ep"
+    keep: Positive = 2
+
+
+class LogConfig(Section):
+    every: Duration = "10"
+    tensorboard: bool = True
+    wandb: bool = False
+
+
+class Config(Section):
+    name: str = "demo"
+    run_dir: Path | None = None  # none: runs/NAME
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: DataConfig = DataConfig()
+    vocab: VocabConfig = VocabConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    optim: OptimConfig = OptimConfig()
+    engine: EngineConfig = EngineConfig()
+    eval: EvalConfig = EvalConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _check_across_sections(self) -> "Config":
+        stopping, metrics = self.train.early_stopping, self.eval.metrics
+        wanted = {"CIDEr": "CIDEr", "BLEU-4": "BLEU"}.get(stopping.metric)
+        if stopping.patience and wanted and wanted not in metrics:
+            raise ValueError(f"train.early_stopping.metric is {stopping.metric}, so eval.metrics must hold {wanted}")
+        if self.train.attention_penalty and self.model.decoder.type == "lstm":
+            raise ValueError("train.attention_penalty needs a decoder that attends; set it to 0 for model.decoder.type=lstm")
+        return self
+
+    @property
+    def run_path(self) -> Path:
+        return self.run_dir or Path("runs") / self.name
