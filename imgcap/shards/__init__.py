@@ -1,0 +1,1 @@
+"""Datasets as verified tar shards: sources, builder, manifest, index, reader."""

@@ -1,0 +1,1 @@
+"""Readers of raw datasets. Each has one function `read(...) -> Source`."""
