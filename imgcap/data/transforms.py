@@ -1,0 +1,59 @@
+"""From JPEG bytes to a square uint8 tensor, plain for evaluation, augmented by key for training."""
+
+import io
+import math
+
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance
+
+# What each level does: area and aspect of the random crop, and the strength of colour jitter.
+_CROP_SCALE = {"light": (0.7, 1.0), "strong": (0.4, 1.0)}
+_JITTER = {"light": 0.0, "strong": 0.3}
+_LOG_ASPECT = math.log(4 / 3)
+
+
+def decode(jpeg: bytes, size: int) -> Image.Image:
+    """Decode to RGB, by the JPEG's own power-of-two scaling where that still leaves twice `size`."""
+    image = Image.open(io.BytesIO(jpeg))
+    image.draft("RGB", (2 * size, 2 * size))
+    return image.convert("RGB")
+
+
+def eval_image(image: Image.Image, size: int) -> torch.Tensor:
+    """The whole picture as (3, size, size) uint8. It is squeezed, not cropped: nothing of it is lost."""
+    return _to_tensor(image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0))
+
+
+def augmented_image(image: Image.Image, size: int, level: str, key: tuple[int, int, int]) -> torch.Tensor:
+    """Random resized crop, flip and colour jitter as (3, size, size) uint8.
+
+    `key` is (seed, epoch, sample index): the same key gives the same picture on any rank or worker.
+    """
+    if level == "off":
+        return eval_image(image, size)
+    random = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+    box = _random_box(image.size, _CROP_SCALE[level], random)
+    image = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+    if random.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    strength = _JITTER[level]
+    for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color) if strength else ():
+        image = enhance(image).enhance(random.uniform(1 - strength, 1 + strength))
+    return _to_tensor(image)
+
+
+def _random_box(
+    size: tuple[int, int], scale: tuple[float, float], random: np.random.Generator
+) -> tuple[float, float, float, float]:
+    """A crop of random area and aspect, relative to the picture's own aspect, always inside it."""
+    width, height = size
+    side = math.sqrt(random.uniform(*scale))
+    stretch = math.exp(random.uniform(-_LOG_ASPECT, _LOG_ASPECT) / 2)
+    crop_width, crop_height = min(side * stretch, 1.0) * width, min(side / stretch, 1.0) * height
+    left, top = random.uniform(0, width - crop_width), random.uniform(0, height - crop_height)
+    return left, top, left + crop_width, top + crop_height
+
+
+def _to_tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()

@@ -1,0 +1,39 @@
+"""The collectives that the rest of the house uses, none of which needs a test of rank before it."""
+
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as distributed
+
+T = TypeVar("T")
+
+
+def sum_across_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """Sum a tensor over all ranks, in place, and return it."""
+    if distributed.is_initialized():
+        distributed.all_reduce(tensor)
+    return tensor
+
+
+def gather_objects(value: T) -> list[T] | None:
+    """Collect one picklable object from each rank on rank 0, in the order of ranks; None elsewhere."""
+    if not distributed.is_initialized():
+        return [value]
+    gathered: list[Any] | None = [None] * distributed.get_world_size() if distributed.get_rank() == 0 else None
+    distributed.gather_object(value, gathered)
+    return gathered
+
+
+def broadcast_object(value: T) -> T:
+    """Return rank 0's object on every rank."""
+    if not distributed.is_initialized():
+        return value
+    box = [value]
+    distributed.broadcast_object_list(box)
+    return box[0]
+
+
+def barrier() -> None:
+    """Wait for every rank."""
+    if distributed.is_initialized():
+        distributed.barrier()

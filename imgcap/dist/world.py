@@ -1,0 +1,72 @@
+"""Who we are among the ranks, and on which device."""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as distributed
+
+from imgcap.errors import UserError
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # scoring 5,000 images on rank 0 takes minutes, not half an hour
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among `world_size` ranks; one process alone is rank 0 of 1."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def init(device: str | None = None) -> World:
+    """Join the ranks that torchrun (or deepspeed) started, on the best device there is.
+
+    Raises `UserError` when the rendezvous fails, for example because its port is in use.
+    """
+    rank = int(os.environ.get("RANK", 0))
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    chosen = _choose_device(device, local_rank)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if world_size > 1 and not distributed.is_initialized():
+        backend = "nccl" if chosen.type == "cuda" else "gloo"
+        device_id = chosen if chosen.type == "cuda" else None
+        try:
+            distributed.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, device_id=device_id)
+        except (distributed.DistError, ValueError) as error:
+            address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+            raise UserError(
+                f"rank {rank} can't meet the others at {address}: {error}; "
+                "if the port is in use choose another with torchrun --master_port"
+            ) from None
+    return World(rank, world_size, local_rank, chosen)
+
+
+def close() -> None:
+    """Leave the process group, if there is one."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _choose_device(asked: str | None, local_rank: int) -> torch.device:
+    if asked:
+        return torch.device(asked)
+    if torch.cuda.is_available():
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"{local_rank + 1} processes were started on this machine, which has {torch.cuda.device_count()} GPUs; "
+                "lower --nproc_per_node"
+            )
+        return torch.device("cuda", local_rank)
+    if torch.backends.mps.is_available() and int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return torch.device("mps")
+    return torch.device("cpu")
