@@ -1,12 +1,13 @@
 """Samples in a reproducible order, decoded, augmented and batched."""
 
-from imgcap.data.batch import batch_hash, collate, target_count
+from imgcap.data.batch import HASH_MODULUS, batch_hash, collate, target_count
 from imgcap.data.dataset import EvalDataset, Ticket, TrainDataset
 from imgcap.data.loader import PlanSampler, ignore_signals, train_loader
 from imgcap.data.plan import Accumulation, Plan, cut_batch, order
 from imgcap.data.transforms import augmented_image, decode, eval_image
 
 __all__ = [
+    "HASH_MODULUS",
     "Accumulation",
     "EvalDataset",
     "Plan",

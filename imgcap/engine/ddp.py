@@ -1,0 +1,92 @@
+"""DistributedDataParallel over any number of ranks; with one process, the bare model."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from imgcap.config.schema import OptimConfig, TrainConfig
+from imgcap.dist import World
+from imgcap.engine.precision import autocast, set_float32_matmul
+from imgcap.engine.protocol import StepResult
+from imgcap.models import Captioner
+from imgcap.optim import build_optimizer
+
+
+class DDPEngine:
+    """See `imgcap.engine.protocol.Engine`."""
+
+    def __init__(self, model: Captioner, train: TrainConfig, optim: OptimConfig, world: World):
+        self.raw_model = model.to(world.device, memory_format=torch.channels_last)
+        self.world, self.precision = world, train.precision
+        self.clip_norm = train.clip_norm or float("inf")
+        set_float32_matmul(train.precision)
+        if train.compile != "off":
+            _compile(self.raw_model, train.compile)
+        self.model = self._wrap(self.raw_model)
+        self.optimizer = build_optimizer(self.raw_model, optim)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16")
+
+    def _wrap(self, model: Captioner) -> torch.nn.Module:
+        if self.world.world_size == 1:
+            return model
+        devices = [self.world.device] if self.world.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+
+    @contextmanager
+    def micro_batch(self, last: bool) -> Iterator[None]:
+        wrapped = isinstance(self.model, DistributedDataParallel)
+        with nullcontext() if last or not wrapped else self.model.no_sync():  # type: ignore[operator]
+            yield
+
+    def forward(
+        self,
+        images_BCHW: torch.Tensor,
+        tokens_BKT: torch.Tensor,
+        teacher_ratio: torch.Tensor | None,
+        coins_BKT: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        with autocast(self.world.device, self.precision):
+            return self.model(images_BCHW, tokens_BKT, teacher_ratio, coins_BKT)
+
+    def backward(self, loss_sum: torch.Tensor, global_tokens: torch.Tensor) -> None:
+        # DDP averages gradients over ranks; the sum over ranks is what a global token count divides.
+        self.scaler.scale(loss_sum * (self.world.world_size / global_tokens)).backward()
+
+    def step(self, rate: float) -> StepResult:
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * rate
+        self.scaler.unscale_(self.optimizer)
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm, foreach=True)
+        skipped = (~torch.isfinite(grad_norm)).float()
+        if not self.scaler.is_enabled():
+            # The fused optimiser leaves everything as it was where found_inf is 1: no look from the host.
+            self.optimizer.grad_scale, self.optimizer.found_inf = None, skipped  # type: ignore[attr-defined]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return StepResult(grad_norm, skipped, self._loss_scale())
+
+    def _loss_scale(self) -> torch.Tensor:
+        scale = self.scaler._scale if self.scaler.is_enabled() else None  # get_scale() would wait for the device
+        return torch.ones((), device=self.world.device) if scale is None else scale.detach().clone()
+
+    def learning_rates(self) -> dict[str, float]:
+        return {group["name"]: group["lr"] for group in self.optimizer.param_groups}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+def _compile(model: Captioner, mode: str) -> None:
+    """Compile encoder and decoder apart, so that a change in one leaves the other's graph in place."""
+    torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 16)
+    model.encoder.compile(mode=mode, dynamic=False)
+    model.decoder.unroll = torch.compile(model.decoder.unroll, mode=mode, dynamic=False)  # type: ignore[method-assign]

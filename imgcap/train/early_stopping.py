@@ -1,0 +1,33 @@
+"""When to call a result the best so far, and when to stop hoping for a better one."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from imgcap.config.schema import EarlyStoppingConfig
+
+
+@dataclass
+class EarlyStopping:
+    """Follows one metric over the evaluations of a run. A patience of 0 never stops."""
+
+    config: EarlyStoppingConfig
+    best: float | None = None
+    stale: int = 0  # evaluations since the best one
+
+    def update(self, value: float) -> bool:
+        """Take in the newest value; True when it improves on the best by more than `min_delta`."""
+        gain = None if self.best is None else (self.best - value if self.config.metric == "loss" else value - self.best)
+        improved = gain is None or gain > self.config.min_delta
+        self.best, self.stale = (value, 0) if improved else (self.best, self.stale + 1)
+        return improved
+
+    @property
+    def should_stop(self) -> bool:
+        return 0 < self.config.patience <= self.stale
+
+    def state_dict(self) -> dict[str, Any]:
+        state = asdict(self)
+        return {"best": state["best"], "stale": state["stale"]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.stale = state["best"], state["stale"]

@@ -1,0 +1,96 @@
+"""What happened since the last log: sums that stay on the device until somebody looks."""
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+
+from imgcap.data import HASH_MODULUS, batch_hash, target_count
+from imgcap.dist import sum_across_ranks
+from imgcap.optim import Loss
+from imgcap.types import Batch
+
+
+@dataclass(frozen=True)
+class StepCounts:
+    """Sums over all ranks for one global batch, an int64 tensor: tokens, hash, images, ranks asked to stop."""
+
+    counts: torch.Tensor
+
+    @classmethod
+    def of(cls, batches: list[Batch], epoch: int, stop: bool, device: torch.device) -> "StepCounts":
+        local = [
+            sum(target_count(batch) for batch in batches),
+            sum(batch_hash(batch, epoch) for batch in batches) % HASH_MODULUS,
+            sum(int(batch.weight_B.sum()) for batch in batches),
+            int(stop),
+        ]
+        return cls(sum_across_ranks(torch.tensor(local).to(device, non_blocking=True)))
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        return self.counts[0].clamp(min=1)
+
+    def read(self) -> tuple[int, int, bool]:
+        """(hash modulo 2^63, images of weight 1, stop); waits for the device."""
+        _, hashed, images, stop = self.counts.tolist()
+        return hashed % HASH_MODULUS, images, stop > 0
+
+
+class Meter:
+    """Losses and times between two logs. Reading is the only thing that waits for the device."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        precise = torch.float32 if device.type == "mps" else torch.float64
+        self.sums = torch.zeros(4, dtype=precise, device=device)  # cross entropy, objective, tokens, skipped steps
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leave out of the rates what is no training: evaluation, saving."""
+        self.started, self.waited, self.images = time.perf_counter(), 0.0, 0
+
+    def add_loss(self, loss: Loss) -> None:
+        self.sums[:3] += torch.stack([loss.cross_entropy, loss.total, loss.tokens.to(loss.total.dtype)]).detach()
+
+    def add_step(self, skipped: torch.Tensor, images: int) -> None:
+        self.sums[3] += skipped
+        self.images += images
+
+    def state(self, is_main: bool) -> torch.Tensor:
+        """The sums of all ranks for a checkpoint. They move to rank 0, so that nothing counts twice."""
+        skipped = self.sums[3].clone()
+        total = sum_across_ranks(self.sums.clone())
+        self.sums = total if is_main else torch.zeros_like(total)
+        self.sums[3] = skipped
+        return self.sums.clone().cpu()
+
+    def load_state(self, sums: torch.Tensor, is_main: bool) -> None:
+        self.sums = sums.to(self.sums) if is_main else torch.zeros_like(self.sums)
+        self.sums[3] = sums[3]
+
+    def read(self) -> dict[str, float]:
+        """Means since the last reading, over all ranks; then starts anew."""
+        skipped = float(self.sums[3])
+        cross_entropy, objective, tokens, _ = sum_across_ranks(self.sums.clone()).tolist()
+        seconds = time.perf_counter() - self.started
+        values = {
+            "train/loss": cross_entropy / max(tokens, 1),
+            "train/objective": objective / max(tokens, 1),
+            "train/skipped_steps": skipped,
+            "perf/images_per_s": self.images / seconds,
+            "perf/data_wait_share": self.waited / seconds,
+            "perf/memory_gib": self._memory(),
+        }
+        self.sums.zero_()
+        self.restart_clock()
+        return values
+
+    def _memory(self) -> float:
+        """The peak so far: of the GPU's allocator, or of this process where there is no GPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**30
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak / (2**30 if sys.platform == "darwin" else 2**20)

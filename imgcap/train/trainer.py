@@ -1,0 +1,172 @@
+"""The training loop, and the training step from top to bottom."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from imgcap import checkpoint
+from imgcap.config.schema import TrainConfig
+from imgcap.data import Accumulation, Plan
+from imgcap.dist import World, barrier, sum_across_ranks
+from imgcap.engine import Engine, StepResult
+from imgcap.evaluation import Evaluator
+from imgcap.monitor import Monitor, Progress
+from imgcap.optim import LearningRate, caption_loss, coins, teacher_forcing_ratio, token_accuracy
+from imgcap.train.early_stopping import EarlyStopping
+from imgcap.train.meter import Meter, StepCounts
+from imgcap.train.preemption import Preempted, PreemptionNotice, leave_marker
+from imgcap.train.report import report_evaluation
+from imgcap.types import Batch
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """How long the run is, and every how many steps something happens; 0 is at the end only."""
+
+    total: int
+    evaluate: int
+    save: int
+    log: int
+
+    def is_due(self, every: int, step: int) -> bool:
+        return step == self.total or (every > 0 and step % every == 0)
+
+
+@dataclass
+class Trainer:
+    """Drives an engine through the plan. `step` counts finished steps; a resumed run starts from there."""
+
+    run: Path
+    world: World
+    config: TrainConfig
+    engine: Engine
+    loader: DataLoader[Batch]
+    plan: Plan
+    cut: Accumulation
+    timetable: Timetable
+    rate: LearningRate
+    stopping: EarlyStopping
+    evaluator: Evaluator
+    monitor: Monitor
+    notice: PreemptionNotice
+    keep: int  # checkpoints
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        self.meter = Meter(self.world.device)
+        self._asked_to_stop = False
+
+    def fit(self) -> None:
+        """Train to the end of the timetable or until early stopping; raises `Preempted` when asked to stop."""
+        batches = iter(self.loader)
+        progress = Progress(self.timetable.total, self.step, self.world.is_main)
+        self.meter.restart_clock()
+        while self.step < self.timetable.total and not self.stopping.should_stop:
+            values = self.train_step(batches)
+            if values:
+                progress.update(self.step, loss=values["train/loss"], images_per_s=values["perf/images_per_s"])
+            evaluated = self.timetable.is_due(self.timetable.evaluate, self.step)
+            best = self.evaluate() if evaluated else False
+            preempted = self._asked_to_stop
+            if evaluated or preempted or self.timetable.is_due(self.timetable.save, self.step):
+                self.save(best)
+                self.meter.restart_clock()
+            if preempted:
+                leave_marker(self.run)
+                raise Preempted
+        progress.close()
+
+    def train_step(self, batches: Iterator[Batch]) -> dict[str, float] | None:
+        """One global batch: forward, backward, update. Returns what was logged, where a log is due."""
+        started = time.perf_counter()
+        micro_batches = [next(batches) for _ in range(self.cut.steps)]
+        self.meter.waited += time.perf_counter() - started
+
+        epoch = self.step // self.plan.steps_per_epoch
+        counts = StepCounts.of(micro_batches, epoch, self.notice.requested, self.world.device)
+        ratio = teacher_forcing_ratio(self.config.teacher_forcing, self.step, self.timetable.total)
+        log = self.timetable.is_due(self.timetable.log, self.step + 1)
+        correct = torch.zeros(2, device=self.world.device)
+        self._seed_dropout()
+        for number, batch in enumerate(micro_batches, start=1):
+            batch = Batch(*(tensor.to(self.world.device, non_blocking=True) for tensor in batch))
+            with self.engine.micro_batch(last=number == len(micro_batches)):
+                forcing = self._forcing(ratio, batch)
+                logits_BKTV, attention_BKTP = self.engine.forward(batch.images_BCHW, batch.tokens_BKT, *forcing)
+                smoothing, penalty = self.config.label_smoothing, self.config.attention_penalty
+                loss = caption_loss(logits_BKTV, batch.tokens_BKT, smoothing, attention_BKTP, penalty)
+                self.engine.backward(loss.total, counts.tokens)
+            self.meter.add_loss(loss)
+            if log:
+                correct += token_accuracy(logits_BKTV.detach(), batch.tokens_BKT)
+        result = self.engine.step(self.rate.factor(self.step))
+        self.meter.add_step(result.skipped, self.plan.global_batch)
+        self.step += 1
+        return self._log(epoch, counts, correct, result, ratio) if log else None
+
+    def _seed_dropout(self) -> None:
+        """Dropout is a function of (seed, step, rank), so a resumed run draws what an unstopped one would."""
+        torch.manual_seed((self.plan.seed << 32) ^ (self.step * self.world.world_size + self.world.rank))
+
+    def _forcing(self, ratio: float, batch: Batch) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """The ratio as a 0-D tensor and a coin for each token; nothing where every token is the true one."""
+        if ratio >= 1:
+            return None, None
+        coins_BKT = coins(self.plan.seed, self.step, batch.image_ids, *batch.tokens_BKT.shape[1:])
+        return torch.tensor(ratio).to(self.world.device, non_blocking=True), coins_BKT
+
+    def _log(
+        self, epoch: int, counts: StepCounts, correct: torch.Tensor, result: StepResult, ratio: float
+    ) -> dict[str, float]:
+        hashed, images, self._asked_to_stop = counts.read()
+        top1, top5 = (sum_across_ranks(correct) / counts.tokens).tolist()
+        values = self.meter.read() | {
+            "train/accuracy": top1,
+            "train/top5_accuracy": top5,
+            "train/batch_hash": hashed,
+            "train/images": images,
+            "train/grad_norm": float(result.grad_norm),
+            "train/loss_scale": float(result.loss_scale),
+            "train/teacher_forcing": ratio,
+            **{f"optim/{name}": rate for name, rate in self.engine.learning_rates().items()},
+        }
+        self.monitor.scalars(self.step, epoch, values)
+        return values
+
+    def evaluate(self) -> bool:
+        """Score the validation images, show the result, and say whether it is the best so far."""
+        evaluation = self.evaluator.run(self.engine.raw_model)
+        epoch = (self.step - 1) // self.plan.steps_per_epoch
+        report_evaluation(self.run, self.monitor, evaluation, self.step, epoch)
+        metric = self.config.early_stopping.metric
+        value = evaluation.loss if metric == "loss" else evaluation.scores.get(metric)
+        if value is None:
+            return False
+        self.rate.evaluated(value, lower_is_better=metric == "loss")
+        return self.stopping.update(value)
+
+    def save(self, best: bool) -> None:
+        """Write a checkpoint from rank 0; all ranks wait, so that none runs ahead of a failure to save."""
+        training = {**self.engine.state_dict(), "meter": self.meter.state(self.world.is_main)}
+        state = {
+            "plan": self.plan.state(self.step),
+            "stopping": self.stopping.state_dict(),
+            "rate": self.rate.state_dict(),
+        }
+        if self.world.is_main:
+            model = self.engine.raw_model.state_dict()
+            checkpoint.save(self.run / "checkpoints", self.step, model, training, state, self.keep, best)
+        barrier()
+
+    def resume(self, saved: checkpoint.Checkpoint) -> None:
+        """Take over the optimiser, the schedules and the place in the plan. The model is loaded already."""
+        self.plan.check_state(saved.state["plan"])
+        self.engine.load_state_dict(saved.training)
+        self.meter.load_state(saved.training["meter"], self.world.is_main)
+        self.stopping.load_state_dict(saved.state["stopping"])
+        self.rate.load_state_dict(saved.state["rate"])
+        self.step = saved.step

@@ -1,0 +1,76 @@
+"""The order of samples: a permutation each epoch, the same for every way of cutting it."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgcap.data import Plan, cut_batch, order
+from imgcap.errors import UserError
+
+shard_counts = st.lists(st.integers(0, 9), min_size=1, max_size=7)
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(0, 50), shard_counts, st.one_of(st.none(), st.integers(1, 8)))
+def test_every_epoch_is_a_permutation(seed, epoch, counts, block):
+    assert sorted(order(seed, epoch, counts, block)) == list(range(sum(counts)))
+
+
+def test_epochs_and_seeds_differ_and_repeat():
+    counts = [40, 40, 20]
+    orders = {(seed, epoch): tuple(order(seed, epoch, counts)) for seed in range(3) for epoch in range(3)}
+    assert len(set(orders.values())) == 9
+    assert tuple(order(2, 1, counts)) == orders[2, 1]
+
+
+def test_a_block_keeps_its_shards_together():
+    counts = [10] * 6
+    shards = order(5, 0, counts, block=2) // 10
+    for first in range(0, 60, 20):
+        assert len(set(shards[first : first + 20])) == 2
+
+
+@pytest.mark.parametrize("samples", [24, 25, 31])
+def test_any_cut_gives_the_same_global_batches(samples):
+    plan = Plan(7, [samples], 8, "sha")
+    for step in range(3 * plan.steps_per_epoch):
+        whole = plan.global_batch_at(step)
+        for world_size, accumulation in ((1, 1), (1, 4), (2, 1), (2, 2), (4, 2)):
+            pieces = [
+                piece
+                for rank in range(world_size)
+                for piece in plan.micro_batches(step, rank, world_size, accumulation)
+            ]
+            assert np.array_equal(np.concatenate([p.indices_N for p in pieces]), whole.indices_N)
+            assert np.array_equal(np.concatenate([p.weight_N for p in pieces]), whole.weight_N)
+
+
+@given(st.integers(1, 60), st.integers(1, 16))
+def test_each_image_counts_exactly_once_an_epoch(samples, global_batch):
+    plan = Plan(1, [samples], global_batch, "sha")
+    seen = []
+    for step in range(plan.steps_per_epoch, 2 * plan.steps_per_epoch):
+        batch = plan.global_batch_at(step)
+        assert batch.epoch == 1 and len(batch.indices_N) == global_batch
+        seen += list(batch.indices_N[batch.weight_N > 0])
+    assert sorted(seen) == list(range(samples))
+
+
+def test_a_checkpoint_of_another_order_is_refused_by_name():
+    plan = Plan(1, [10], 4, "sha")
+    plan.check_state(plan.state(5))
+    for other, name in ((Plan(2, [10], 4, "sha"), "seed"), (Plan(1, [10], 5, "sha"), "global_batch"), (Plan(1, [10], 4, "x"), "manifest")):
+        with pytest.raises(UserError, match=name):
+            other.check_state(plan.state(5))
+
+
+@pytest.mark.parametrize("world_size, micro_batch, cut", [(1, None, (32, 1)), (4, None, (8, 1)), (4, 4, (4, 2)), (2, 64, (16, 1))])
+def test_batches_are_cut_over_ranks_then_accumulation(world_size, micro_batch, cut):
+    found = cut_batch(32, micro_batch, world_size)
+    assert (found.micro_batch, found.steps) == cut
+
+
+@pytest.mark.parametrize("micro_batch, world_size, nearest", [(None, 3, "33"), (5, 2, "4"), (None, 50, "50")])
+def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_that_does(micro_batch, world_size, nearest):
+    with pytest.raises(UserError, match=nearest):
+        cut_batch(32, micro_batch, world_size)
