@@ -1,0 +1,195 @@
+"""The search equals naive searches written here, on tiny real decoders whose choices are sharp."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from imgcap.config.schema import DecoderConfig
+from imgcap.decode import beam_search
+from imgcap.models import Decoder, build_decoder
+from imgcap.types import EOS, PAD, SOS
+
+VOCABULARY = 7  # four special tokens and three words
+WORDS = [token for token in range(VOCABULARY) if token not in (PAD, SOS, EOS)]
+MAX_LENGTH = 4
+IMAGES = 6
+DECODERS = [DecoderConfig(type="lstm"), DecoderConfig(), DecoderConfig(layers=2, output="deep", init_state="zeros")]
+Scored = list[tuple[float, tuple[int, ...]]]
+
+
+def tiny(config: DecoderConfig, seed: int, vocabulary: int = VOCABULARY) -> tuple[Decoder, torch.Tensor]:
+    """A random decoder and features_BPE; the weights are scaled up so that captions end early or late."""
+    torch.manual_seed(seed)
+    small = config.model_copy(update={"embed_dim": 6, "hidden_dim": 8, "attention_dim": 5})
+    decoder = build_decoder(small, vocabulary, encoder_width=10).eval()
+    with torch.no_grad():
+        decoder.output.weight.mul_(30)
+        decoder.embedding.weight.mul_(20)
+    return decoder, torch.randn(IMAGES, 4, 10)
+
+
+def log_probabilities(decoder: Decoder, features_PE: torch.Tensor) -> Callable[[tuple[int, ...]], list[float]]:
+    """log P of every next token after some words, by feeding the words one by one to a fresh state."""
+    known: dict[tuple[int, ...], list[float]] = {}
+
+    def after(words: tuple[int, ...]) -> list[float]:
+        if words not in known:
+            with torch.no_grad():
+                state = decoder.init(features_PE[None], 1)
+                for token in (SOS, *words):
+                    logits_11V, state, _ = decoder.step(state, torch.tensor([[token]]))
+            known[words] = logits_11V[0, 0].log_softmax(-1).tolist()
+        return known[words]
+
+    return after
+
+
+def naive_beam(after: Callable, beam: int, penalty: float, max_length: int = MAX_LENGTH) -> Scored:
+    """The textbook's loop over lists, for one image, without any early exit."""
+    live: Scored = [(0.0, ())]
+    finished: Scored = []
+    for _ in range(max_length):
+        candidates = [
+            (score + after(words)[token], (*words, token)) for score, words in live for token in (EOS, *WORDS)
+        ]
+        best = sorted(candidates, reverse=True)[:beam]
+        finished += [candidate for candidate in best if candidate[1][-1] == EOS]
+        live = [candidate for candidate in best if candidate[1][-1] != EOS]
+    finished += [(score + after(words)[EOS], (*words, EOS)) for score, words in live]
+    return normalised(finished, penalty)[:beam]
+
+
+def exhaustive(after: Callable, penalty: float, max_length: int) -> Scored:
+    """Every sentence that there is."""
+    sentences: Scored = []
+    for length in range(max_length + 1):
+        for words in itertools.product(WORDS, repeat=length):
+            steps = [after(words[:t])[token] for t, token in enumerate((*words, EOS))]
+            sentences.append((sum(steps), (*words, EOS)))
+    return normalised(sentences, penalty)
+
+
+def normalised(captions: Scored, penalty: float) -> Scored:
+    return sorted(((score / len(words) ** penalty, words) for score, words in captions), reverse=True)
+
+
+def found(hypotheses, image: int) -> Scored:
+    rows = zip(hypotheses.scores_BW[image], hypotheses.tokens_BWL[image], hypotheses.lengths_BW[image], strict=True)
+    return [(score.item(), tuple(tokens[:length].tolist())) for score, tokens, length in rows if length]
+
+
+def assert_same(ours: Scored, naive: Scored) -> None:
+    assert [words for _, words in ours] == [words for _, words in naive]
+    assert [score for score, _ in ours] == pytest.approx([score for score, _ in naive], abs=1e-4)
+
+
+@pytest.mark.parametrize("beam", [1, 2, 3, 4])
+@pytest.mark.parametrize("penalty", [0.0, 0.7, 1.0, 2.0])
+@pytest.mark.parametrize("config", DECODERS, ids=["lstm", "attention", "deep"])
+def test_equals_the_naive_search(config: DecoderConfig, beam: int, penalty: float) -> None:
+    decoder, features_BPE = tiny(config, seed=beam)
+    hypotheses = beam_search(decoder, features_BPE, beam, MAX_LENGTH, penalty)
+    for image in range(IMAGES):
+        after = log_probabilities(decoder, features_BPE[image])
+        assert_same(found(hypotheses, image), naive_beam(after, beam, penalty))
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_a_beam_as_wide_as_the_tree_finds_every_sentence(penalty: float) -> None:
+    """W > V, and more beams than sentences: the rest is marked as not there."""
+    decoder, features_BPE = tiny(DecoderConfig(), seed=0)
+    sentences = sum(len(WORDS) ** n for n in range(4))
+    hypotheses = beam_search(decoder, features_BPE, sentences + 5, 3, penalty)
+    for image in range(IMAGES):
+        assert_same(found(hypotheses, image), exhaustive(log_probabilities(decoder, features_BPE[image]), penalty, 3))
+    assert (hypotheses.lengths_BW[:, sentences:] == 0).all()
+    assert (hypotheses.tokens_BWL[:, sentences:] == PAD).all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_one_beam_is_the_argmax_loop(seed: int) -> None:
+    decoder, features_BPE = tiny(DecoderConfig(), seed)
+    tokens_BL = beam_search(decoder, features_BPE, 1, MAX_LENGTH).tokens_BL
+    for image in range(IMAGES):
+        after = log_probabilities(decoder, features_BPE[image])
+        words: tuple[int, ...] = ()
+        while EOS not in words:
+            choices = (EOS,) if len(words) == MAX_LENGTH else (EOS, *WORDS)
+            words += (max(choices, key=after(words).__getitem__),)
+        assert tuple(tokens_BL[image].tolist()) == words + (PAD,) * (MAX_LENGTH + 1 - len(words))
+
+
+@pytest.mark.parametrize("config", DECODERS, ids=["lstm", "attention", "deep"])
+def test_a_batch_equals_one_image_at_a_time(config: DecoderConfig) -> None:
+    decoder, features_BPE = tiny(config, seed=5)
+    together = beam_search(decoder, features_BPE, 3, 12, attention=True)
+    for image in range(IMAGES):
+        alone = beam_search(decoder, features_BPE[image : image + 1], 3, 12, attention=True)
+        assert_same(found(together, image), found(alone, 0))
+        if together.attention_BLP is not None and alone.attention_BLP is not None:
+            torch.testing.assert_close(together.attention_BLP[image], alone.attention_BLP[0])
+
+
+def test_the_early_exit_is_taken_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, features_BPE = tiny(DecoderConfig(), seed=1)
+    with torch.no_grad():
+        decoder.output.bias[EOS] += 12.0  # captions end soon
+    steps = 0
+    step = decoder.step
+
+    def counted(*arguments):
+        nonlocal steps
+        steps += 1
+        return step(*arguments)
+
+    monkeypatch.setattr(decoder, "step", counted)
+    hypotheses = beam_search(decoder, features_BPE, 2, 30, 1.0)
+    assert steps < 31
+    monkeypatch.undo()
+    for image in range(IMAGES):
+        after = log_probabilities(decoder, features_BPE[image])
+        assert_same(found(hypotheses, image), naive_beam(after, 2, 1.0, 30))
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_answers_even_when_nothing_wants_to_end(beam: int) -> None:
+    decoder, features_BPE = tiny(DecoderConfig(), seed=2)
+    with torch.no_grad():
+        decoder.output.bias[EOS] -= 1000.0
+    hypotheses = beam_search(decoder, features_BPE, beam, MAX_LENGTH)
+    assert (hypotheses.lengths_BW == MAX_LENGTH + 1).all()
+    assert (hypotheses.tokens_BWL[..., MAX_LENGTH] == EOS).all()
+
+
+def test_forbidden_tokens_never_appear() -> None:
+    decoder, features_BPE = tiny(DecoderConfig(), seed=3)
+    with torch.no_grad():
+        decoder.output.bias[[PAD, SOS, 3]] += 50.0  # the model would say nothing else
+    tokens_BWL = beam_search(decoder, features_BPE, 4, MAX_LENGTH, forbidden=(PAD, SOS, 3)).tokens_BWL
+    after_end = (tokens_BWL == EOS).cumsum(-1) > 0
+    assert not torch.isin(tokens_BWL[~after_end], torch.tensor([PAD, SOS, 3])).any()
+    assert not (tokens_BWL == 3).any()
+
+
+def test_attention_is_that_of_the_words_of_the_best_caption() -> None:
+    decoder, features_BPE = tiny(DecoderConfig(), seed=4)
+    hypotheses = beam_search(decoder, features_BPE, 3, MAX_LENGTH, attention=True)
+    tokens_B1T = torch.cat([torch.full((IMAGES, 1), SOS), hypotheses.tokens_BL], dim=1)[:, None]
+    with torch.no_grad():
+        _, attention_B1TP = decoder.unroll(features_BPE, tokens_B1T)
+    for image, length in enumerate(hypotheses.lengths_B.tolist()):
+        torch.testing.assert_close(hypotheses.attention_BLP[image, :length], attention_B1TP[image, 0, :length])
+        assert (hypotheses.attention_BLP[image, length:] == 0).all()
+
+
+def test_scores_are_the_probabilities_of_the_tokens() -> None:
+    decoder, features_BPE = tiny(DecoderConfig(), seed=6)
+    hypotheses = beam_search(decoder, features_BPE, 4, MAX_LENGTH, 0.5)
+    tokens_BWT = torch.cat([torch.full((IMAGES, 4, 1), SOS), hypotheses.tokens_BWL], dim=2)
+    with torch.no_grad():
+        logits_BWTV, _ = decoder.unroll(features_BPE, tokens_BWT)
+    chosen_BWL = logits_BWTV.log_softmax(-1).gather(-1, hypotheses.tokens_BWL[..., None]).squeeze(-1)
+    total_BW = (chosen_BWL * (hypotheses.tokens_BWL != PAD)).sum(-1)
+    torch.testing.assert_close(hypotheses.scores_BW, total_BW / hypotheses.lengths_BW**0.5)
