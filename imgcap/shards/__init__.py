@@ -1,1 +1,9 @@
-"""Datasets as verified tar shards: sources, builder, manifest, index, reader."""
+"""Datasets as verified tar shards: builder, manifest, index, reader, verification. Datasets come from `sources`."""
+
+from imgcap.shards.builder import build
+from imgcap.shards.manifest import Manifest
+from imgcap.shards.reader import ShardReader
+from imgcap.shards.source import Skipped, Source
+from imgcap.shards.verify import Damage, verify
+
+__all__ = ["Damage", "Manifest", "ShardReader", "Skipped", "Source", "build", "verify"]

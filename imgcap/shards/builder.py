@@ -1,0 +1,228 @@
+"""A dataset to a shard set: in parallel, always the same bytes, and never from the start again after a stop.
+
+Samples are made by several processes and written by one, in the order of the records. A shard ends before the
+sample that would make it too large, which depends on nothing but the samples. Each finished shard leaves a record
+in `.building/`; a later run takes it over and goes on behind it. The manifest comes last.
+"""
+
+import errno
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from imgcap.errors import UserError
+from imgcap.shards.durable import sha256_of_bytes, write_whole
+from imgcap.shards.index import Index
+from imgcap.shards.manifest import (
+    TOKEN_COUNTS_NAME,
+    BuildSettings,
+    Manifest,
+    SplitInfo,
+    by_reason,
+)
+from imgcap.shards.parallel import Workers
+from imgcap.shards.progress import Progress
+from imgcap.shards.sample import EncodedSample, SampleEncoder, Tokeniser
+from imgcap.shards.site import BuildSite
+from imgcap.shards.source import Skipped, Source
+from imgcap.shards.writer import FinishedShard, ShardWriter
+from imgcap.types import Record
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MAY_NOT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
+
+def build(
+    source: Source,
+    out: Path,
+    tokeniser: Tokeniser,
+    language: str = "en",
+    resize: int | None = None,
+    quality: int = 90,
+    shard_mb: float = 64,
+    workers: int = 1,
+    force: bool = False,
+) -> Manifest:
+    """Write a shard set into the folder `out`, or finish the one that is begun there.
+
+    resize: pixels of the shorter side, never upscaled; none keeps sizes. shard_mb: millions of bytes, at most
+    (a shard of one sample may be larger). A set of other settings in `out` is a UserError unless `force`.
+    """
+    _refuse_duplicates(source)
+    settings = BuildSettings(
+        name=source.name,
+        source=source.origin or source.name,
+        split_rule=source.split_rule,
+        tokeniser=tokeniser.name,
+        language=language,
+        resize=resize,
+        quality=quality,
+        shard_mb=shard_mb,
+        records_sha256=_fingerprint(source),
+        records={split: len(records) for split, records in source.splits.items()},
+    )
+    with _clear_write_errors(out):
+        site = BuildSite.enter(out, settings, force)
+        if site.finished is not None:
+            return site.finished
+        with site, Workers(SampleEncoder(tokeniser, resize, quality), workers) as encoders:
+            total = sum(settings.records.values())
+            with Progress(total, f"building {out}") as progress:
+                task = _Task(site, encoders, progress, int(shard_mb * 1e6))
+                parts = {split: task.build_split(split, records) for split, records in source.splits.items()}
+            return _finish(site, parts, source.skipped)
+
+
+@dataclass
+class _SplitParts:
+    """The shards of a split, and what was skipped behind the last of them."""
+
+    shards: list[FinishedShard] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def all_skipped(self) -> list[Skipped]:
+        return [item for shard in self.shards for item in shard.skipped] + self.skipped
+
+
+class _Ahead:
+    """An iterator of samples whose next one can be looked at."""
+
+    def __init__(self, samples: Iterator[EncodedSample]) -> None:
+        self._samples = samples
+        self.next = next(samples, None)
+
+    def advance(self) -> None:
+        self.next = next(self._samples, None)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What building each split needs."""
+
+    site: BuildSite
+    encoders: Workers[Record, EncodedSample]
+    progress: Progress
+    shard_bytes: int
+
+    def build_split(self, split: str, records: list[Record]) -> _SplitParts:
+        parts = _SplitParts()
+        position, samples = 0, None
+        while position < len(records):
+            number = len(parts.shards)
+            shard = self.site.finished_shard(split, number, position)
+            if shard:
+                samples = None
+                self.progress.advance(shard.end - position)
+            else:
+                samples = samples or _Ahead(self.encoders.map(records[position:]))
+                writer = ShardWriter(self.site.folder, self.site.shard_name(split, number), number, position)
+                shard = self._fill(writer, samples, position)
+                if shard is None:  # nothing but unreadable images up to the end
+                    parts.skipped = writer.skipped
+                    break
+                self.site.keep(shard)
+            parts.shards.append(shard)
+            position = shard.end
+        return parts
+
+    def _fill(self, writer: ShardWriter, samples: _Ahead, position: int) -> FinishedShard | None:
+        try:
+            while (sample := samples.next) is not None:
+                if sample.jpeg and writer.samples and writer.size_with(sample) > self.shard_bytes:
+                    break
+                writer.skipped.extend(sample.skipped)
+                if sample.jpeg:
+                    writer.write(position, sample)
+                position += 1
+                self.progress.advance()
+                samples.advance()
+            if writer.samples:
+                return writer.finish(position)
+            writer.discard()
+            return None
+        except BaseException:
+            writer.discard()
+            raise
+
+
+def _finish(site: BuildSite, parts: dict[str, _SplitParts], skipped: list[Skipped]) -> Manifest:
+    """Write what is made of all shards together, the manifest last."""
+    parts_with_shards = {split: part for split, part in parts.items() if part.shards}
+    if not parts_with_shards:
+        reasons = by_reason(skipped + [item for part in parts.values() for item in part.all_skipped()])
+        told = ", ".join(f"{names.count} × {reason}" for reason, names in reasons.items()) or "the source is empty"
+        raise UserError(f"no image is left to put into {site.folder}: {told}; check --images and --captions")
+    splits, token_counts_sha256 = {}, None
+    for split, part in parts_with_shards.items():
+        rows = [row for shard in part.shards for row in shard.rows]
+        splits[split] = SplitInfo(
+            images=len(rows),
+            captions=sum(shard.captions for shard in part.shards),
+            index_sha256=_write(site.folder / f"{split}.index.npz", Index.from_rows(rows).to_bytes()),
+            shards=tuple(shard.info for shard in part.shards),
+        )
+        if split == "train":
+            token_counts_sha256 = _write_token_counts(site, part.shards)
+    all_skipped = skipped + [item for part in parts.values() for item in part.all_skipped()]
+    manifest = Manifest(site.settings, splits, by_reason(all_skipped), token_counts_sha256)
+    manifest.save(site.folder)
+    return manifest
+
+
+def _write_token_counts(site: BuildSite, shards: list[FinishedShard]) -> str:
+    """The counts of the train split, the most frequent first, equal ones by alphabet."""
+    counts: Counter[str] = Counter()
+    for shard in shards:
+        counts.update(shard.token_counts)
+    ranked = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    content = {"tokeniser": site.settings.tokeniser, "language": site.settings.language, "counts": ranked}
+    return _write(site.folder / TOKEN_COUNTS_NAME, (json.dumps(content, indent=0) + "\n").encode())
+
+
+def _write(path: Path, data: bytes) -> str:
+    write_whole(path, data)
+    return sha256_of_bytes(data)
+
+
+def _refuse_duplicates(source: Source) -> None:
+    seen: dict[int, str] = {}
+    for split, records in source.splits.items():
+        for record in records:
+            here = f"{record.file_name} ({split})"
+            if record.image_id in seen:
+                raise UserError(
+                    f"image id {record.image_id} belongs to both {seen[record.image_id]} and {here}; "
+                    "give each image one id and one split"
+                )
+            seen[record.image_id] = here
+
+
+def _fingerprint(source: Source) -> str:
+    """A hash of everything a source says, without the folders where it found it."""
+    digest = hashlib.sha256()
+    for split, records in source.splits.items():
+        for record in records:
+            line = [split, record.image_id, record.file_name, record.captions]
+            digest.update(json.dumps(line).encode())
+    for item in source.skipped:
+        digest.update(json.dumps([item.file_name, item.reason]).encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _clear_write_errors(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise UserError(
+                f"no room left to write {out} ({error.strerror}); free some, or build elsewhere; "
+                "the same command again goes on behind the shards that are finished"
+            ) from None
+        if error.errno in _MAY_NOT:
+            raise UserError(f"cannot write {error.filename or out}: {error.strerror}; choose another --out") from None
+        raise

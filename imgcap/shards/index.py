@@ -1,0 +1,69 @@
+"""Where each sample of a split lies: shard, and offset, size and CRC-32 of its two members."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from imgcap.errors import UserError
+from imgcap.shards.durable import sha256_of_bytes
+
+_MEND = "run tools/build_shards.py with the same --out again, it mends the set"
+FIELDS = ("shard", "key", "jpg_offset", "jpg_size", "jpg_crc32", "json_offset", "json_size", "json_crc32")
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """One sample. Offsets and sizes are bytes of the members' data in the tar; `key` is the number in KEY."""
+
+    shard: int
+    key: int
+    jpg_offset: int
+    jpg_size: int
+    jpg_crc32: int
+    json_offset: int
+    json_size: int
+    json_crc32: int
+
+
+class Index:
+    """The rows of a split in the order of its shards, as columns of shape (samples,), int64."""
+
+    def __init__(self, columns: dict[str, np.ndarray]) -> None:
+        self.columns = columns
+
+    @classmethod
+    def from_rows(cls, rows: list[IndexRow]) -> "Index":
+        return cls({name: np.array([getattr(row, name) for row in rows], dtype=np.int64) for name in FIELDS})
+
+    @classmethod
+    def load(cls, path: Path, sha256: str) -> "Index":
+        """Read an index; UserError where it is not the one of this hash."""
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}); {_MEND}") from None
+        if sha256_of_bytes(data) != sha256:
+            raise UserError(
+                f"{path} is not the index of these shards (its sha256 differs from the manifest's); {_MEND}"
+            )
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return cls({name: arrays[name] for name in FIELDS})
+
+    def to_bytes(self) -> bytes:
+        """The bytes of the `.npz` file: equal rows give equal bytes."""
+        out = io.BytesIO()
+        np.savez(out, allow_pickle=False, **self.columns)
+        return out.getvalue()
+
+    def __len__(self) -> int:
+        return len(self.columns["shard"])
+
+    def __getitem__(self, position: int) -> IndexRow:
+        return IndexRow(**{name: int(column[position]) for name, column in self.columns.items()})
+
+
+def key_name(ordinal: int) -> str:
+    """KEY of the record at this place of its split: no dots, and equal widths sort as numbers do."""
+    return f"{ordinal:08d}"

@@ -1,0 +1,140 @@
+"""`manifest.json`: what a shard set holds. It is written last, so a folder that has one is whole."""
+
+import dataclasses
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imgcap.errors import UserError
+from imgcap.shards.durable import write_whole
+from imgcap.shards.source import Skipped
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+TOKEN_COUNTS_NAME = "token_counts.json"
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One tar of a split."""
+
+    file: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """One split: its shards in the order of their numbers, and what they hold together."""
+
+    images: int
+    captions: int
+    index_sha256: str
+    shards: tuple[ShardInfo, ...]
+
+
+@dataclass(frozen=True)
+class SkippedNames:
+    """What was left out for one reason; a name stands once for each thing left out."""
+
+    count: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """All that decides the bytes of a shard set, beside the image files themselves."""
+
+    name: str
+    source: str
+    split_rule: str
+    tokeniser: str
+    language: str
+    resize: int | None  # pixels of the shorter side; none: images keep their size
+    quality: int  # of the JPEGs that had to be encoded anew
+    shard_mb: float
+    records_sha256: str
+    records: dict[str, int]  # images by split, before unreadable ones are left out
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """See the README of the shards folder for the file's keys."""
+
+    settings: BuildSettings
+    splits: dict[str, SplitInfo]
+    skipped: dict[str, SkippedNames]
+    token_counts_sha256: str | None
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    def save(self, folder: Path) -> None:
+        content = dataclasses.asdict(self)
+        content = {"format_version": content.pop("format_version")} | content.pop("settings") | content
+        write_whole(folder / MANIFEST_NAME, (json.dumps(content, indent=1) + "\n").encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> "Manifest":
+        """Read the manifest of a folder; UserError where there is none, or none that this version reads."""
+        return parse_manifest(manifest_bytes(folder), folder)
+
+
+def manifest_bytes(folder: Path) -> bytes:
+    if not folder.is_dir():
+        raise UserError(
+            f"there is no shard folder {folder}; build one with tools/build_shards.py SOURCE --out {folder}"
+        )
+    try:
+        return (folder / MANIFEST_NAME).read_bytes()
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder} has no {MANIFEST_NAME}: no shards, or a build that did not end; "
+            f"run tools/build_shards.py SOURCE --out {folder} (again), it finishes what is missing"
+        ) from None
+
+
+def parse_manifest(data: bytes, folder: Path) -> Manifest:
+    path = folder / MANIFEST_NAME
+    try:
+        content = json.loads(data)
+        version = content["format_version"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged; build the shards again with tools/build_shards.py --force") from None
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has shard format version {version!r}, this program reads version {FORMAT_VERSION}; "
+            "build the shards again with tools/build_shards.py --force, or use the program that made them"
+        )
+    try:
+        return _from_content(content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}); build the shards again with tools/build_shards.py --force"
+        ) from None
+
+
+def _from_content(content: dict[str, Any]) -> Manifest:
+    splits = {
+        name: SplitInfo(**{**split, "shards": tuple(ShardInfo(**shard) for shard in split["shards"])})
+        for name, split in content["splits"].items()
+    }
+    skipped = {
+        reason: SkippedNames(names["count"], tuple(names["names"])) for reason, names in content["skipped"].items()
+    }
+    settings = BuildSettings(**{item.name: content[item.name] for item in dataclasses.fields(BuildSettings)})
+    return Manifest(settings, splits, skipped, content["token_counts_sha256"])
+
+
+def by_reason(skipped: Iterable[Skipped]) -> dict[str, SkippedNames]:
+    """Counts and names for each reason, the reasons in alphabetical order."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for item in skipped:
+        names[item.reason].append(item.file_name)
+    return {reason: SkippedNames(len(names[reason]), tuple(names[reason])) for reason in sorted(names)}

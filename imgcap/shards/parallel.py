@@ -1,0 +1,84 @@
+"""An ordered map over processes that runs only a little ahead of its reader."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Generic, Self, TypeVar
+
+from imgcap.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_CHUNK = 16  # items of one task: enough to hide the cost of passing them to a process
+_TASKS_AHEAD = 4  # of each worker; bounds the results that wait in memory
+
+_function: Callable[[Any], Any]  # in a worker process: what it was started for
+
+
+class Workers(Generic[Item, Result]):
+    """Applies one function to many items in `count` processes; with one, in this process.
+
+    The function travels to each process once. Processes are spawned, so that threads of the caller don't matter.
+    """
+
+    def __init__(self, function: Callable[[Item], Result], count: int) -> None:
+        self._own = function
+        self._count = count
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        if self._count > 1:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._count, context, _start_worker, (self._own,))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._pool:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, items: Sequence[Item]) -> Iterator[Result]:
+        """The results in the order of the items, whichever process made them."""
+        if self._pool is None:
+            yield from map(self._own, items)
+            return
+        waiting: deque[Future[list[Result]]] = deque()
+        try:
+            for start in range(0, len(items), _CHUNK):
+                waiting.append(self._pool.submit(_run_chunk, items[start : start + _CHUNK]))
+                if len(waiting) > self._count * _TASKS_AHEAD:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker process was ended, most likely for want of memory; run again with fewer --workers, "
+                "what is finished is kept"
+            ) from None
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _start_worker(function: Callable[[Any], Any]) -> None:
+    global _function
+    _function = function
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Leave when the parent was killed: it can't say so, and the queue that is waited on stays open here."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _run_chunk(items: Sequence[Any]) -> list[Any]:
+    return [_function(item) for item in items]

@@ -1,0 +1,76 @@
+"""One record to the two members of its sample: `KEY.jpg` and `KEY.json`."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from imgcap.shards.image import UnreadableImage, normalised_jpeg
+from imgcap.shards.source import Skipped
+from imgcap.types import Record
+
+
+class Tokeniser(Protocol):
+    """Cuts a caption into words. It is pickled to the workers; its name stands in the manifest."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, caption: str) -> list[str]: ...
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    """What a shard holds of a record, or only the reason why it holds nothing."""
+
+    jpeg: bytes = b""
+    json: bytes = b""
+    tokens: list[list[str]] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SampleEncoder:
+    """Turns records into samples, in any process."""
+
+    tokeniser: Tokeniser
+    shorter_side: int | None
+    quality: int
+
+    def __call__(self, record: Record) -> EncodedSample:
+        skipped: list[Skipped] = []
+        captions, tokens = _tokenised(record, self.tokeniser, skipped)
+        if not captions:
+            return EncodedSample(skipped=[*skipped, Skipped(record.file_name, "image without captions")])
+        try:
+            data = record.path.read_bytes()
+            jpeg = normalised_jpeg(data, self.shorter_side, self.quality)
+        except UnreadableImage as error:
+            return EncodedSample(skipped=[*skipped, Skipped(record.file_name, str(error))])
+        except OSError as error:
+            return EncodedSample(skipped=[*skipped, Skipped(record.file_name, f"cannot be read: {error.strerror}")])
+        return EncodedSample(jpeg, _json(record, captions, tokens), tokens, skipped)
+
+
+def _tokenised(
+    record: Record, tokeniser: Callable[[str], list[str]], skipped: list[Skipped]
+) -> tuple[list[str], list[list[str]]]:
+    captions, tokens = [], []
+    for caption in record.captions:
+        words = tokeniser(caption)
+        if words:
+            captions.append(caption)
+            tokens.append(words)
+        else:
+            skipped.append(Skipped(record.file_name, "empty caption"))
+    return captions, tokens
+
+
+def _json(record: Record, captions: list[str], tokens: list[list[str]]) -> bytes:
+    content = {
+        "image_id": record.image_id,
+        "file_name": record.file_name,
+        "captions": captions,
+        "tokens": tokens,
+    }
+    return json.dumps(content, separators=(",", ":")).encode()

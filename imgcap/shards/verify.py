@@ -1,0 +1,204 @@
+"""What is damaged in a shard set, by file and sample."""
+
+import io
+import json
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from imgcap.errors import UserError
+from imgcap.shards.durable import sha256_of
+from imgcap.shards.index import Index, IndexRow, key_name
+from imgcap.shards.manifest import (
+    MANIFEST_NAME,
+    TOKEN_COUNTS_NAME,
+    Manifest,
+    ShardInfo,
+    SplitInfo,
+    manifest_bytes,
+    parse_manifest,
+)
+from imgcap.shards.progress import Progress
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is wrong: the file, the sample where it is known, and what was found."""
+
+    file: str
+    key: str | None
+    what: str
+
+
+def verify(folder: Path, decode: bool = False) -> list[Damage]:
+    """Check every byte of a shard set against its manifest and index; with `decode` every JPEG too.
+
+    An empty list: the set is as it was built. A folder that is no shard set at all is a UserError.
+    """
+    data = manifest_bytes(folder)
+    try:
+        manifest = parse_manifest(data, folder)
+    except UserError as error:
+        if "format version" in str(error):
+            raise
+        return [Damage(MANIFEST_NAME, None, "is no manifest")]
+    damages = list(_check_token_counts(folder, manifest))
+    seen: dict[int, str] = {}
+    with Progress(sum(info.images for info in manifest.splits.values()), f"verifying {folder}") as progress:
+        for split, info in manifest.splits.items():
+            check = _SplitCheck(folder, split, info, decode, seen, progress)
+            damages += check.run()
+    listed = {shard.file for info in manifest.splits.values() for shard in info.shards}
+    strangers = sorted(path.name for path in folder.glob("*.tar") if path.name not in listed)
+    return damages + [Damage(name, None, "is not in the manifest") for name in strangers]
+
+
+def _check_token_counts(folder: Path, manifest: Manifest) -> Iterator[Damage]:
+    if manifest.token_counts_sha256 is None:
+        return
+    path = folder / TOKEN_COUNTS_NAME
+    if not path.is_file():
+        yield Damage(path.name, None, "is missing")
+    elif sha256_of(path) != manifest.token_counts_sha256:
+        yield Damage(path.name, None, "has other bytes than were built (sha256)")
+
+
+@dataclass(frozen=True)
+class _SplitCheck:
+    """The check of one split. `seen` holds the image ids of the splits before it."""
+
+    folder: Path
+    split: str
+    info: SplitInfo
+    decode: bool
+    seen: dict[int, str]
+    progress: Progress
+
+    def run(self) -> list[Damage]:
+        index, damages = self._load_index()
+        start = 0
+        for number, shard in enumerate(self.info.shards):
+            rows = None
+            if index is not None:
+                rows = [index[i] for i in range(start, min(start + shard.samples, len(index)))]
+            found = list(self._check_shard(number, shard, rows))
+            damages += found
+            start += shard.samples
+            self.progress.advance(shard.samples)
+        return damages
+
+    def _load_index(self) -> tuple[Index | None, list[Damage]]:
+        path = self.folder / f"{self.split}.index.npz"
+        if not path.is_file():
+            return None, [Damage(path.name, None, "is missing")]
+        if sha256_of(path) == self.info.index_sha256:
+            return Index.load(path, self.info.index_sha256), []
+        return None, [Damage(path.name, None, "is not the index of these shards (sha256)")]
+
+    def _check_shard(self, number: int, shard: ShardInfo, rows: list[IndexRow] | None) -> Iterator[Damage]:
+        path = self.folder / shard.file
+        if not path.is_file():
+            yield Damage(shard.file, None, "is missing")
+            return
+        size = path.stat().st_size
+        if size != shard.bytes:
+            yield Damage(shard.file, None, f"has {size} bytes, the manifest says {shard.bytes}")
+        named = False
+        for damage in self._check_samples(number, shard, path, rows):
+            named = True
+            yield damage
+        if size == shard.bytes and not named and sha256_of(path) != shard.sha256:
+            yield Damage(shard.file, None, "has other bytes than were built, outside of its samples (sha256)")
+
+    def _check_samples(
+        self, number: int, shard: ShardInfo, path: Path, rows: list[IndexRow] | None
+    ) -> Iterator[Damage]:
+        samples = 0
+        try:
+            with tarfile.open(path, "r:") as tar:
+                for position, (key, members) in enumerate(_samples(tar)):
+                    samples += 1
+                    row = rows[position] if rows and position < len(rows) else None
+                    for what in self._wrong_with(number, tar, key, members, row):
+                        yield Damage(shard.file, key, what)
+        except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+            yield Damage(shard.file, _key_at(rows, samples - 1), f"the tar cannot be read from here on ({error})")
+            return
+        if samples != shard.samples:
+            yield Damage(shard.file, _key_at(rows, samples), f"ends after {samples} of {shard.samples} samples")
+
+    def _wrong_with(
+        self, number: int, tar: tarfile.TarFile, key: str, members: dict[str, tarfile.TarInfo], row: IndexRow | None
+    ) -> Iterator[str]:
+        if set(members) != {"jpg", "json"}:
+            yield f"has the members {', '.join(sorted(members))} in place of jpg and json"
+            return
+        data = {suffix: _read(tar, member) for suffix, member in members.items()}
+        if row is not None:
+            where = (row.shard, key_name(row.key), row.jpg_offset, row.jpg_size, row.json_offset, row.json_size)
+            jpg, described = members["jpg"], members["json"]
+            if where != (number, key, jpg.offset_data, jpg.size, described.offset_data, described.size):
+                yield "lies elsewhere than the index says"
+            for suffix, crc32 in (("jpg", row.jpg_crc32), ("json", row.json_crc32)):
+                if zlib.crc32(data[suffix]) != crc32:
+                    yield f"{suffix} has other bytes than were built (CRC-32)"
+        yield from self._wrong_with_json(data["json"])
+        if self.decode:
+            yield from _wrong_with_jpeg(data["jpg"])
+
+    def _wrong_with_json(self, data: bytes) -> Iterator[str]:
+        try:
+            content: dict[str, Any] = json.loads(data)
+            image_id, captions, tokens = content["image_id"], content["captions"], content["tokens"]
+            ok = isinstance(image_id, int) and len(captions) == len(tokens) > 0
+        except (ValueError, KeyError, TypeError):
+            ok = False
+        if not ok:
+            yield "json is damaged"
+            return
+        here = f"{content.get('file_name')} ({self.split})"
+        if image_id in self.seen:
+            yield f"image id {image_id} belongs to both {self.seen[image_id]} and {here}"
+        self.seen[image_id] = here
+
+
+def _key_at(rows: list[IndexRow] | None, position: int) -> str | None:
+    return key_name(rows[position].key) if rows and 0 <= position < len(rows) else None
+
+
+def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+    """The members of a tar, those of one key together, as they follow each other."""
+    key: str | None = None
+    members: dict[str, tarfile.TarInfo] = {}
+    for member in tar:
+        this, _, suffix = member.name.partition(".")
+        if this != key:
+            if key is not None:
+                yield key, members
+            key, members = this, {}
+        members[suffix] = member
+    if key is not None:
+        yield key, members
+
+
+def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    data = file.read() if file else b""
+    if len(data) != member.size:
+        raise ValueError(f"{member.name} ends early")
+    return data
+
+
+def _wrong_with_jpeg(data: bytes) -> Iterator[str]:
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            image.load()
+            if image.mode != "RGB":
+                yield f"jpg is {image.mode}, not RGB"
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        yield "jpg cannot be decoded"

@@ -1,0 +1,125 @@
+"""One shard: a tar under a temporary name, brought to the disk and renamed, and the record that it is finished."""
+
+import dataclasses
+import json
+import os
+import zlib
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import webdataset
+
+from imgcap.shards.durable import TEMPORARY_SUFFIX, rename, sha256_of, write_whole
+from imgcap.shards.index import IndexRow, key_name
+from imgcap.shards.manifest import ShardInfo
+from imgcap.shards.sample import EncodedSample
+from imgcap.shards.source import Skipped
+
+_BLOCK = 512  # a tar's header, and the unit that its members are filled up to
+_END = 2 * _BLOCK  # zero blocks that close a tar
+
+
+@dataclass(frozen=True)
+class FinishedShard:
+    """A shard on the disk, and what the rest of the build needs to know of it."""
+
+    info: ShardInfo
+    first: int  # the records of its split that went into it: first <= ordinal < end
+    end: int
+    captions: int
+    rows: list[IndexRow]
+    token_counts: dict[str, int]
+    skipped: list[Skipped]
+
+    def save(self, path: Path) -> None:
+        content = {name: getattr(self, name) for name in ("first", "end", "captions", "token_counts")}
+        content["info"] = dataclasses.asdict(self.info)
+        content["rows"] = [dataclasses.astuple(row) for row in self.rows]
+        content["skipped"] = [dataclasses.astuple(item) for item in self.skipped]
+        write_whole(path, json.dumps(content).encode())
+
+    @classmethod
+    def load(cls, path: Path, shards: Path) -> "FinishedShard | None":
+        """The record of a shard that is on the disk as it was written; none where either is missing or damaged."""
+        try:
+            content: dict[str, Any] = json.loads(path.read_bytes())
+            content["info"] = ShardInfo(**content["info"])
+            content["rows"] = [IndexRow(*row) for row in content["rows"]]
+            content["skipped"] = [Skipped(*item) for item in content["skipped"]]
+            shard = cls(**content)
+            return shard if sha256_of(shards / shard.info.file) == shard.info.sha256 else None
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+
+class ShardWriter:
+    """Writes samples into `folder/file_name`. `finish` gives the file its name; `discard` removes what is there."""
+
+    def __init__(self, folder: Path, file_name: str, number: int, first: int) -> None:
+        self._path = folder / file_name
+        self._temporary = folder / (file_name + TEMPORARY_SUFFIX)
+        self._number = number
+        self._first = first
+        self._rows: list[IndexRow] = []
+        self._token_counts: Counter[str] = Counter()
+        self._captions = 0
+        self._skipped: list[Skipped] = []
+        self._file = open(self._temporary, "wb")  # noqa: SIM115  (closed by finish or discard)
+        self._tar = webdataset.TarWriter(self._file, encoder=False, mtime=0)
+
+    @property
+    def samples(self) -> int:
+        return len(self._rows)
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        return self._skipped
+
+    def size_with(self, sample: EncodedSample) -> int:
+        """Bytes of the shard if this sample came into it and nothing else."""
+        return int(self._tar.tarstream.offset) + _size_in_tar(sample.jpeg) + _size_in_tar(sample.json) + _END
+
+    def write(self, ordinal: int, sample: EncodedSample) -> None:
+        jpg_offset = int(self._tar.tarstream.offset) + _BLOCK
+        json_offset = jpg_offset - _BLOCK + _size_in_tar(sample.jpeg) + _BLOCK
+        self._tar.write({"__key__": key_name(ordinal), "jpg": sample.jpeg, "json": sample.json})
+        assert self._tar.tarstream.offset == json_offset - _BLOCK + _size_in_tar(sample.json)
+        self._rows.append(
+            IndexRow(
+                shard=self._number,
+                key=ordinal,
+                jpg_offset=jpg_offset,
+                jpg_size=len(sample.jpeg),
+                jpg_crc32=zlib.crc32(sample.jpeg),
+                json_offset=json_offset,
+                json_size=len(sample.json),
+                json_crc32=zlib.crc32(sample.json),
+            )
+        )
+        self._captions += len(sample.tokens)
+        for words in sample.tokens:
+            self._token_counts.update(words)
+
+    def finish(self, end: int) -> FinishedShard:
+        self._tar.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        info = ShardInfo(self._path.name, self.samples, self._temporary.stat().st_size, sha256_of(self._temporary))
+        rename(self._temporary, self._path)
+        return FinishedShard(
+            info, self._first, end, self._captions, self._rows, dict(self._token_counts), self._skipped
+        )
+
+    def discard(self) -> None:
+        """Remove the unfinished file, also when its disk is full and closing it fails again."""
+        self._temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._file.close()
+
+
+def _size_in_tar(data: bytes) -> int:
+    return _BLOCK + -(-len(data) // _BLOCK) * _BLOCK
