@@ -9,7 +9,7 @@ import os
 import string
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -121,7 +121,8 @@ class Vocabulary:
             raise UserError(
                 f"{path}: not a vocabulary: its format is not {_FORMAT!r}; use the vocab.json of an imgcap run"
             )
-        words, oov = content.get("words"), content.get("oov")
+        words: Any = content.get("words")
+        oov: Any = content.get("oov")
         fault = _fault(words, oov)
         if fault:
             raise UserError(f"{path}: a damaged vocabulary: {fault}; restore the file from its run or artefact")
@@ -148,7 +149,7 @@ def _whole(letters: list[str] | None) -> list[str]:
     return ["".join(letters)] if letters else []
 
 
-def _fault(words: object, oov: object) -> str | None:
+def _fault(words: Any, oov: Any) -> str | None:
     """What is wrong with the content of a vocabulary, or None."""
     if not isinstance(words, list) or not all(isinstance(word, str) and word for word in words):
         return "its words are not a list of texts"

@@ -1,0 +1,25 @@
+"""Generated scenes: what is on a picture, the picture, true captions of it, and a check of any caption."""
+
+from imgcap.shards.scenes.captions import captions_of
+from imgcap.shards.scenes.counting import FactCount, count_facts
+from imgcap.shards.scenes.facts import KINDS, Claim, claims, false_facts
+from imgcap.shards.scenes.rendering import SIDE, render
+from imgcap.shards.scenes.scene import SPLITS, Group, Scene, indices, scene_at, split_of
+
+__all__ = [
+    "KINDS",
+    "SIDE",
+    "SPLITS",
+    "Claim",
+    "FactCount",
+    "Group",
+    "Scene",
+    "captions_of",
+    "claims",
+    "count_facts",
+    "false_facts",
+    "indices",
+    "render",
+    "scene_at",
+    "split_of",
+]

@@ -1,0 +1,60 @@
+"""The demo data: generated scenes, drawn here, so that training can be tried without a download."""
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from imgcap.errors import UserError
+from imgcap.shards.scenes import SPLITS, captions_of, indices, render, scene_at
+from imgcap.shards.source import Source
+from imgcap.types import Record
+
+IMAGES = {"train": 6000, "val": 200, "test": 300}
+QUALITY = 90
+_CHUNK = 50  # pictures that a process draws in one go
+
+
+def read(raw_folder: Path, images: int | None = None, workers: int = 1) -> Source:
+    """Draw the JPEGs that `raw_folder` lacks and list them all; an image_id is its scene's index.
+
+    `images` is their number over all splits, shared out as in IMAGES; a larger set begins with the smaller.
+    """
+    sizes = _sizes(images)
+    raw_folder.mkdir(parents=True, exist_ok=True)
+    splits = {split: [_record(raw_folder, index) for index in indices(split, sizes[split])] for split in SPLITS}
+    _draw_missing([record for records in splits.values() for record in records], workers)
+    return Source(name="demo", splits=splits, skipped=[])
+
+
+def _sizes(images: int | None) -> dict[str, int]:
+    if images is None:
+        return dict(IMAGES)
+    if images < len(SPLITS):
+        raise UserError(f"{images} images are too few for the demo's {len(SPLITS)} splits; give at least {len(SPLITS)}")
+    sizes = {split: max(images * IMAGES[split] // sum(IMAGES.values()), 1) for split in ("val", "test")}
+    return {"train": images - sum(sizes.values()), **sizes}
+
+
+def _record(raw_folder: Path, index: int) -> Record:
+    file_name = f"scene-{index:07d}.jpg"
+    return Record(index, file_name, raw_folder / file_name, tuple(captions_of(scene_at(index))))
+
+
+def _draw_missing(records: Iterable[Record], workers: int) -> None:
+    jobs = [(record.image_id, record.path) for record in records if not record.path.exists()]
+    if workers <= 1 or len(jobs) <= _CHUNK:
+        for job in jobs:
+            _draw(job)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        for _ in pool.map(_draw, jobs, chunksize=_CHUNK):
+            pass
+
+
+def _draw(job: tuple[int, Path]) -> None:
+    """Write one JPEG, whole or not at all."""
+    index, path = job
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    render(scene_at(index)).save(partial, "JPEG", quality=QUALITY)
+    partial.replace(path)
