@@ -37,7 +37,8 @@ def main() -> None:
         config = debug_config(config)
     world = dist.init()
     try:
-        trainer = assemble(config, world, arguments.resume, dry_run=arguments.dry_run)
+        resume = "no" if arguments.debug else arguments.resume
+        trainer = assemble(config, world, resume, dry_run=arguments.dry_run)
         if arguments.dry_run:
             if world.is_main:
                 print(json.dumps(describe(trainer)), flush=True)

@@ -1,0 +1,180 @@
+"""From a configuration to a trainer that is ready to start, or to go on."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imgcap import checkpoint
+from imgcap.config import Config, save_config
+from imgcap.config.schema import steps_of
+from imgcap.data import Plan, PlanSampler, TrainDataset, cut_batch, train_loader
+from imgcap.dist import World, barrier
+from imgcap.engine import DDPEngine
+from imgcap.errors import UserError
+from imgcap.evaluation import Evaluator
+from imgcap.models import build_captioner
+from imgcap.monitor import Monitor
+from imgcap.optim import LearningRate
+from imgcap.shards import ShardReader
+from imgcap.text import Vocabulary
+from imgcap.train.early_stopping import EarlyStopping
+from imgcap.train.preemption import PreemptionNotice, remove_marker
+from imgcap.train.trainer import Timetable, Trainer
+
+
+def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -> Trainer:
+    """Build every part of a run and load the checkpoint it goes on from, if there is one.
+
+    `resume` is `auto` (the newest verified checkpoint of the run folder, if any), a checkpoint's path, or `no`.
+    A dry run writes nothing.
+    """
+    reader = _open_shards(config, "train")
+    vocabulary = build_vocabulary(Path(config.data.shards), config)
+    cut = cut_batch(config.train.global_batch, config.train.micro_batch, world.world_size)
+    plan = Plan(config.seed, reader.shard_counts, config.train.global_batch, reader.manifest_sha256)
+    timetable = _timetable(config, plan.steps_per_epoch)
+    saved = None if dry_run else _prepare_run_folder(config, world, resume, vocabulary)
+
+    torch.manual_seed(config.seed)
+    model = build_captioner(config.model, len(vocabulary))
+    if saved:
+        _load_model(model, saved)
+    engine = DDPEngine(model, config.train, config.optim, world)
+    start = saved.step if saved else 0
+    dataset = TrainDataset(reader, vocabulary, config.data, config.seed)
+    sampler = PlanSampler(plan, world.rank, world.world_size, cut, start, timetable.total)
+    monitor = Monitor(config.run_path, config.log.tensorboard, config.log.wandb, world.is_main and not dry_run)
+    notice = PreemptionNotice()
+    if not dry_run:
+        notice.install()
+    trainer = Trainer(
+        run=config.run_path,
+        world=world,
+        config=config.train,
+        engine=engine,
+        loader=train_loader(dataset, sampler, config.data.workers, world.device.type == "cuda"),
+        plan=plan,
+        cut=cut,
+        timetable=timetable,
+        rate=LearningRate(config.optim, timetable.total, plan.steps_per_epoch),
+        stopping=EarlyStopping(config.train.early_stopping),
+        evaluator=build_evaluator(config, world, vocabulary),
+        monitor=monitor,
+        notice=notice,
+        keep=config.checkpoint.keep,
+    )
+    if saved:
+        trainer.resume(saved)
+    monitor.rewind(trainer.step)
+    return trainer
+
+
+def describe(trainer: Trainer) -> dict[str, Any]:
+    """What `--dry-run` prints: the size of the model, of the data and of a step."""
+    counts = {True: 0, False: 0}
+    for parameter in trainer.engine.raw_model.parameters():
+        counts[parameter.requires_grad] += parameter.numel()
+    return {
+        "parameters": {"total": counts[True] + counts[False], "trainable": counts[True], "frozen": counts[False]},
+        "images": trainer.plan.samples,
+        "steps_per_epoch": trainer.plan.steps_per_epoch,
+        "total_steps": trainer.timetable.total,
+        "global_batch": trainer.plan.global_batch,
+        "micro_batch": trainer.cut.micro_batch,
+        "accumulation": trainer.cut.steps,
+        "world_size": trainer.world.world_size,
+    }
+
+
+def build_vocabulary(shards: Path, config: Config) -> Vocabulary:
+    """The vocabulary of a run: a pure function of the train split's token counts and the `vocab` section."""
+    counts = json.loads((shards / "token_counts.json").read_text(encoding="utf-8"))["counts"]
+    return Vocabulary.build(counts, config.vocab.size, config.vocab.min_count, config.vocab.oov)
+
+
+def build_evaluator(config: Config, world: World, vocabulary: Vocabulary) -> Evaluator:
+    """The evaluator that a run's evaluations during training use."""
+    return Evaluator(
+        _open_shards(config, config.eval.split),
+        vocabulary,
+        config.data,
+        config.eval,
+        world,
+        split=config.eval.split,
+        precision=config.train.precision,
+        limit=config.eval.limit,
+    )
+
+
+def _open_shards(config: Config, split: str) -> ShardReader:
+    reader = ShardReader(Path(config.data.shards), split)
+    if reader.manifest.language != config.data.language:
+        raise UserError(
+            f"{config.data.shards} was tokenised as language {reader.manifest.language!r}, and data.language is "
+            f"{config.data.language!r}; set data.language, or build the shards with --language"
+        )
+    if not len(reader):
+        raise UserError(f"split {split} of {config.data.shards} has no samples; build it from more images")
+    return reader
+
+
+def _timetable(config: Config, steps_per_epoch: int) -> Timetable:
+    total = config.train.epochs * steps_per_epoch
+    return Timetable(
+        total=min(total, config.train.max_steps or total),
+        evaluate=steps_of(config.eval.every, steps_per_epoch),
+        save=steps_of(config.checkpoint.every, steps_per_epoch),
+        log=steps_of(config.log.every, steps_per_epoch),
+    )
+
+
+def _prepare_run_folder(
+    config: Config, world: World, resume: str, vocabulary: Vocabulary
+) -> checkpoint.Checkpoint | None:
+    """Find the checkpoint to go on from and write what describes the run; nothing of an older run is lost."""
+    run = config.run_path
+    if resume == "no" and world.is_main and (run / "checkpoints").exists():
+        aside = run.with_name(f"{run.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+        run.rename(aside)
+        print(f"the run that was in {run} is now in {aside}", file=sys.stderr)
+    barrier()
+    saved = _checkpoint_to_resume(run, resume)
+    if saved and (run / "vocab.json").exists() and Vocabulary.load(run / "vocab.json").words != vocabulary.words:
+        raise UserError(
+            f"the vocabulary of {config.data.shards} with the section `vocab` is not the one in {run}/vocab.json that the "
+            "checkpoint was trained with; restore the shards and the section, or choose another name="
+        )
+    barrier()  # all have read before rank 0 writes
+    if world.is_main:
+        run.mkdir(parents=True, exist_ok=True)
+        remove_marker(run)
+        save_config(config, run / "config.yaml")
+        vocabulary.save(run / "vocab.json")
+    return saved
+
+
+def _checkpoint_to_resume(run: Path, resume: str) -> checkpoint.Checkpoint | None:
+    if resume == "no":
+        return None
+    if resume == "auto":
+        root = run / "checkpoints"
+        return checkpoint.load(root, "latest") if checkpoint.newest(root) else None
+    path = Path(resume)
+    if (path / "checkpoints").is_dir():
+        return checkpoint.load(path / "checkpoints", "latest")
+    return checkpoint.load_folder(path)
+
+
+def _load_model(model: torch.nn.Module, saved: checkpoint.Checkpoint) -> None:
+    try:
+        model.load_state_dict(saved.model)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(
+            f"the model of {saved.path} is not the one that the configuration describes ({first}); "
+            "use the configuration it was trained with, or choose another name="
+        ) from None

@@ -1,0 +1,57 @@
+"""The collectives over real gloo ranks, and alone."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from imgcap import dist
+from imgcap.errors import UserError
+
+RANKS = 3
+PROGRAM = f"""
+import torch
+from imgcap import dist
+world = dist.init("cpu")
+assert world.world_size == {RANKS} and world.is_main == (world.rank == 0)
+assert dist.sum_across_ranks(torch.tensor([world.rank, 1])).tolist() == [sum(range({RANKS})), {RANKS}]
+gathered = dist.gather_objects({{"rank": world.rank}})
+assert gathered == ([{{"rank": r}} for r in range({RANKS})] if world.is_main else None)
+assert dist.broadcast_object(f"from {{world.rank}}") == "from 0"
+dist.barrier()
+dist.close()
+print("rank", world.rank, "is done")
+"""
+
+
+@pytest.mark.dist
+def test_collectives_between_ranks(tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text(PROGRAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(RANKS), script]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert sorted(result.stdout.split("\n"))[1:] == [f"rank {rank} is done" for rank in range(RANKS)]
+
+
+def test_a_single_process_needs_no_group():
+    world = dist.init("cpu")
+    assert (world.rank, world.world_size, world.is_main) == (0, 1, True)
+    assert dist.sum_across_ranks(torch.tensor([5])).item() == 5
+    assert dist.gather_objects("alone") == ["alone"]
+    assert dist.broadcast_object(7) == 7
+    dist.barrier()
+    dist.close()
+
+
+def test_a_port_in_use_is_one_clear_line(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        for name, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+            monkeypatch.setenv(name, str(value))
+        with pytest.raises(UserError, match=f"{port}.*--master_port"):
+            dist.init("cpu")

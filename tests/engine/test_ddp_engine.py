@@ -1,0 +1,128 @@
+"""The engine: accumulation adds up to one batch, bad gradients change nothing, every precision learns."""
+
+import pytest
+import torch
+
+from imgcap.config.schema import DecoderConfig, EncoderConfig, ModelConfig, OptimConfig, TrainConfig
+from imgcap.dist import World
+from imgcap.engine import DDPEngine
+from imgcap.models import build_captioner
+from imgcap.optim import caption_loss
+from imgcap.types import EOS, PAD, SOS
+
+CPU = World(0, 1, 0, torch.device("cpu"))
+MODEL = ModelConfig(
+    encoder=EncoderConfig(name="resnet18", weights=None, train="all"),
+    decoder=DecoderConfig(embed_dim=16, hidden_dim=24, attention_dim=16, dropout=0.0),
+)
+
+
+def engine(world=CPU, **train):
+    torch.manual_seed(0)
+    return DDPEngine(build_captioner(MODEL, 20), TrainConfig(**train), OptimConfig(lr=3e-3), world)
+
+
+def data(images=8, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    images_BCHW = torch.randint(0, 256, (images, 3, 32, 32), generator=random, dtype=torch.uint8)
+    tokens_BKT = torch.full((images, 2, 8), PAD)
+    for b in range(images):
+        for k in range(2):
+            length = 2 + (b + k) % 5
+            tokens_BKT[b, k, 0] = SOS
+            tokens_BKT[b, k, 1 : 1 + length] = torch.randint(4, 20, (length,), generator=random)
+            tokens_BKT[b, k, 1 + length] = EOS
+    return images_BCHW, tokens_BKT
+
+
+def gradient(engine, images_BCHW, tokens_BKT, pieces):
+    engine.raw_model.eval()  # BatchNorm over a batch would depend on how it is cut
+    tokens = (tokens_BKT[..., 1:] != PAD).sum()
+    for images, captions in zip(images_BCHW.chunk(pieces), tokens_BKT.chunk(pieces), strict=True):
+        with engine.micro_batch(last=True):
+            logits, attention = engine.forward(images, captions, None, None)
+            engine.backward(caption_loss(logits, captions, 0.1, attention, 0.5).total, tokens)
+    return [p.grad.clone() for p in engine.parameters]
+
+
+def train(engine, steps, device="cpu"):
+    images, tokens = (tensor.to(device) for tensor in data())
+    losses = []
+    for _ in range(steps):
+        with engine.micro_batch(last=True):
+            logits, _ = engine.forward(images, tokens, None, None)
+            loss = caption_loss(logits, tokens, 0.0)
+            engine.backward(loss.total, loss.tokens)
+        engine.step(1.0)
+        losses.append(float(loss.total / loss.tokens))
+    return losses
+
+
+def test_accumulated_gradients_equal_those_of_the_whole_batch():
+    images, tokens = data()
+    whole = gradient(engine(), images, tokens, 1)
+    for pieces in (2, 4):
+        for g, expected in zip(gradient(engine(), images, tokens, pieces), whole, strict=True):
+            torch.testing.assert_close(g, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_gradient_that_is_not_finite_changes_nothing(precision):
+    e = engine(precision=precision)
+    train(e, 2)
+    before = [p.clone() for p in e.parameters]
+    images, tokens = data()
+    logits, _ = e.forward(images, tokens, None, None)
+    e.backward(caption_loss(logits, tokens, 0.0).total * float("inf"), torch.tensor(1))
+    result = e.step(1.0)
+    assert result.skipped == 1
+    assert all(torch.equal(p, old) for p, old in zip(e.parameters, before, strict=True))
+    if precision == "fp16":
+        assert e.scaler.get_scale() < result.loss_scale * 1.01
+    assert all(torch.isfinite(torch.tensor(train(e, 2))))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_every_precision_learns_a_batch_by_heart(precision):
+    losses = train(engine(precision=precision), 25)
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_clipping_bounds_the_update_and_reports_the_norm_before_it():
+    e = engine(clip_norm=1e-3)
+    images, tokens = data()
+    norm = torch.stack([g.norm() for g in gradient(e, images, tokens, 1)]).norm()
+    torch.testing.assert_close(e.step(1.0).grad_norm, norm)
+
+
+def test_the_optimiser_goes_on_from_its_state():
+    first, second = engine(), engine()
+    train(first, 3)
+    second.raw_model.load_state_dict(first.raw_model.state_dict())
+    second.load_state_dict(first.state_dict())
+    assert train(first, 3) == train(second, 3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("compile", ["off", "default"])
+def test_every_precision_learns_on_a_gpu(precision, compile):
+    world = World(0, 1, 0, torch.device("cuda", 0))
+    losses = train(engine(world, precision=precision, compile=compile), 25, "cuda")
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.gpu
+def test_a_step_waits_for_the_device_nowhere():
+    e = engine(World(0, 1, 0, torch.device("cuda", 0)), precision="bf16")
+    train(e, 3, "cuda")
+    images, tokens = (tensor.cuda() for tensor in data())
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(2):
+            logits, attention = e.forward(images, tokens, None, None)
+            loss = caption_loss(logits, tokens, 0.1, attention, 0.5)
+            e.backward(loss.total, loss.tokens)
+            e.step(1.0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

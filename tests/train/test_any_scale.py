@@ -1,0 +1,79 @@
+"""One run is the same run on any number of ranks, workers and accumulation steps, and across a kill -9."""
+
+import os
+import signal
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytestmark = [pytest.mark.dist, pytest.mark.slow]
+
+FIXED = ["model.decoder.dropout=0", "train.teacher_forcing.start=0.8", "train.teacher_forcing.end=0.5"]
+FIXED += ["train.teacher_forcing.schedule=linear", "train.max_steps=50", "train.attention_penalty=0.5"]
+
+
+def done(process):
+    assert process.returncode == 0, process.stderr
+    return process
+
+
+@pytest.fixture(scope="module")
+def one_rank(tmp_path_factory):
+    return tmp_path_factory.mktemp("one") / "run"
+
+
+@pytest.mark.parametrize(
+    "ranks, workers, micro_batch", [(2, 2, "null"), (4, 0, "null"), (1, 2, "4"), (2, 0, "2")], ids=str
+)
+def test_batches_and_losses_are_the_same_at_any_scale(tmp_path, one_rank, launch, metrics, ranks, workers, micro_batch):
+    if not one_rank.exists():
+        done(launch(one_rank, *FIXED))
+    overrides = [f"data.workers={workers}", f"train.micro_batch={micro_batch}"]
+    done(launch(tmp_path / "run", *FIXED, *overrides, ranks=ranks))
+    expected, found = metrics(one_rank), metrics(tmp_path / "run")
+    assert sorted(found) == list(range(1, 51))
+    for step in expected:
+        assert found[step]["train/batch_hash"] == expected[step]["train/batch_hash"]
+        assert found[step]["train/images"] == expected[step]["train/images"]
+        assert found[step]["train/loss"] == pytest.approx(expected[step]["train/loss"], rel=1e-4)
+
+
+def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path, launch, metrics):
+    settings = ["train.max_steps=40", "data.workers=2", "checkpoint.every=6", "model.encoder.train=all"]
+    settings += ["train.teacher_forcing.start=0.7", "train.teacher_forcing.end=0.7"]
+    done(launch(tmp_path / "whole", *settings))
+    process = launch(tmp_path / "killed", *settings, wait=False)
+    lines = tmp_path / "killed" / "metrics.jsonl"
+    while not lines.exists() or len(lines.read_text().splitlines()) < 15:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    saved = sorted((tmp_path / "killed" / "checkpoints").glob("step-*"))
+    assert saved and saved[-1].name < "step-00000040", "it was killed too late to show anything"
+    done(launch(tmp_path / "killed", *settings))
+    whole, killed = (metrics(tmp_path / name) for name in ("whole", "killed"))
+    assert sorted(killed) == sorted(whole) == list(range(1, 41))
+    for step in whole:
+        assert killed[step]["train/batch_hash"] == whole[step]["train/batch_hash"]
+        assert killed[step]["train/loss"] == whole[step]["train/loss"]
+    weights = [load_file(tmp_path / name / "checkpoints/step-00000040/model.safetensors") for name in ("whole", "killed")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_sigterm_saves_leaves_a_marker_and_exits_75(tmp_path, launch, metrics):
+    process = launch(tmp_path / "run", "train.max_steps=100000", "data.workers=2", wait=False)
+    lines = tmp_path / "run" / "metrics.jsonl"
+    while not lines.exists() or not lines.read_text().count("\n") > 3:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert (tmp_path / "run" / "PREEMPTED").exists()
+    last = max(metrics(tmp_path / "run"))
+    done(launch(tmp_path / "run", f"train.max_steps={last + 3}"))
+    assert not (tmp_path / "run" / "PREEMPTED").exists()
+    assert sorted(metrics(tmp_path / "run")) == list(range(1, last + 4))
