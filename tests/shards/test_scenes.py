@@ -292,7 +292,8 @@ def test_the_source_draws_what_is_missing_and_only_that(tmp_path: Path):
         assert record.captions == tuple(captions_of(scene_at(record.image_id)))
 
 
-def test_several_processes_draw_the_same_bytes(tmp_path: Path):
+def test_several_processes_draw_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(demo, "_WORTH_PROCESSES", 0)
     alone = demo.read(tmp_path / "alone", images=60, workers=1)
     demo.read(tmp_path / "two", images=60, workers=2)
     for record in (record for split in alone.splits.values() for record in split):

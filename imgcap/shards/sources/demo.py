@@ -1,18 +1,19 @@
 """The demo data: generated scenes, drawn here, so that training can be tried without a download."""
 
 import os
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
 from imgcap.errors import UserError
+from imgcap.shards.parallel import Workers
+from imgcap.shards.progress import Progress
 from imgcap.shards.scenes import SPLITS, captions_of, indices, render, scene_at
 from imgcap.shards.source import Source
 from imgcap.types import Record
 
 IMAGES = {"train": 6000, "val": 200, "test": 300}
 QUALITY = 90
-_CHUNK = 50  # pictures that a process draws in one go
+_WORTH_PROCESSES = 500  # pictures; fewer are drawn before another process has started
 
 
 def read(raw_folder: Path, images: int | None = None, workers: int = 1) -> Source:
@@ -24,7 +25,7 @@ def read(raw_folder: Path, images: int | None = None, workers: int = 1) -> Sourc
     raw_folder.mkdir(parents=True, exist_ok=True)
     splits = {split: [_record(raw_folder, index) for index in indices(split, sizes[split])] for split in SPLITS}
     _draw_missing([record for records in splits.values() for record in records], workers)
-    return Source(name="demo", splits=splits, skipped=[])
+    return Source("demo", splits, skipped=[], origin="generated scenes", split_rule="held-out combinations")
 
 
 def _sizes(images: int | None) -> dict[str, int]:
@@ -41,15 +42,14 @@ def _record(raw_folder: Path, index: int) -> Record:
     return Record(index, file_name, raw_folder / file_name, tuple(captions_of(scene_at(index))))
 
 
-def _draw_missing(records: Iterable[Record], workers: int) -> None:
+def _draw_missing(records: Sequence[Record], workers: int) -> None:
     jobs = [(record.image_id, record.path) for record in records if not record.path.exists()]
-    if workers <= 1 or len(jobs) <= _CHUNK:
-        for job in jobs:
-            _draw(job)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        for _ in pool.map(_draw, jobs, chunksize=_CHUNK):
-            pass
+    with (
+        Workers(_draw, workers if len(jobs) > _WORTH_PROCESSES else 1) as pool,
+        Progress(len(jobs), "draw") as progress,
+    ):
+        for _ in pool.map(jobs):
+            progress.advance()
 
 
 def _draw(job: tuple[int, Path]) -> None:
