@@ -1,0 +1,99 @@
+"""A trained captioner from where it lies: the folder of a run, or an artefact.
+
+A run folder holds `config.yaml`, `vocab.json` and `checkpoints/`. An artefact holds `model.safetensors`,
+`vocab.json` and `config.json`: {"format": 1, "model": ..., "data": ..., "eval": ...}. Nothing is unpickled
+and no pretrained weights are fetched: all weights are in the checkpoint.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from imgcap import checkpoint
+from imgcap.config import Config, load_config
+from imgcap.errors import UserError
+from imgcap.models.captioner import Captioner
+from imgcap.text import Vocabulary
+
+ARTEFACT_FORMAT = 1
+_SECTIONS = ("model", "data", "eval")
+_EMBEDDING = "decoder.embedding.weight"
+
+
+@dataclass(frozen=True)
+class LoadedCaptioner:
+    """A captioner in eval mode, its words, and the configuration it was trained with."""
+
+    model: Captioner
+    vocabulary: Vocabulary
+    config: Config
+    path: Path
+    step: int | None  # of training; an artefact doesn't say
+
+
+def load_captioner(
+    path: Path | str,
+    device: torch.device | str = "cpu",
+    which: Literal["best", "latest"] = "best",
+    overrides: Sequence[str] = (),
+) -> LoadedCaptioner:
+    """Load a run's best (or latest) checkpoint, or an artefact; `overrides` are dotted keys of its configuration.
+
+    Raises `UserError` where something is missing or damaged, or doesn't fit together.
+    """
+    path = Path(path)
+    if (path / "config.json").is_file():
+        weights, config, step = _read_artefact(path, overrides)
+    elif (path / "config.yaml").is_file():
+        saved = checkpoint.load(path / "checkpoints", which)
+        weights, config, step = saved.model, load_config(path / "config.yaml", list(overrides)), saved.step
+    else:
+        found = "no config.yaml or config.json" if path.is_dir() else "no folder"
+        raise UserError(f"{path} is no run and no artefact ({found} there); name a folder like runs/demo")
+    vocabulary = Vocabulary.load(path / "vocab.json")
+    model = _fit(weights, config, vocabulary, path)
+    return LoadedCaptioner(model.to(device).eval(), vocabulary, config, path, step)
+
+
+def _read_artefact(path: Path, overrides: Sequence[str]) -> tuple[Mapping[str, torch.Tensor], Config, None]:
+    try:
+        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        version = content["format"]
+        sections = [f"{section}={json.dumps(content[section])}" for section in _SECTIONS]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}/config.json is not that of an artefact ({error}); export it again") from None
+    if version != ARTEFACT_FORMAT:
+        raise UserError(
+            f"{path} is an artefact of format {version}, this imgcap reads {ARTEFACT_FORMAT}; "
+            "use the imgcap that exported it, or export it again"
+        )
+    config = load_config(None, [*sections, *overrides])
+    try:
+        return safetensors.torch.load_file(path / "model.safetensors"), config, None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}/model.safetensors can't be read ({error}); export it again") from None
+
+
+def _fit(weights: Mapping[str, torch.Tensor], config: Config, vocabulary: Vocabulary, path: Path) -> Captioner:
+    trained = len(weights[_EMBEDDING]) if _EMBEDDING in weights else len(vocabulary)
+    if trained != len(vocabulary):
+        raise UserError(
+            f"{path}/vocab.json has {len(vocabulary)} entries and the model was trained with {trained}; "
+            "restore the vocab.json that belongs to it"
+        )
+    model = Captioner(config.model, len(vocabulary))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split("\n", 2)[1:2]).strip() or str(error)
+        raise UserError(
+            f"the weights in {path} are not those of the model its configuration describes ({reason}); "
+            "use the configuration it was trained with"
+        ) from None
+    return model

@@ -1,0 +1,32 @@
+"""Additive attention (Bahdanau et al. 2015, Xu et al. 2015) over the cells of an image.
+
+Dimensions: B images, K captions an image, P grid cells, E encoder width, H hidden width,
+A attention width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class AdditiveAttention(nn.Module):
+    """score(cell, state) = v . tanh(W_f cell + W_h state), softmax over the cells.
+
+    The one layer over [cell; state] that some write is the same thing with W_f and W_h side by side.
+    """
+
+    def __init__(self, encoder_width: int, hidden_dim: int, attention_dim: int):
+        super().__init__()
+        self.features = nn.Linear(encoder_width, attention_dim)
+        self.query = nn.Linear(hidden_dim, attention_dim, bias=False)
+        self.score = nn.Linear(attention_dim, 1)
+
+    def forward(
+        self, features_BPE: torch.Tensor, projected_BPA: torch.Tensor, query_BKA: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attend with projected queries; return context_BKE and the weights attention_BKP (float32)."""
+        hidden_BKPA = torch.tanh(projected_BPA[:, None] + query_BKA[:, :, None])
+        scores_BKP = F.linear(hidden_BKPA, self.score.weight, self.score.bias).squeeze(-1)
+        attention_BKP = scores_BKP.to(torch.promote_types(scores_BKP.dtype, torch.float32)).softmax(-1)
+        context_BKE = torch.bmm(attention_BKP.to(features_BPE.dtype), features_BPE)
+        return context_BKE, attention_BKP

@@ -1,0 +1,42 @@
+"""The whole model: images and tokens in, logits out.
+
+Dimensions: B images, C colour channels, H W pixels, K captions an image, T tokens, V vocabulary,
+P grid cells.
+"""
+
+import torch
+from torch import nn
+
+from imgcap.config.schema import ModelConfig
+from imgcap.models.decoders import build_decoder
+from imgcap.models.encoder import Encoder
+from imgcap.models.weights import load_pretrained
+
+
+class Captioner(nn.Module):
+    """An encoder and a decoder. The encoder runs once an image, whatever the number of captions.
+
+    The constructor gives random weights everywhere: what a checkpoint or an artefact is loaded into.
+    """
+
+    def __init__(self, model: ModelConfig, vocabulary_size: int):
+        super().__init__()
+        self.encoder = Encoder(model.encoder)
+        self.decoder = build_decoder(model.decoder, vocabulary_size, self.encoder.width)
+
+    def forward(
+        self,
+        images_BCHW: torch.Tensor,
+        tokens_BKT: torch.Tensor,
+        teacher_ratio: torch.Tensor | None = None,
+        coins_BKT: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Predict each caption's tokens from those before; see `Decoder.unroll`."""
+        return self.decoder.unroll(self.encoder(images_BCHW), tokens_BKT, teacher_ratio, coins_BKT)
+
+
+def build_captioner(model: ModelConfig, vocabulary_size: int) -> Captioner:
+    """Build a captioner to be trained, with the encoder's pretrained weights where they are asked for."""
+    captioner = Captioner(model, vocabulary_size)
+    load_pretrained(captioner.encoder, model.encoder.weights)
+    return captioner

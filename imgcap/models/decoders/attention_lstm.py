@@ -1,0 +1,103 @@
+"""The decoder of Show, Attend and Tell (Xu et al. 2015), soft attention, and its plainer variants.
+
+Dimensions: L layers, B images, K captions or W beams an image, V vocabulary, P grid cells,
+D embedding width, E encoder width, H hidden width, A attention width, G = 4H gates of an LSTM cell.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from imgcap.config.schema import DecoderConfig
+from imgcap.models.attention import AdditiveAttention
+from imgcap.models.decoders.base import Advance, Decoder
+from imgcap.models.decoders.state import DecoderState, Memory
+from imgcap.models.precision import compute_dtype, exact_dtype
+
+
+class AttentionLSTMDecoder(Decoder):
+    """At each step the top layer's last hidden state asks, and the first cell reads [word; context].
+
+    - `init_state: mean`: h_0 and c_0 of each layer are tanh(Linear(mean of the cells)), the paper's f_init
+      (section 3.1.2) with the one tanh layer of the authors' code. `zeros` has no parameters.
+    - `gate`: the context is scaled by beta = sigmoid(Linear(h)), one value for each of its E entries rather
+      than the paper's single one (section 4.2.1).
+    - `output: linear`: L_o h; `deep`: L_o (E y + L_h h + L_z z), the paper's equation 7. Dropout before L_o.
+    """
+
+    def __init__(self, config: DecoderConfig, vocabulary_size: int, encoder_width: int):
+        super().__init__(config, vocabulary_size, config.embed_dim + encoder_width)
+        hidden, deep = config.hidden_dim, config.output == "deep"
+        self.attention = AdditiveAttention(encoder_width, hidden, config.attention_dim)
+        self.gate = nn.Linear(hidden, encoder_width) if config.gate else None
+        self._product_widths = [config.attention_dim, 4 * hidden, encoder_width if config.gate else 0]
+        mean = config.init_state == "mean"
+        self.init_hidden = nn.Linear(encoder_width, config.layers * hidden) if mean else None
+        self.init_cell = nn.Linear(encoder_width, config.layers * hidden) if mean else None
+        self.output_hidden = nn.Linear(hidden, config.embed_dim, bias=False) if deep else None
+        self.output_context = nn.Linear(encoder_width, config.embed_dim, bias=False) if deep else None
+        self.output = nn.Linear(config.embed_dim if deep else hidden, vocabulary_size)
+        nn.init.uniform_(self.output.weight, -0.1, 0.1)
+        nn.init.zeros_(self.output.bias)
+
+    def init(self, features_BPE: torch.Tensor, rows: int) -> DecoderState:
+        """Project the features once and lay the weights side by side that share an input."""
+        dtype = compute_dtype(self.attention.query.weight)
+        features_BPE = features_BPE.to(dtype)
+        first, top = self.cells[0], self.cells[-1]
+        word_GD, context_GE = first.weight_ih.split([self.embed_dim, features_BPE.shape[-1]], dim=1)
+        parts = [self.attention.query.weight, top.weight_hh]
+        biases = [torch.zeros_like(self.attention.score.weight[0]), top.bias_hh]
+        if self.gate is not None:
+            parts.append(self.gate.weight)
+            biases.append(self.gate.bias)
+        memory = Memory(
+            word_GD=word_GD.to(dtype),
+            word_bias_G=first.bias_ih.to(dtype),
+            context_GE=context_GE.to(dtype),
+            top_QH=torch.cat(parts).to(dtype),
+            top_bias_Q=torch.cat(biases).to(dtype),
+            features_BPE=features_BPE,
+            projected_BPA=self.attention.features(features_BPE),
+        )
+        hidden_LBKH, cell_LBKH = self._begin(features_BPE, rows)
+        return DecoderState(hidden_LBKH.to(dtype), cell_LBKH.to(exact_dtype(dtype)), memory)
+
+    def _begin(self, features_BPE: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        layers, images = len(self.cells), len(features_BPE)
+        if self.init_hidden is None or self.init_cell is None:
+            zeros_LBKH = features_BPE.new_zeros(layers, images, rows, self.hidden_dim)
+            return zeros_LBKH, zeros_LBKH
+        mean_BE = features_BPE.mean(1)
+
+        def project(linear: nn.Linear) -> torch.Tensor:
+            state_LBH = linear(mean_BE).tanh().view(images, layers, self.hidden_dim).transpose(0, 1)
+            return state_LBH[:, :, None].expand(-1, -1, rows, -1)
+
+        return project(self.init_hidden), project(self.init_cell)
+
+    def advance(
+        self,
+        hidden_BKH: Sequence[torch.Tensor],
+        cell_BKH: Sequence[torch.Tensor],
+        memory: Memory,
+        word_gates_BKG: torch.Tensor,
+    ) -> Advance:
+        products = F.linear(hidden_BKH[-1], memory.top_QH, memory.top_bias_Q)
+        query_BKA, recurrent_BKG, gate_BKE = products.split(self._product_widths, dim=-1)
+        context_BKE, attention_BKP = self.attention(memory.features_BPE, memory.projected_BPA, query_BKA)
+        if self.gate is not None:
+            context_BKE = context_BKE * gate_BKE.sigmoid()
+        gates_BKG = word_gates_BKG + F.linear(context_BKE, memory.context_GE)
+        hidden, cell = self.run_cells(gates_BKG, hidden_BKH, cell_BKH, recurrent_BKG)
+        return Advance(hidden, cell, context_BKE, attention_BKP)
+
+    def logits(
+        self, embedded_BKD: torch.Tensor, hidden_BKH: torch.Tensor, context_BKE: torch.Tensor | None
+    ) -> torch.Tensor:
+        if self.output_hidden is None or self.output_context is None:
+            return self.output(self.dropout(hidden_BKH))
+        deep_BKD = embedded_BKD + self.output_hidden(hidden_BKH) + self.output_context(context_BKE)
+        return self.output(self.dropout(deep_BKD))

@@ -1,0 +1,169 @@
+"""What every LSTM decoder shares: words in, logits out, and one step that `step` and `unroll` both take.
+
+Dimensions: L layers, B images, K captions or W beams an image, T tokens, V vocabulary, P grid cells,
+D embedding width, E encoder width, H hidden width, G = 4H gates of an LSTM cell.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from imgcap.config.schema import DecoderConfig
+from imgcap.models.decoders.state import DecoderState, Memory
+
+
+class Advance(NamedTuple):
+    """The result of one step, a hidden and a cell state for each layer; no context without attention."""
+
+    hidden_BKH: Sequence[torch.Tensor]
+    cell_BKH: Sequence[torch.Tensor]
+    context_BKE: torch.Tensor | None = None
+    attention_BKP: torch.Tensor | None = None
+
+
+class Decoder(nn.Module):
+    """A stack of LSTM cells between a word embedding and a vocabulary.
+
+    The K captions (or W beams) of an image share its features, which are never copied.
+    """
+
+    def __init__(self, config: DecoderConfig, vocabulary_size: int, input_width: int):
+        super().__init__()
+        self.hidden_dim = config.hidden_dim
+        self.embed_dim = config.embed_dim
+        self.embedding = nn.Embedding(vocabulary_size, config.embed_dim)
+        widths = [input_width] + [config.hidden_dim] * (config.layers - 1)
+        self.cells = nn.ModuleList(nn.LSTMCell(width, config.hidden_dim) for width in widths)
+        self.dropout = nn.Dropout(config.dropout)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        for cell in self.cells:
+            _initialise_cell(cell)
+
+    def init(self, features_BPE: torch.Tensor, rows: int) -> DecoderState:
+        """Begin captions of B images, `rows` of them for each."""
+        raise NotImplementedError
+
+    def advance(
+        self,
+        hidden_BKH: Sequence[torch.Tensor],
+        cell_BKH: Sequence[torch.Tensor],
+        memory: Memory,
+        word_gates_BKG: torch.Tensor,
+    ) -> Advance:
+        """Take one step, given the word's share of the first cell's gates."""
+        raise NotImplementedError
+
+    def run_cells(
+        self,
+        gates_BKG: torch.Tensor,
+        hidden_BKH: Sequence[torch.Tensor],
+        cell_BKH: Sequence[torch.Tensor],
+        top_recurrent_BKG: torch.Tensor | None = None,
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Run the stack, given what the input adds to the first cell's gates; return new hidden and cell states.
+
+        The top layer's recurrent product may be given too, where it was computed beside others.
+        """
+        hidden: list[torch.Tensor] = []
+        cell: list[torch.Tensor] = []
+        for layer, module in enumerate(self.cells):
+            if layer:
+                gates_BKG = F.linear(self.dropout(hidden[-1]), module.weight_ih, module.bias_ih)
+            if top_recurrent_BKG is not None and layer == len(self.cells) - 1:
+                recurrent_BKG = top_recurrent_BKG
+            else:
+                recurrent_BKG = F.linear(hidden_BKH[layer], module.weight_hh, module.bias_hh)
+            new_hidden_BKH, new_cell_BKH = _lstm_cell(gates_BKG + recurrent_BKG, cell_BKH[layer])
+            hidden.append(new_hidden_BKH)
+            cell.append(new_cell_BKH)
+        return hidden, cell
+
+    def logits(
+        self, embedded_BKD: torch.Tensor, hidden_BKH: torch.Tensor, context_BKE: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Score the vocabulary after a step, or after all of them at once (BKT for BK)."""
+        raise NotImplementedError
+
+    def step(
+        self, state: DecoderState, token_BK: torch.Tensor
+    ) -> tuple[torch.Tensor, DecoderState, torch.Tensor | None]:
+        """Read a token of each row; return logits_BKV of the next, the new state and attention_BKP."""
+        embedded_BKD = self.embedding(token_BK)
+        hidden_LBKH, cell_LBKH, memory = state
+        after = self.advance(hidden_LBKH.unbind(), cell_LBKH.unbind(), memory, memory.word_gates(embedded_BKD))
+        logits_BKV = self.logits(embedded_BKD, after.hidden_BKH[-1], after.context_BKE)
+        state = DecoderState(torch.stack(list(after.hidden_BKH)), torch.stack(list(after.cell_BKH)), memory)
+        return logits_BKV, state, after.attention_BKP
+
+    def unroll(
+        self,
+        features_BPE: torch.Tensor,
+        tokens_BKT: torch.Tensor,
+        teacher_ratio: torch.Tensor | None = None,
+        coins_BKT: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Predict tokens 1 to T - 1 from those before; return logits_BKTV and attention_BKTP of T - 1 steps.
+
+        With a `teacher_ratio` (0-D), token t + 1 is read as given where coins_BKT[..., t] is below it, and
+        as the model's own likeliest token elsewhere (scheduled sampling, Bengio et al. 2015).
+        """
+        state = self.init(features_BPE, tokens_BKT.shape[1])
+        if teacher_ratio is None:
+            return self._unroll_given(state, tokens_BKT)
+        assert coins_BKT is not None, "scheduled sampling needs coins"
+        return self._unroll_mixed(state, tokens_BKT, teacher_ratio, coins_BKT)
+
+    def _unroll_given(self, state: DecoderState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """All tokens are known: the words' gates before the loop and the logits after it are one matmul each."""
+        embedded_TBKD = self.embedding(tokens_BKT[..., :-1].permute(2, 0, 1))
+        hidden_BKH: Sequence[torch.Tensor] = state.hidden_LBKH.unbind()
+        cell_BKH: Sequence[torch.Tensor] = state.cell_LBKH.unbind()
+        steps = []
+        for word_gates_BKG in state.memory.word_gates(embedded_TBKD).unbind():
+            step = self.advance(hidden_BKH, cell_BKH, state.memory, word_gates_BKG)
+            hidden_BKH, cell_BKH = step.hidden_BKH, step.cell_BKH
+            steps.append(step)
+        hidden_BKTH = torch.stack([step.hidden_BKH[-1] for step in steps], dim=2)
+        context_BKTE = _stack_steps([step.context_BKE for step in steps])
+        attention_BKTP = _stack_steps([step.attention_BKP for step in steps])
+        return self.logits(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
+
+    def _unroll_mixed(
+        self, state: DecoderState, tokens_BKT: torch.Tensor, teacher_ratio: torch.Tensor, coins_BKT: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        tokens = tokens_BKT.unbind(-1)
+        token_BK, logits, attention = tokens[0], [], []
+        for t in range(len(tokens) - 1):
+            logits_BKV, state, attention_BKP = self.step(state, token_BK)
+            guess_BK = logits_BKV.detach().argmax(-1)
+            token_BK = torch.where(coins_BKT[..., t] < teacher_ratio, tokens[t + 1], guess_BK)
+            logits.append(logits_BKV)
+            attention.append(attention_BKP)
+        return torch.stack(logits, dim=2), _stack_steps(attention)
+
+
+def _lstm_cell(gates_BKG: torch.Tensor, cell_BKH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The LSTM's pointwise part, gates in torch's order: input, forget, cell, output."""
+    entry, forget, candidate, output = gates_BKG.chunk(4, dim=-1)
+    cell_BKH = forget.sigmoid() * cell_BKH + entry.sigmoid() * candidate.tanh()
+    hidden_BKH = output.sigmoid() * cell_BKH.tanh()
+    return hidden_BKH.to(gates_BKG.dtype), cell_BKH
+
+
+def _stack_steps(steps: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+    present = [step for step in steps if step is not None]
+    return torch.stack(present, dim=2) if present else None
+
+
+def _initialise_cell(cell: nn.LSTMCell) -> None:
+    """Orthogonal recurrence, and a forget gate that begins open (bias 1 in the sum of the two)."""
+    hidden = cell.hidden_size
+    nn.init.xavier_uniform_(cell.weight_ih)
+    for gate in cell.weight_hh.data.split(hidden):
+        nn.init.orthogonal_(gate)
+    nn.init.zeros_(cell.bias_ih)
+    nn.init.zeros_(cell.bias_hh)
+    nn.init.ones_(cell.bias_ih.data[hidden : 2 * hidden])

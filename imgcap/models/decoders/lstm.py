@@ -1,0 +1,58 @@
+"""The decoder of Show and Tell (Vinyals et al. 2015): the image is the first word.
+
+Dimensions: L layers, B images, K captions or W beams an image, P grid cells, D embedding width,
+E encoder width, H hidden width, G = 4H gates of an LSTM cell.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from imgcap.config.schema import DecoderConfig
+from imgcap.models.decoders.base import Advance, Decoder
+from imgcap.models.decoders.state import DecoderState, Memory
+from imgcap.models.precision import compute_dtype, exact_dtype
+
+
+class LSTMDecoder(Decoder):
+    """The mean of the cells, through `image_layers` ReLU layers and a projection, is read before <sos>."""
+
+    def __init__(self, config: DecoderConfig, vocabulary_size: int, encoder_width: int):
+        super().__init__(config, vocabulary_size, config.embed_dim)
+        layers: list[nn.Module] = []
+        width = encoder_width
+        for _ in range(config.image_layers):
+            layers += [nn.Linear(width, config.hidden_dim), nn.ReLU(), nn.Dropout(config.dropout)]
+            width = config.hidden_dim
+        self.image = nn.Sequential(*layers, nn.Linear(width, config.embed_dim))
+        self.output = nn.Linear(config.hidden_dim, vocabulary_size)
+        nn.init.uniform_(self.output.weight, -0.1, 0.1)
+        nn.init.zeros_(self.output.bias)
+
+    def init(self, features_BPE: torch.Tensor, rows: int) -> DecoderState:
+        """Read the image once for all rows."""
+        first = self.cells[0]
+        dtype = compute_dtype(first.weight_ih)
+        memory = Memory(first.weight_ih.to(dtype), first.bias_ih.to(dtype))
+        image_B1D = self.image(features_BPE.to(dtype).mean(1, keepdim=True))
+        zeros_B1H = image_B1D.new_zeros(len(image_B1D), 1, self.hidden_dim)
+        hidden, cell = [zeros_B1H] * len(self.cells), [zeros_B1H.to(exact_dtype(dtype))] * len(self.cells)
+        after = self.advance(hidden, cell, memory, memory.word_gates(image_B1D))
+        hidden_LBKH = torch.stack(list(after.hidden_BKH)).expand(-1, -1, rows, -1)
+        cell_LBKH = torch.stack(list(after.cell_BKH)).expand(-1, -1, rows, -1)
+        return DecoderState(hidden_LBKH, cell_LBKH, memory)
+
+    def advance(
+        self,
+        hidden_BKH: Sequence[torch.Tensor],
+        cell_BKH: Sequence[torch.Tensor],
+        memory: Memory,
+        word_gates_BKG: torch.Tensor,
+    ) -> Advance:
+        return Advance(*self.run_cells(word_gates_BKG, hidden_BKH, cell_BKH))
+
+    def logits(
+        self, embedded_BKD: torch.Tensor, hidden_BKH: torch.Tensor, context_BKE: torch.Tensor | None
+    ) -> torch.Tensor:
+        return self.output(self.dropout(hidden_BKH))

@@ -1,0 +1,102 @@
+"""Image encoders: torchvision's ResNets without their pooling and classifier.
+
+Dimensions: B images, C colour channels, H W pixels, P grid cells, E encoder width.
+"""
+
+import difflib
+
+import torch
+import torchvision
+from torch import nn
+
+from imgcap.config.schema import EncoderConfig
+from imgcap.errors import UserError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+FAMILIES = ("resnet", "resnext", "wide_resnet")
+STAGES = (("conv1", "bn1", "relu", "maxpool"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+FROZEN_STAGES = {"none": len(STAGES), "last_block": len(STAGES) - 1, "all": 0}
+
+
+class Encoder(nn.Module):
+    """A convolutional network that turns an image into a grid of feature vectors.
+
+    The constructor builds the architecture with torchvision's random initialisation; pretrained
+    values come from `imgcap.models.weights`. Frozen stages take no gradient, keep their BatchNorm
+    in eval mode whatever `.train()` says, and run under `no_grad`.
+    """
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        backbone = _build_backbone(config.name)
+        self.name = config.name
+        self.width: int = backbone.fc.in_features
+        self.output_stride = config.output_stride
+        self.frozen_stages = FROZEN_STAGES[config.train]
+        if config.output_stride == 16:
+            _dilate(backbone.layer4)
+        del backbone.avgpool, backbone.fc
+        self.backbone = backbone.to(memory_format=torch.channels_last)
+        mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1), persistent=False)
+        for stage in STAGES[: self.frozen_stages]:
+            for name in stage:
+                getattr(backbone, name).requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Set the mode of the trainable stages; the frozen ones stay in eval mode."""
+        super().train(mode)
+        for stage in STAGES[: self.frozen_stages]:
+            for name in stage:
+                getattr(self.backbone, name).eval()
+        return self
+
+    def grid(self, image_size: int) -> tuple[int, int]:
+        """Rows and columns of the features of a square image; each halving rounds up."""
+        cells = -(-image_size // self.output_stride)
+        return cells, cells
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """Encode uint8 images to features_BPE, the cells in row-major order."""
+        with torch.no_grad():
+            features = images_BCHW.to(self.scale.dtype).contiguous(memory_format=torch.channels_last)
+            features = self._run(features * self.scale + self.shift, STAGES[: self.frozen_stages])
+        features_BEYX = self._run(features, STAGES[self.frozen_stages :])
+        # Channels last already lies in memory as (B, P, E): this is a view.
+        return features_BEYX.permute(0, 2, 3, 1).flatten(1, 2)
+
+    def _run(self, features: torch.Tensor, stages: tuple[tuple[str, ...], ...]) -> torch.Tensor:
+        for stage in stages:
+            for name in stage:
+                features = getattr(self.backbone, name)(features)
+        return features
+
+
+def _build_backbone(name: str) -> nn.Module:
+    known = [other for other in torchvision.models.list_models(torchvision.models) if other.startswith(FAMILIES)]
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise UserError(
+            f"model.encoder.name={name} is no encoder; the nearest is {nearest} (there are {', '.join(sorted(known))})"
+        )
+    return torchvision.models.get_model(name, weights=None)
+
+
+def _dilate(stage: nn.Sequential) -> None:
+    """Undo the stride of a stage and dilate what follows it, so that the weights keep their meaning.
+
+    The 3x3 convolution that had the stride sees an undilated grid, each later one a grid twice as
+    fine as it was trained on: every second cell of the result equals the strided network's.
+    torchvision's own `replace_stride_with_dilation` refuses the basic blocks of ResNet-18 and -34.
+    """
+    strided = False
+    for module in stage.modules():
+        if not isinstance(module, nn.Conv2d):
+            continue
+        if module.kernel_size == (3, 3) and strided:
+            module.dilation = module.padding = (2, 2)
+        strided |= module.stride == (2, 2) and module.kernel_size == (3, 3)
+        module.stride = (1, 1)

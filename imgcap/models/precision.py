@@ -1,0 +1,14 @@
+"""Which dtype a computation runs in, under autocast and without it."""
+
+import torch
+
+
+def compute_dtype(weight: torch.Tensor) -> torch.dtype:
+    """The dtype of a matmul with `weight`: autocast's where it is on, else the weight's own."""
+    device_type = weight.device.type
+    return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else weight.dtype
+
+
+def exact_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What sums and cell states are kept in: at least float32."""
+    return torch.promote_types(dtype, torch.float32)
