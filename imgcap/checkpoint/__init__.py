@@ -1,0 +1,6 @@
+"""Checkpoints that a kill at any instant can't spoil: atomic save, verified load, retention."""
+
+from imgcap.checkpoint.load import Checkpoint, load, load_folder, newest
+from imgcap.checkpoint.save import save
+
+__all__ = ["Checkpoint", "load", "load_folder", "newest", "save"]

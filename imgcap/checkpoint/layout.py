@@ -1,0 +1,116 @@
+"""What lies where under `checkpoints/`, and the record by which each folder proves itself whole.
+
+- `step-00001234/`: `model.safetensors`, `training.pt`, `state.json`, `files.json`
+- `step-00001234.replaced/`: the same step saved earlier; there only while it is being replaced
+- `latest`, `best`: text files that hold a folder's name
+- `.saving-*`: a save that never finished; the next one removes it
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MODEL, TRAINING, STATE, RECORD = "model.safetensors", "training.pt", "state.json", "files.json"
+LATEST, BEST = "latest", "best"
+REPLACED = ".replaced"
+UNFINISHED = ".saving-"
+FORMAT = 1
+_FOLDER = re.compile(r"^step-(\d{8,})(\.replaced)?$")
+
+
+class DamagedCheckpoint(Exception):
+    """A checkpoint folder that can't be trusted; the message says which file, and why."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """`files.json`: bytes and sha256 of each other file, and the folder's place in the order of saves.
+
+    The order counts saves, not steps: a run that went back to an earlier checkpoint goes on from
+    what it saved last. `seal` is the hash of all the rest, so that no flipped bit passes.
+    """
+
+    order: int
+    files: dict[str, dict[str, Any]]
+
+    @classmethod
+    def of(cls, folder: Path, order: int) -> "Record":
+        files = {
+            name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
+            for name in (MODEL, TRAINING, STATE)
+        }
+        return cls(order, files)
+
+    def text(self) -> str:
+        body: dict[str, Any] = {"format": FORMAT, "order": self.order, "files": self.files}
+        return json.dumps(body | {"seal": _seal(body)}, indent=1)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Record":
+        """Raises `DamagedCheckpoint` where the record is missing, unreadable or not what was written."""
+        try:
+            body = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            seal = body.pop("seal")
+        except FileNotFoundError:
+            raise DamagedCheckpoint(f"{RECORD} is missing") from None
+        except (OSError, ValueError, AttributeError, KeyError):  # ValueError: no UTF-8, no JSON
+            raise DamagedCheckpoint(f"{RECORD} can't be read") from None
+        if seal != _seal(body):
+            raise DamagedCheckpoint(f"{RECORD} has changed since it was written")
+        if body["format"] != FORMAT:
+            raise DamagedCheckpoint(f"{RECORD} has format {body['format']}; this version reads {FORMAT}")
+        return cls(body["order"], body["files"])
+
+    def verify(self, folder: Path) -> None:
+        """Read every byte. Raises `DamagedCheckpoint` naming the first file that isn't as it was saved."""
+        for name, expected in self.files.items():
+            try:
+                size = (folder / name).stat().st_size
+                if size != expected["bytes"]:
+                    raise DamagedCheckpoint(f"{name} has {size} bytes, not {expected['bytes']}")
+                if sha256(folder / name) != expected["sha256"]:
+                    raise DamagedCheckpoint(f"the sha256 of {name} isn't the one it was saved with")
+            except FileNotFoundError:
+                raise DamagedCheckpoint(f"{name} is missing") from None
+            except OSError as error:
+                raise DamagedCheckpoint(f"{name} can't be read: {error.strerror}") from None
+
+
+def folder_name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def by_order(root: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """The checkpoint folders, last saved first, and those whose record is damaged, each with the reason."""
+    sound: list[tuple[int, Path]] = []
+    damaged: list[tuple[Path, str]] = []
+    for folder in sorted(root.iterdir(), reverse=True) if root.is_dir() else []:
+        if not (_FOLDER.match(folder.name) and folder.is_dir()):
+            continue
+        try:
+            sound.append((Record.read(folder).order, folder))
+        except DamagedCheckpoint as reason:
+            damaged.append((folder, str(reason)))
+    return [folder for _, folder in sorted(sound, reverse=True)], damaged
+
+
+def read_pointer(root: Path, pointer: str) -> Path | None:
+    """The folder that `latest` or `best` names; None where there is no such pointer or folder."""
+    try:
+        name = (root / pointer).read_text(encoding="utf-8").strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+    candidates = [root / name, root / (name + REPLACED)] if _FOLDER.match(name) else []
+    return next((folder for folder in candidates if folder.is_dir()), None)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _seal(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

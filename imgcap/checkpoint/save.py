@@ -1,0 +1,167 @@
+"""Save a checkpoint so that, whenever the process dies, every folder with its final name is whole."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from imgcap.checkpoint.layout import (
+    BEST,
+    LATEST,
+    MODEL,
+    RECORD,
+    REPLACED,
+    STATE,
+    TRAINING,
+    UNFINISHED,
+    Record,
+    by_order,
+    folder_name,
+    read_pointer,
+)
+from imgcap.errors import UserError
+
+_FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+_FULL_DISK_WORDS = ("No space left on device", "Disk quota exceeded")
+
+
+def save(
+    root: Path,
+    step: int,
+    model: Mapping[str, torch.Tensor],
+    training: Mapping[str, Any],
+    state: Mapping[str, Any],
+    keep: int,
+    best: bool = False,
+) -> Path:
+    """Write `root/step-XXXXXXXX`, point `latest` (and `best`) at it, keep the last `keep` and the best.
+
+    `training` holds tensors and plain values only, `state` what JSON can hold. One process at a time
+    saves to a root. Raises `UserError` on a full disk; earlier checkpoints stay as they are.
+    """
+    with _full_disk_named(root):
+        root.mkdir(parents=True, exist_ok=True)
+        _remove_unfinished(root)
+        saved, _ = by_order(root)
+        order = Record.read(saved[0]).order + 1 if saved else 0
+        unfinished = root / f"{UNFINISHED}{folder_name(step)}"
+        try:
+            unfinished.mkdir()
+            _write_files(unfinished, model, dict(training), {"step": step, "state": dict(state)}, order)
+            pointers = [LATEST, BEST] if best else [LATEST]
+            for pointer in pointers:  # their bytes before any renaming, which no full disk can stop
+                _write_pointer(root / f"{UNFINISHED}{pointer}", folder_name(step))
+            folder = _put_in_place(unfinished, root / folder_name(step))
+            for pointer in pointers:
+                (root / f"{UNFINISHED}{pointer}").replace(root / pointer)
+            _sync(root)
+        except BaseException:
+            _remove_unfinished(root)
+            raise
+        _retain(root, keep)
+    return folder
+
+
+def _write_files(
+    folder: Path, model: Mapping[str, torch.Tensor], training: dict[str, Any], state: dict[str, Any], order: int
+) -> None:
+    safetensors.torch.save_file(_without_sharing(model), folder / MODEL)
+    with (folder / TRAINING).open("wb") as file:  # given a path, torch.save would swallow why a write failed
+        torch.save(training, file)
+    # What weights_only refuses must not first be noticed on the day of the resume.
+    torch.load(folder / TRAINING, map_location="cpu", weights_only=True, mmap=True)
+    (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+    for path in folder.iterdir():
+        _sync(path)
+    (folder / RECORD).write_text(Record.of(folder, order).text(), encoding="utf-8")
+    _sync(folder / RECORD)
+    _sync(folder)
+
+
+def _without_sharing(model: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tied weights as two tensors on the CPU: safetensors refuses two names for one storage."""
+    seen: set[int] = set()
+    tensors = {}
+    for name, tensor in model.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if storage in seen else tensor
+        seen.add(storage)
+    return tensors
+
+
+def _put_in_place(unfinished: Path, folder: Path) -> Path:
+    """Give the finished folder its name; one of the same step stays loadable until that is done."""
+    replaced = folder.with_name(folder.name + REPLACED)
+    if folder.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        folder.rename(replaced)
+    unfinished.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+    return folder
+
+
+def _write_pointer(path: Path, name: str) -> None:
+    path.write_text(name + "\n", encoding="utf-8")
+    _sync(path)
+
+
+def _retain(root: Path, keep: int) -> None:
+    """Remove all but the last `keep` saves and the best; a folder with no sound record counts as none."""
+    saved, damaged = by_order(root)
+    kept = {*saved[:keep], read_pointer(root, BEST)}
+    for folder in [*saved, *(folder for folder, _ in damaged)]:
+        if folder not in kept:
+            # Renamed first: a kill in the middle must not leave half a checkpoint under a good name.
+            doomed = root / f"{UNFINISHED}{folder.name}"
+            folder.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _remove_unfinished(root: Path) -> None:
+    for leftover in root.glob(f"{UNFINISHED}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Bring a file's or folder's bytes to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _full_disk_named(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not _is_full_disk(error):
+            raise
+        raise UserError(
+            f"disk full: no checkpoint could be saved in {root}; the earlier ones are intact, "
+            "so make room (checkpoint.keep=1 needs the least) and run the same command again"
+        ) from error
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    """Also where a library wraps the cause: torch.save ends in a RuntimeError, safetensors in an error of its own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL_DISK:
+            return True
+        if any(words in str(error) for words in _FULL_DISK_WORDS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

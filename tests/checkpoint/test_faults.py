@@ -1,0 +1,105 @@
+"""Kills and full disks, for real."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from imgcap import checkpoint
+from imgcap.errors import UserError
+
+# One interpreter that has torch loaded forks a saver, kills it after a random time and checks what is there.
+KILLED_SAVERS = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+from imgcap import checkpoint
+
+torch.set_num_threads(1)
+root, chance = Path(sys.argv[1]), random.Random(7)
+
+def save_for_ever(step, told):
+    while True:
+        step += 1
+        filled = torch.full((200_000,), float(step))
+        checkpoint.save(root, step, {"weight": filled}, {"moment": filled + 1}, {"step": step}, 2, best=step % 3 == 0)
+        os.write(told, step.to_bytes(4, "big"))
+
+newest = 0
+for _ in range(12):
+    ear, mouth = os.pipe()
+    child = os.fork()
+    if child == 0:
+        save_for_ever(newest, mouth)
+    os.close(mouth)
+    confirmed = int.from_bytes(os.read(ear, 4), "big")
+    time.sleep(chance.uniform(0.0, 0.12))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    told = os.read(ear, 1 << 16)
+    confirmed = int.from_bytes(told[-4:], "big") if told else confirmed
+    loaded = checkpoint.load(root)
+    assert loaded.step >= confirmed, (loaded.step, confirmed)
+    assert loaded.step == loaded.state["step"]
+    assert loaded.model["weight"].eq(loaded.step).all() and loaded.training["moment"].eq(loaded.step + 1).all()
+    if newest >= 3:
+        assert checkpoint.load(root, "best").step % 3 == 0
+    newest = loaded.step
+assert newest >= 12, newest
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_instant_loses_nothing(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED_SAVERS, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "passed over" not in done.stderr  # a folder with its final name is always whole
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB, where this machine lets us mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if not shutil.which("mount"):
+        pytest.skip("no mount command")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs isn't permitted here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("model_share", [0.0, 0.5, 1.0])
+def test_a_full_disk_leaves_the_earlier_checkpoints(small_disk: Path, model_share: float) -> None:
+    root, ballast = small_disk / "checkpoints", small_disk / "ballast"
+    model = {"weight": torch.ones(int(model_share * 250_000))}
+    training = {"moment": torch.ones(250_000 - len(model["weight"]))}
+    checkpoint.save(root, 1, model, training, {}, keep=2, best=True)
+    before = sorted(path for path in small_disk.rglob("*"))
+    outcomes = []
+    for free in range(4, 1100, 4):  # KiB: a page more each time, so each write is once the first to fail
+        if 30 < free < 940 and free % 128:
+            continue
+        ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - free * 1024))
+        try:
+            checkpoint.save(root, 2, model, training, {}, keep=2)
+            outcomes.append("saved")
+            break
+        except UserError as error:
+            outcomes.append("refused")
+            assert "disk full" in str(error) and str(root) in str(error) and "\n" not in str(error)
+        ballast.unlink()
+        assert sorted(small_disk.rglob("*")) == before
+        assert checkpoint.load(root).step == checkpoint.load(root, "best").step == 1
+    assert outcomes.count("refused") > 10 and outcomes[-1] == "saved"
+    assert checkpoint.load(root).step == 2
+
+
+def test_other_errors_are_not_called_a_full_disk(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError):
+        checkpoint.save(tmp_path / "file" / "checkpoints", 1, {}, {}, {}, keep=1)
