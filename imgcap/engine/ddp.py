@@ -75,7 +75,9 @@ class DDPEngine:
         return torch.ones((), device=self.world.device) if scale is None else scale.detach().clone()
 
     def learning_rates(self) -> dict[str, float]:
-        return {group["name"]: group["lr"] for group in self.optimizer.param_groups}
+        rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
+        names = {"lr": "decoder", "encoder_lr": "encoder"}
+        return {name: rates[group] for name, group in names.items() if group in rates}
 
     def state_dict(self) -> dict[str, Any]:
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}

@@ -44,7 +44,7 @@ class Engine(Protocol):
         ...
 
     def learning_rates(self) -> dict[str, float]:
-        """The rates of the last step, by parameter group."""
+        """The rates of the last step: `lr`, and `encoder_lr` where the encoder trains."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

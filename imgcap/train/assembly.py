@@ -112,9 +112,9 @@ def build_evaluator(config: Config, world: World, vocabulary: Vocabulary) -> Eva
 
 def _open_shards(config: Config, split: str) -> ShardReader:
     reader = ShardReader(Path(config.data.shards), split)
-    if reader.manifest.language != config.data.language:
+    if reader.manifest.settings.language != config.data.language:
         raise UserError(
-            f"{config.data.shards} was tokenised as language {reader.manifest.language!r}, and data.language is "
+            f"{config.data.shards} was tokenised as language {reader.manifest.settings.language!r}, and data.language is "
             f"{config.data.language!r}; set data.language, or build the shards with --language"
         )
     if not len(reader):
