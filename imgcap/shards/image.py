@@ -6,7 +6,8 @@ import warnings
 from PIL import Image, ImageOps
 
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow's bound against decompression bombs
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+_TOO_LARGE = f"more than {MAX_PIXELS:,} pixels"
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _EXIF_ORIENTATION = 0x0112
 _TRANSPARENT_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
 
@@ -22,39 +23,46 @@ def normalised_jpeg(data: bytes, shorter_side: int | None, quality: int) -> byte
     """
     if not data:
         raise UnreadableImage("zero bytes")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        warnings.simplefilter("ignore", UserWarning)  # odd EXIF: the pixels decide
-        try:
-            return _normalised(data, shorter_side, quality)
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-            raise UnreadableImage(f"more than {MAX_PIXELS:,} pixels") from None
-        except Image.UnidentifiedImageError:
-            raise UnreadableImage("not an image") from None
-        except (OSError, SyntaxError, ValueError, EOFError, OverflowError):
-            # Pillow's decoders raise any of these on a file that ends early or contradicts itself.
-            raise UnreadableImage("truncated or damaged image") from None
+    picture = _decoded(data, shorter_side)
+    if picture is None:
+        return data
+    picture = _in_rgb(picture)
+    if shorter_side is not None and min(picture.size) > shorter_side:
+        picture = picture.resize(_shrunk(picture.size, shorter_side), Image.Resampling.BICUBIC)
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=quality)
+    return out.getvalue()
 
 
-def _normalised(data: bytes, shorter_side: int | None, quality: int) -> bytes:
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+def _decoded(data: bytes, shorter_side: int | None) -> Image.Image | None:
+    """The picture, upright, at most in the size of the file; none where the file can stay as it is."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd EXIF and of large pictures: the checks here decide
+            return _opened(io.BytesIO(data), shorter_side)
+    except UnreadableImage:
+        raise
+    except Image.DecompressionBombError:
+        raise UnreadableImage(_TOO_LARGE) from None
+    except Image.UnidentifiedImageError:
+        raise UnreadableImage("not an image") from None
+    except Exception:  # a damaged file makes Pillow's decoders raise almost anything
+        raise UnreadableImage("truncated or damaged image") from None
+
+
+def _opened(file: io.BytesIO, shorter_side: int | None) -> Image.Image | None:
+    with Image.open(file, formats=_FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
-            raise UnreadableImage(f"more than {MAX_PIXELS:,} pixels")
+            raise UnreadableImage(_TOO_LARGE)
         shrink = shorter_side is not None and min(image.size) > shorter_side
         upright = image.getexif().get(_EXIF_ORIENTATION, 1) in (0, 1)
         if image.format == "JPEG" and image.mode == "RGB" and upright and not shrink:
             image.load()  # a truncated file raises here
-            return data
+            return None
         if shrink and shorter_side is not None:
             image.draft(None, (2 * shorter_side, 2 * shorter_side))  # JPEG decodes smaller, never below twice the goal
         image.load()
-        picture = ImageOps.exif_transpose(image)
-        picture = _in_rgb(picture)
-        if shrink and shorter_side is not None:
-            picture = picture.resize(_shrunk(picture.size, shorter_side), Image.Resampling.BICUBIC)
-        out = io.BytesIO()
-        picture.save(out, "JPEG", quality=quality)
-        return out.getvalue()
+        return ImageOps.exif_transpose(image)
 
 
 def _shrunk(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:

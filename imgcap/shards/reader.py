@@ -16,7 +16,9 @@ _OPEN_FILES = 128  # of each process and reader; far below the usual limit of 10
 
 
 class ShardReader:
-    """A split of a shard set, a sequence of samples. It may be handed to forked and to spawned processes.
+    """A split of a shard set, a sequence of samples, for one thread at a time.
+
+    It may be handed to forked and to spawned processes: each opens its own files.
 
     Opening checks that every shard is there with its size, and the index by its hash; `tools/verify_shards.py`
     checks all bytes.

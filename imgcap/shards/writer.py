@@ -117,8 +117,9 @@ class ShardWriter:
     def discard(self) -> None:
         """Remove the unfinished file, also when its disk is full and closing it fails again."""
         self._temporary.unlink(missing_ok=True)
-        with suppress(OSError):
-            self._file.close()
+        for closing in (self._tar, self._file):
+            with suppress(OSError):
+                closing.close()
 
 
 def _size_in_tar(data: bytes) -> int:

@@ -1,0 +1,130 @@
+"""Every layout of captions reads alike, and what is wrong in a file is named."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgcap.errors import UserError
+from imgcap.shards.source import Skipped
+from imgcap.shards.sources.table import read_table
+
+CAPTIONS = {
+    "1000_a.jpg": ["A child in a pink dress .", 'She says "hello", twice .'],
+    "2000_b.jpg.1": ["Two dogs | one ball", "a café in Zürich\u2028at night"],
+}
+ROWS = [(name, number, caption) for name, texts in CAPTIONS.items() for number, caption in enumerate(texts)]
+
+
+def written_csv(rows: list[list[object]]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue()
+
+
+LAYOUTS = {
+    "flickr8k csv": lambda rows: written_csv([["image", "caption"], *([name, text] for name, _, text in rows)]),
+    "numbered csv": lambda rows: written_csv(
+        [
+            ["image", "caption_number", "caption", "id"],
+            *([name, number, text, i // 5] for i, (name, number, text) in enumerate(rows)),
+        ]
+    ),
+    "token": lambda rows: "".join(f"{name}#{number}\t{text}\n" for name, number, text in rows),
+    "pipes": lambda rows: (
+        "image_name| comment_number| comment\n" + "".join(f"{name}| {number}| {text}\n" for name, number, text in rows)
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_layouts_read_equal(layout: str, mark: str, line_end: str, tmp_path: Path) -> None:
+    path = tmp_path / "captions"
+    path.write_bytes((mark + LAYOUTS[layout](ROWS).replace("\n", line_end)).encode())
+    table = read_table(path)
+    assert table.captions == CAPTIONS
+    assert list(table.captions) == list(CAPTIONS)
+    assert table.skipped == []
+
+
+words = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp", "Cs")), min_size=1)
+captions = st.lists(words.map(str.strip).filter(bool), min_size=1, max_size=4)
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z0-9_]{1,9}\.jpg", fullmatch=True), captions, min_size=1, max_size=4))
+def test_any_captions_survive_every_layout(
+    tmp_path_factory: pytest.TempPathFactory, table: dict[str, list[str]]
+) -> None:
+    rows = [(name, number, text) for name, texts in table.items() for number, text in enumerate(texts)]
+    path = tmp_path_factory.mktemp("table") / "captions"
+    for layout in LAYOUTS.values():
+        path.write_text(layout(rows), encoding="utf-8", newline="")
+        assert read_table(path).captions == table
+
+
+def test_the_line_of_flickr30k_without_its_separator(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    path.write_text(
+        "image_name| comment_number| comment\n"
+        "2199200615.jpg| 3| A dog runs .\n"
+        "2199200615.jpg| 4   A dog runs across the grass .\n"
+        "2199200616.jpg| 0| 4 dogs | run .\n"
+    )
+    table = read_table(path)
+    assert table.captions == {
+        "2199200615.jpg": ["A dog runs .", "A dog runs across the grass ."],
+        "2199200616.jpg": ["4 dogs | run ."],
+    }
+    assert table.skipped == []
+
+
+def test_empty_captions_and_broken_lines_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "captions.txt"
+    path.write_text("image,caption\na.jpg,A dog .\na.jpg,  \nb.jpg\n\nc.jpg,\n")
+    table = read_table(path)
+    assert table.captions == {"a.jpg": ["A dog ."], "c.jpg": []}
+    assert table.skipped == [
+        Skipped("a.jpg", "empty caption"),
+        Skipped("captions.txt line 4", "line without an image and a caption"),
+        Skipped("c.jpg", "empty caption"),
+    ]
+
+
+def test_commas_that_nobody_quoted_belong_to_the_caption(tmp_path: Path) -> None:
+    path = tmp_path / "captions.txt"
+    path.write_text("image,caption\na.jpg,A dog, a cat, and a bird .\n")
+    assert read_table(path).captions == {"a.jpg": ["A dog, a cat, and a bird ."]}
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_file_that_is_not_utf8_names_byte_line_and_cure(tmp_path: Path, mark: bytes) -> None:
+    path = tmp_path / "captions.txt"
+    start = mark + b"image,caption\na.jpg,A caf"
+    path.write_bytes(start + "é in Paris\n".encode("latin1"))
+    with pytest.raises(UserError, match=rf"byte 0xe9 at offset {len(start)}, line 2.*iconv -f LATIN1"):
+        read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is empty"),
+        ("image,caption\n", "no captions below its header"),
+        ("photo;text\na.jpg;A dog\n", "no known layout"),
+        ('image,caption\na.jpg,"A dog' + " runs" * 40000, "line 2.*a quote may not be closed"),
+    ],
+)
+def test_a_file_of_no_captions_is_an_error(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "captions.txt"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_table(path)
+    with pytest.raises(UserError, match="there is no file"):
+        read_table(tmp_path / "missing.txt")
+    with pytest.raises(UserError, match="is a folder"):
+        read_table(tmp_path)

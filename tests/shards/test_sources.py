@@ -1,0 +1,185 @@
+"""Datasets as they are handed round, whole and damaged."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from imgcap.errors import UserError
+from imgcap.shards import Skipped, Source
+from imgcap.shards.sources import SourceOptions, read_source
+
+JsonFile = Callable[[Path, object], Path]
+
+
+def flickr_options(folder: Path, **others: object) -> SourceOptions:
+    return replace(SourceOptions(images=folder / "Images", captions=(folder / "captions.txt",)), **others)
+
+
+def coco_options(folder: Path, **others: object) -> SourceOptions:
+    return replace(SourceOptions(images=folder, captions=(folder / "annotations",)), **others)
+
+
+def ids(source: Source) -> dict[str, list[int]]:
+    return {split: [record.image_id for record in records] for split, records in source.splits.items()}
+
+
+def test_flickr8k_takes_the_lists_beside_its_captions(flickr_folder: Path) -> None:
+    source = read_source("flickr8k", flickr_options(flickr_folder))
+    assert {split: len(records) for split, records in source.splits.items()} == {"train": 14, "val": 6}
+    assert source.skipped == []
+    record = source.splits["val"][0]
+    assert record.captions == ("A dog runs over field 14 .", "Dogs, two of them, play .")
+    assert record.path.is_file()
+
+
+def test_a_limit_keeps_ids_and_places(flickr_folder: Path) -> None:
+    whole = ids(read_source("flickr8k", flickr_options(flickr_folder)))
+    limited = ids(read_source("flickr8k", flickr_options(flickr_folder, limit=5)))
+    assert limited == {split: places[:5] for split, places in whole.items()}
+
+
+def test_flickr30k_without_lists_is_cut_by_image(flickr_folder: Path) -> None:
+    for path in flickr_folder.glob("Flickr_8k*"):
+        path.unlink()
+    source = read_source("flickr30k", flickr_options(flickr_folder, seed=1))
+    placed = [image_id for places in ids(source).values() for image_id in places]
+    assert sorted(source.splits) == ["test", "train", "val"]
+    assert len(placed) == len(set(placed)) == 20
+    assert "seed 1" in source.split_rule
+
+
+def test_flickr_names_what_does_not_fit_together(flickr_folder: Path, photo: Callable[..., Path]) -> None:
+    photo(flickr_folder / "Images" / "lonely.jpg")
+    (flickr_folder / "Images" / "1000_0000.jpg").unlink()
+    with open(flickr_folder / "captions.txt", "a") as file:
+        file.write("1001_0001.jpg,\nghost.jpg,A ghost .\n")
+    with open(flickr_folder / "Flickr_8k.trainImages.txt", "a") as file:
+        file.write("listed.jpg\n")
+    (flickr_folder / "Flickr_8k.devImages.txt").write_text("1014_000e.jpg\n")
+    source = read_source("flickr8k", flickr_options(flickr_folder))
+    assert set(source.skipped) == {
+        Skipped("1001_0001.jpg", "empty caption"),
+        Skipped("1000_0000.jpg", "captions without an image"),
+        Skipped("ghost.jpg", "captions without an image"),
+        Skipped("lonely.jpg", "image without captions"),
+        Skipped("listed.jpg", "listed in a split, without captions"),
+        *(Skipped(f"{1000 + i}_{i:04x}.jpg", "in no split list") for i in range(15, 20)),
+    }
+    assert {split: len(records) for split, records in source.splits.items()} == {"train": 13, "val": 1}
+
+
+def test_coco_keeps_its_ids_and_splits(coco_folder: Path) -> None:
+    source = read_source("coco", coco_options(coco_folder))
+    assert ids(source) == {"train": list(range(100, 110)), "val": list(range(200, 204))}
+    assert source.splits["val"][0].captions == ("Caption 0 of 200.", "Caption 1 of 200.")
+    assert source.skipped == []
+
+
+def test_a_coco_train_file_alone_is_cut_and_a_val_file_alone_is_val(coco_folder: Path) -> None:
+    annotations = coco_folder / "annotations"
+    alone = coco_options(coco_folder, captions=(annotations / "captions_train2017.json",))
+    source = read_source("coco", alone)
+    assert {split: len(records) for split, records in source.splits.items()} == {"train": 8, "val": 1, "test": 1}
+    assert ids(read_source("coco", replace(alone, seed=0))) == ids(source)
+    only_val = coco_options(coco_folder, captions=(annotations / "captions_val2017.json",))
+    assert ids(read_source("coco", only_val)) == {"val": list(range(200, 204))}
+
+
+def test_coco_duplicates(coco_folder: Path, json_file: JsonFile) -> None:
+    path = coco_folder / "annotations" / "captions_train2017.json"
+    content = json.loads(path.read_text())
+    content["images"].append({"id": 100, "file_name": "000000000100.jpg"})
+    content["annotations"].append({"id": 1, "image_id": 999, "caption": "Nobody's."})
+    json_file(path, content)
+    source = read_source("coco", coco_options(coco_folder))
+    assert source.skipped == [
+        Skipped("000000000100.jpg", "image listed twice"),
+        Skipped("image id 999", "captions without an image"),
+    ]
+    content["images"].append({"id": 100, "file_name": "000000000101.jpg"})
+    json_file(path, content)
+    with pytest.raises(UserError, match=r"image id 100 to both 000000000100\.jpg and 000000000101\.jpg"):
+        read_source("coco", coco_options(coco_folder))
+
+
+def test_two_years_of_coco_are_refused(coco_folder: Path, json_file: JsonFile) -> None:
+    json_file(coco_folder / "annotations" / "captions_val2014.json", {"images": [], "annotations": []})
+    with pytest.raises(UserError, match="two years"):
+        read_source("coco", coco_options(coco_folder))
+
+
+def karpathy_image(name: str, split: str, **others: object) -> dict[str, object]:
+    return {"filename": name, "split": split, "sentences": [{"raw": f" {name} ."}, {"raw": ""}], **others}
+
+
+def test_karpathy_coco_finds_subfolders_and_joins_restval(coco_folder: Path, json_file: JsonFile) -> None:
+    images = [
+        karpathy_image("000000000100.jpg", "train", filepath="train2017", cocoid=100),
+        karpathy_image("000000000200.jpg", "restval", filepath="val2017", cocoid=200),
+        karpathy_image("000000000201.jpg", "test", filepath="val2017", cocoid=201),
+    ]
+    path = json_file(coco_folder / "dataset_coco.json", {"images": images, "dataset": "coco"})
+    source = read_source("karpathy", SourceOptions(images=coco_folder, captions=(path,)))
+    assert source.name == "coco"
+    assert ids(source) == {"train": [100, 200], "test": [201]}
+    assert source.splits["test"][0].captions == ("000000000201.jpg .",)
+    reasons = [item.reason for item in source.skipped]
+    assert reasons.count("empty caption") == 3
+    assert reasons.count("image without captions") == 11  # the other photos of both folders
+
+
+def test_karpathy_flickr8k_gives_the_ids_of_the_caption_table(flickr_folder: Path, json_file: JsonFile) -> None:
+    images = [karpathy_image("1000_0000.jpg", "train"), karpathy_image("1014_000e.jpg", "val")]
+    path = json_file(flickr_folder / "dataset_flickr8k.json", {"images": images, "dataset": "flickr8k"})
+    by_karpathy = read_source("karpathy", SourceOptions(images=flickr_folder / "Images", captions=(path,)))
+    by_table = read_source("flickr8k", flickr_options(flickr_folder))
+    for split in ("train", "val"):
+        assert ids(by_karpathy)[split][0] == ids(by_table)[split][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("flickr9k", {}, "no source 'flickr9k'"),
+        ("flickr8k", {"images": None}, "needs the folder of its images"),
+        ("flickr8k", {"captions": ()}, "needs its captions"),
+        ("flickr8k", {"captions": (Path("nowhere.txt"),)}, r"there is no nowhere\.txt"),
+        ("flickr8k", {"images": Path("nowhere")}, "there is no folder nowhere"),
+        ("flickr8k", {"captions": (Path(), Path())}, "reads one file"),
+        ("coco", {"splits": Path()}, "has its own splits"),
+        ("demo", {}, "leave out --images"),
+    ],
+)
+def test_wrong_options_are_named(flickr_folder: Path, name: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_source(name, flickr_options(flickr_folder, **options))
+
+
+def test_the_wrong_image_folder_is_an_error_that_knows_better(flickr_folder: Path) -> None:
+    with pytest.raises(UserError, match=rf"none of the 20 captioned images.*did you mean {flickr_folder}/Images\?"):
+        read_source("flickr8k", flickr_options(flickr_folder, images=flickr_folder))
+
+
+def test_files_that_are_no_annotations(tmp_path: Path, flickr_folder: Path, json_file: JsonFile) -> None:
+    strange = json_file(tmp_path / "captions_val2017.json", {"images": [{"id": 1}], "annotations": []})
+    for name in ("coco", "karpathy"):
+        with pytest.raises(UserError, match="is no"):
+            read_source(name, SourceOptions(images=flickr_folder, captions=(strange,)))
+    strange.write_text('{"images": [')
+    with pytest.raises(UserError, match=r"is not JSON: .* line 1, column 13"):
+        read_source("coco", SourceOptions(images=flickr_folder, captions=(strange,)))
+    with pytest.raises(UserError, match="holds no captions_"):
+        read_source("coco", SourceOptions(images=flickr_folder, captions=(flickr_folder,)))
+
+
+def test_both_files_of_the_real_flickr8k_say_the_same(real_data: Path) -> None:
+    folder = real_data / "flickr8k"
+    options = flickr_options(folder)
+    by_csv = read_source("flickr8k", options)
+    by_token = read_source("flickr8k", replace(options, captions=(folder / "Flickr8k.token.txt",)))
+    assert by_csv.splits == by_token.splits
+    assert {split: len(records) for split, records in by_csv.splits.items()} == {"train": 6000, "val": 1000}
+    assert by_csv.skipped == by_token.skipped == []
