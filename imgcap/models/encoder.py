@@ -8,6 +8,7 @@ import difflib
 import torch
 import torchvision
 from torch import nn
+from torchvision.models import ResNet
 
 from imgcap.config.schema import EncoderConfig
 from imgcap.errors import UserError
@@ -26,6 +27,9 @@ class Encoder(nn.Module):
     values come from `imgcap.models.weights`. Frozen stages take no gradient, keep their BatchNorm
     in eval mode whatever `.train()` says, and run under `no_grad`.
     """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -75,14 +79,16 @@ class Encoder(nn.Module):
         return features
 
 
-def _build_backbone(name: str) -> nn.Module:
+def _build_backbone(name: str) -> ResNet:
     known = [other for other in torchvision.models.list_models(torchvision.models) if other.startswith(FAMILIES)]
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise UserError(
             f"model.encoder.name={name} is no encoder; the nearest is {nearest} (there are {', '.join(sorted(known))})"
         )
-    return torchvision.models.get_model(name, weights=None)
+    backbone = torchvision.models.get_model(name, weights=None)
+    assert isinstance(backbone, ResNet)
+    return backbone
 
 
 def _dilate(stage: nn.Sequential) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from imgcap.config.schema import DecoderConfig
 from imgcap.models.attention import AdditiveAttention
 from imgcap.models.decoders.base import Advance, Decoder
-from imgcap.models.decoders.state import DecoderState, Memory
+from imgcap.models.decoders.state import Attended, DecoderState, Memory
 from imgcap.models.precision import compute_dtype, exact_dtype
 
 
@@ -53,15 +53,14 @@ class AttentionLSTMDecoder(Decoder):
         if self.gate is not None:
             parts.append(self.gate.weight)
             biases.append(self.gate.bias)
-        memory = Memory(
-            word_GD=word_GD.to(dtype),
-            word_bias_G=first.bias_ih.to(dtype),
+        attended = Attended(
+            features_BPE=features_BPE,
+            projected_BPA=self.attention.features(features_BPE),
             context_GE=context_GE.to(dtype),
             top_QH=torch.cat(parts).to(dtype),
             top_bias_Q=torch.cat(biases).to(dtype),
-            features_BPE=features_BPE,
-            projected_BPA=self.attention.features(features_BPE),
         )
+        memory = Memory(word_GD.to(dtype), first.bias_ih.to(dtype), attended)
         hidden_LBKH, cell_LBKH = self._begin(features_BPE, rows)
         return DecoderState(hidden_LBKH.to(dtype), cell_LBKH.to(exact_dtype(dtype)), memory)
 
@@ -85,12 +84,14 @@ class AttentionLSTMDecoder(Decoder):
         memory: Memory,
         word_gates_BKG: torch.Tensor,
     ) -> Advance:
-        products = F.linear(hidden_BKH[-1], memory.top_QH, memory.top_bias_Q)
+        attended = memory.attended
+        assert attended is not None, "init gives the memory of what to attend to"
+        products = F.linear(hidden_BKH[-1], attended.top_QH, attended.top_bias_Q)
         query_BKA, recurrent_BKG, gate_BKE = products.split(self._product_widths, dim=-1)
-        context_BKE, attention_BKP = self.attention(memory.features_BPE, memory.projected_BPA, query_BKA)
+        context_BKE, attention_BKP = self.attention(attended.features_BPE, attended.projected_BPA, query_BKA)
         if self.gate is not None:
             context_BKE = context_BKE * gate_BKE.sigmoid()
-        gates_BKG = word_gates_BKG + F.linear(context_BKE, memory.context_GE)
+        gates_BKG = word_gates_BKG + F.linear(context_BKE, attended.context_GE)
         hidden, cell = self.run_cells(gates_BKG, hidden_BKH, cell_BKH, recurrent_BKG)
         return Advance(hidden, cell, context_BKE, attention_BKP)
 

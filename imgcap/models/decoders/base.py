@@ -36,7 +36,9 @@ class Decoder(nn.Module):
         self.embed_dim = config.embed_dim
         self.embedding = nn.Embedding(vocabulary_size, config.embed_dim)
         widths = [input_width] + [config.hidden_dim] * (config.layers - 1)
-        self.cells = nn.ModuleList(nn.LSTMCell(width, config.hidden_dim) for width in widths)
+        self.cells: Sequence[nn.LSTMCell] = nn.ModuleList(  # type: ignore[assignment]
+            nn.LSTMCell(width, config.hidden_dim) for width in widths
+        )
         self.dropout = nn.Dropout(config.dropout)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         for cell in self.cells:

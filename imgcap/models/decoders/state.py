@@ -11,20 +11,26 @@ import torch
 import torch.nn.functional as F
 
 
+class Attended(NamedTuple):
+    """The part of the memory that attention needs: the images' cells, and its weights."""
+
+    features_BPE: torch.Tensor
+    projected_BPA: torch.Tensor
+    context_GE: torch.Tensor  # the first cell's input weights, the context's columns
+    top_QH: torch.Tensor  # everything that multiplies the top layer's last hidden state
+    top_bias_Q: torch.Tensor
+
+
 class Memory(NamedTuple):
     """What stays the same for all tokens: computed once by `init`, shared by the rows of an image.
 
     The weights are the parameters, joined and in the dtype of the matmul, so that a step neither joins
-    nor casts them again. Only a decoder that attends has more than the first two.
+    nor casts them again.
     """
 
     word_GD: torch.Tensor  # the first cell's input weights, the word's columns
     word_bias_G: torch.Tensor
-    context_GE: torch.Tensor | None = None  # the first cell's input weights, the context's columns
-    top_QH: torch.Tensor | None = None  # everything that multiplies the top layer's last hidden state
-    top_bias_Q: torch.Tensor | None = None
-    features_BPE: torch.Tensor | None = None
-    projected_BPA: torch.Tensor | None = None
+    attended: Attended | None = None
 
     def word_gates(self, embedded_BKD: torch.Tensor) -> torch.Tensor:
         """The words' share of the first cell's gates."""
