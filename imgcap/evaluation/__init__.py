@@ -1,6 +1,24 @@
 """Evaluation: distributed decoding of a split, its scores, and the signature that makes them comparable."""
 
+from imgcap.evaluation.coco_files import read_references, read_results, with_other_images
+from imgcap.evaluation.evaluator import Evaluator
 from imgcap.evaluation.ptb import clean, tokenise
+from imgcap.evaluation.results import Evaluation, Example, write_json, write_results
 from imgcap.evaluation.scorers import METRICS, score
+from imgcap.evaluation.signature import signature
 
-__all__ = ["METRICS", "clean", "score", "tokenise"]
+__all__ = [
+    "METRICS",
+    "Evaluation",
+    "Evaluator",
+    "Example",
+    "clean",
+    "read_references",
+    "read_results",
+    "score",
+    "signature",
+    "tokenise",
+    "with_other_images",
+    "write_json",
+    "write_results",
+]

@@ -32,6 +32,8 @@ def score(
     """
     assert set(metrics) <= set(METRICS), f"unknown metrics {set(metrics) - set(METRICS)}"
     _check_images(hypotheses, references)
+    if not metrics:
+        return {}
     if "CIDEr" in metrics and len(references) == 1:
         print("warning: CIDEr of a single image is always 0; score more images", file=sys.stderr, flush=True)
     wrapped = {image_id: [hypotheses[image_id]] for image_id in references}

@@ -36,6 +36,10 @@ class LoadedCaptioner:
     path: Path
     step: int | None  # of training; an artefact doesn't say
 
+    @property
+    def is_run(self) -> bool:
+        return (self.path / "config.yaml").is_file()
+
 
 def load_captioner(
     path: Path | str,

@@ -1,0 +1,111 @@
+"""The images of a split in batches that are composed alike for every number of ranks.
+
+Dimensions: B images, K captions an image, T tokens, C colour channels.
+"""
+
+import sys
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from imgcap.data import EvalDataset, ignore_signals
+from imgcap.data.dataset import DAMAGED
+from imgcap.errors import UserError
+from imgcap.types import PAD
+
+
+class EvalItem(NamedTuple):
+    """One image with its captions; an image that can't be read is blank, without tokens, and not sound."""
+
+    image_CHW: torch.Tensor
+    tokens_KT: torch.Tensor
+    image_id: int
+    references: list[str]
+    sound: bool
+
+
+class EvalBatch(NamedTuple):
+    """B images, of which the first `real` are the batch's own; the others fill it up and are dropped."""
+
+    number: int
+    real: int
+    images_BCHW: torch.Tensor
+    tokens_BKT: torch.Tensor
+    image_ids: list[int]
+    references: list[list[str]]
+    sound: list[bool]
+
+
+class SoundItems(Dataset[EvalItem]):
+    """The images of an `EvalDataset`. A damaged one is named on stderr and shifts nothing."""
+
+    def __init__(self, dataset: EvalDataset):
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> EvalItem:
+        rows, size = self.dataset.rows, self.dataset.size
+        try:
+            sample = self.dataset.reader.read(index)
+            image_CHW, tokens_KT = self.dataset[index]
+        except (*DAMAGED, UserError) as error:
+            print(f"skipped: sample {index} of {self.dataset.reader.folder}: {error}", file=sys.stderr, flush=True)
+            return EvalItem(torch.zeros(3, size, size, dtype=torch.uint8), rows([]), -1, [], False)
+        return EvalItem(image_CHW, tokens_KT, sample.image_id, sample.captions, True)
+
+
+class FixedBatches:
+    """Batch b holds images [b·B, (b+1)·B) of `count`, filled up from the start; rank r takes r, r + world, …
+
+    All ranks take equal steps: one that has no batch left repeats an early one, whose number is then too high.
+    """
+
+    def __init__(self, count: int, batch: int, rank: int, world_size: int):
+        self.count, self.batch = count, batch
+        self.total = -(-count // batch)
+        self.numbers = [step * world_size + rank for step in range(-(-self.total // world_size))]
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def indices(self, number: int) -> list[int]:
+        start = (number % self.total) * self.batch
+        return [index % self.count for index in range(start, start + self.batch)]
+
+    def real(self, number: int) -> int:
+        """How many images of the batch count; 0 for a repeated batch."""
+        return min(self.batch, self.count - number * self.batch) if number < self.total else 0
+
+    def loader(self, dataset: EvalDataset, workers: int, pin_memory: bool) -> DataLoader[EvalBatch]:
+        """The batches of this rank, in order, read ahead by `workers` processes (0: in this one)."""
+        return DataLoader(
+            _Batches(SoundItems(dataset), self),
+            batch_size=None,  # an item is a whole batch already
+            num_workers=min(workers, len(self)),
+            pin_memory=pin_memory,
+            worker_init_fn=ignore_signals,
+        )
+
+
+class _Batches(Dataset[EvalBatch]):
+    def __init__(self, items: SoundItems, batches: FixedBatches):
+        self.items, self.batches = items, batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, step: int) -> EvalBatch:
+        number = self.batches.numbers[step]
+        real = self.batches.real(number)
+        items = [self.items[index] for index in self.batches.indices(number)]
+        tokens_BKT = torch.stack([item.tokens_KT for item in items])
+        tokens_BKT[real:] = PAD  # what fills up has no part in the loss
+        return EvalBatch(
+            number=number,
+            real=real,
+            images_BCHW=torch.stack([item.image_CHW for item in items]),
+            tokens_BKT=tokens_BKT,
+            image_ids=[item.image_id for item in items],
+            references=[item.references for item in items],
+            sound=[item.sound for item in items],
+        )

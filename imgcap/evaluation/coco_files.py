@@ -1,0 +1,72 @@
+"""Captions in COCO's two formats: references (annotations of images) and results (one caption an image)."""
+
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from imgcap.errors import UserError
+from imgcap.shards import ShardReader
+
+
+def read_references(where: str) -> dict[int, list[str]]:
+    """All captions of each image, images in the file's order, from COCO_CAPTIONS.json or `shards/NAME:SPLIT`."""
+    folder, colon, split = where.rpartition(":")
+    if colon and Path(folder).is_dir():
+        reader = ShardReader(folder, split)
+        samples = (reader.read(index) for index in range(len(reader)))
+        return {sample.image_id: sample.captions for sample in samples}
+    content = _read_json(Path(where))
+    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
+        raise UserError(f"{where} has no list 'annotations'; references are a file like captions_val2017.json")
+    references: dict[int, list[str]] = {_image_id(image, "id", where): [] for image in content.get("images", [])}
+    for annotation in content["annotations"]:
+        references.setdefault(_image_id(annotation, "image_id", where), []).append(_caption(annotation, where))
+    return references
+
+
+def read_results(where: str) -> dict[int, str]:
+    """The caption of each image from a result file, [{"image_id": ..., "caption": ...}, ...]."""
+    content = _read_json(Path(where))
+    if not isinstance(content, list):
+        raise UserError(f"{where} holds no list; results are [{{'image_id': ..., 'caption': ...}}, ...]")
+    hypotheses: dict[int, str] = {}
+    for result in content:
+        image_id = _image_id(result, "image_id", where)
+        if image_id in hypotheses:
+            raise UserError(f"{where} has two captions of image {image_id}; keep one an image")
+        hypotheses[image_id] = _caption(result, where)
+    return hypotheses
+
+
+def with_other_images(hypotheses: Mapping[int, str], seed: int) -> dict[int, str]:
+    """Give every image the caption of another one: what is left of a score is what the language alone earns."""
+    if len(hypotheses) < 2:
+        raise UserError("captions of fewer than two images can't change places; give more results")
+    order = sorted(hypotheses)
+    random.Random(seed).shuffle(order)
+    return {image_id: hypotheses[order[place - 1]] for place, image_id in enumerate(order)}
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}); name a file of captions in COCO's format") from None
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise UserError(f"{path} is no JSON ({error}); name a file of captions in COCO's format") from None
+
+
+def _image_id(entry: Any, key: str, where: str) -> int:
+    try:
+        return int(entry[key])
+    except (TypeError, KeyError, ValueError):
+        raise UserError(f"{where}: an entry has no number {key!r}: {json.dumps(entry)[:80]}") from None
+
+
+def _caption(entry: Any, where: str) -> str:
+    caption = entry.get("caption")
+    if not isinstance(caption, str):
+        raise UserError(f"{where}: an entry has no text 'caption': {json.dumps(entry)[:80]}")
+    return caption

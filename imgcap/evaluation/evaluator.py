@@ -1,0 +1,202 @@
+"""Score a model on a split, on any number of ranks, with the same result to the last digit.
+
+Batches are composed alike for every world size and each is computed by one rank; rank 0 puts them in order,
+scores them once and tells the others.
+
+Dimensions: B images, K captions an image, T tokens, V vocabulary, P grid cells, E encoder width,
+L tokens of a caption.
+"""
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+import torch
+
+from imgcap.config.schema import DataConfig, EvalConfig
+from imgcap.data import EvalDataset, decode
+from imgcap.decode import Hypotheses, beam_search
+from imgcap.dist import World, broadcast_object, gather_objects
+from imgcap.engine import autocast
+from imgcap.errors import UserError
+from imgcap.evaluation.batches import EvalBatch, FixedBatches
+from imgcap.evaluation.results import Evaluation, Example
+from imgcap.evaluation.scorers import score
+from imgcap.evaluation.signature import signature
+from imgcap.models import Captioner
+from imgcap.optim import caption_loss
+from imgcap.shards import ShardReader
+from imgcap.text import Vocabulary
+
+EXAMPLES = 12  # images that a sample sheet shows
+LOSS_DIGITS = 6  # the last bits of a float32 product depend on how many threads shared it
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """What a rank hands in of one batch; a damaged image has no entry."""
+
+    number: int
+    captions: dict[int, str]
+    references: dict[int, list[str]]
+    cross_entropy: float
+    tokens: int
+    damaged: int
+    examples: list[Example]
+
+
+@dataclass(frozen=True)
+class _Outcome(Generic[Result]):
+    """A result, or how getting it failed: what one rank can tell another."""
+
+    result: Result | None
+    mistake: str | None = None
+    fault: str | None = None
+
+    def unwrap(self) -> Result:
+        if self.mistake is not None:
+            raise UserError(self.mistake)
+        if self.fault is not None:
+            raise RuntimeError(self.fault)
+        assert self.result is not None
+        return self.result
+
+
+class Evaluator:
+    """Captions the first `limit` images of a split (none: all) with beam search and scores them."""
+
+    def __init__(
+        self,
+        reader: ShardReader,
+        vocabulary: Vocabulary,
+        data: DataConfig,
+        config: EvalConfig,
+        world: World,
+        split: str,
+        precision: str = "fp32",
+        limit: int | None = None,
+    ):
+        self.reader, self.vocabulary, self.data, self.config = reader, vocabulary, data, config
+        self.world, self.split, self.precision = world, split, precision
+        self.dataset = EvalDataset(reader, vocabulary, data)
+        count = min(len(reader), limit or len(reader))
+        if not count:
+            raise UserError(f"split {split} of {reader.folder} has no images; build it from more, or name another")
+        self.batches = FixedBatches(count, config.batch, world.rank, world.world_size)
+
+    def run(self, model: Captioner) -> Evaluation:
+        """Decode, gather, score. Every rank must call it; a failure on one is raised on all of them.
+
+        The model is left in the mode in which it came.
+        """
+        was_training = model.training
+        model.eval()
+        try:
+            mine = _attempt(lambda: self._decode_all(model))
+            everyone = gather_objects(mine)
+            scored = _attempt(lambda: self._score(everyone)) if everyone is not None else None
+            evaluation = broadcast_object(_without_examples(scored)).unwrap()
+            return scored.unwrap() if scored is not None else evaluation
+        finally:
+            model.train(was_training)
+
+    @torch.no_grad()
+    def _decode_all(self, model: Captioner) -> list[_Decoded]:
+        loader = self.batches.loader(self.dataset, self.data.workers, self.world.device.type == "cuda")
+        decoded = [self._decode(model, batch) for batch in loader]
+        return [batch for batch, number in zip(decoded, self.batches.numbers, strict=True) if self.batches.real(number)]
+
+    def _decode(self, model: Captioner, batch: EvalBatch) -> _Decoded:
+        """Encode a batch once, for its captions and for its loss."""
+        device = self.world.device
+        with autocast(device, self.precision):
+            features_BPE = model.encoder(batch.images_BCHW.to(device, non_blocking=True))
+            tokens_BKT = batch.tokens_BKT.to(device, non_blocking=True)
+            logits_BKTV, _ = model.decoder.unroll(features_BPE, tokens_BKT)
+            loss = caption_loss(logits_BKTV, tokens_BKT, label_smoothing=0.0)
+            hypotheses = beam_search(
+                model.decoder,
+                features_BPE,
+                self.config.beam,
+                self.data.max_tokens,
+                self.config.length_penalty,
+                attention=batch.number == 0,  # for the examples
+            )
+        captions = [self.vocabulary.decode(tokens) for tokens in hypotheses.tokens_BL.tolist()]
+        kept = [place for place in range(batch.real) if batch.sound[place]]
+        return _Decoded(
+            number=batch.number,
+            captions={batch.image_ids[place]: captions[place] for place in kept},
+            references={batch.image_ids[place]: batch.references[place] for place in kept},
+            cross_entropy=float(loss.cross_entropy),
+            tokens=int(loss.tokens),
+            damaged=batch.real - len(kept),
+            examples=self._examples(model, batch, hypotheses, captions, kept) if batch.number == 0 else [],
+        )
+
+    def _examples(
+        self, model: Captioner, batch: EvalBatch, hypotheses: Hypotheses, captions: list[str], kept: list[int]
+    ) -> list[Example]:
+        examples = []
+        for place in kept[:EXAMPLES]:
+            words = int(hypotheses.lengths_B[place]) - 1  # without <eos>
+            attention_BLP = hypotheses.attention_BLP
+            jpeg = self.reader.read(place).jpeg  # batch 0 holds the first images of the split
+            examples.append(
+                Example(
+                    image_id=batch.image_ids[place],
+                    image=decode(jpeg, self.data.image_size),
+                    caption=captions[place],
+                    references=batch.references[place],
+                    words=[self.vocabulary.words[token] for token in hypotheses.tokens_BL[place, :words].tolist()],
+                    attention_LP=None if attention_BLP is None else attention_BLP[place, :words].float().cpu().numpy(),
+                    grid=model.encoder.grid(self.data.image_size),
+                )
+            )
+        return examples
+
+    def _score(self, everyone: list[_Outcome[list[_Decoded]]]) -> Evaluation:
+        """Put the batches of all ranks in order and score them."""
+        decoded = sorted((batch for outcome in everyone for batch in outcome.unwrap()), key=lambda batch: batch.number)
+        captions = {image_id: caption for batch in decoded for image_id, caption in batch.captions.items()}
+        references = {image_id: group for batch in decoded for image_id, group in batch.references.items()}
+        damaged = sum(batch.damaged for batch in decoded)
+        tokens = sum(batch.tokens for batch in decoded)
+        return Evaluation(
+            split=self.split,
+            scores=score(captions, references, self.config.metrics),
+            loss=round(sum(batch.cross_entropy for batch in decoded) / max(tokens, 1), LOSS_DIGITS),
+            signature=signature(
+                shards=f"{self.reader.manifest.name}@{self.reader.manifest_sha256[:12]}",
+                split=self.split,
+                images=len(references),
+                references=sum(len(group) for group in references.values()),
+                skipped=damaged or None,  # images that can't be read
+                beam=self.config.beam,
+                length_penalty=self.config.length_penalty,
+                max_words=self.data.max_tokens,
+                precision=self.precision,
+            ),
+            captions=[{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()],
+            examples=[example for batch in decoded for example in batch.examples],
+        )
+
+
+def _attempt(work: Callable[[], Result]) -> _Outcome[Result]:
+    """Do the work; a failure becomes a value, so that this rank still meets the others."""
+    try:
+        return _Outcome(work())
+    except UserError as error:
+        return _Outcome(None, mistake=str(error))
+    except Exception:
+        return _Outcome(None, fault=traceback.format_exc())
+
+
+def _without_examples(scored: _Outcome[Evaluation] | None) -> _Outcome[Evaluation]:
+    """What rank 0 sends to the others: pictures stay with it."""
+    if scored is None or scored.result is None:
+        return scored or _Outcome(None)
+    return _Outcome(replace(scored.result, examples=[]))

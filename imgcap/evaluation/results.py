@@ -1,0 +1,63 @@
+"""What an evaluation yields, and the two files that keep it.
+
+Dimensions: L words of a caption, P grid cells.
+"""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image with its caption, for people to look at. The attention has a row for each word."""
+
+    image_id: int
+    image: Image.Image
+    caption: str
+    references: list[str]
+    words: list[str]
+    attention_LP: np.ndarray | None  # None for a decoder that doesn't attend
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores and captions of a split: the same on every rank and for every number of ranks.
+
+    The loss is the cross-entropy a token in nats, of the true captions under teacher forcing. Examples are
+    on rank 0 only.
+    """
+
+    split: str
+    scores: dict[str, float]
+    loss: float
+    signature: str
+    captions: list[dict[str, Any]]  # COCO result format: {"image_id", "caption"}
+    examples: list[Example] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self.scores, "loss": self.loss, "signature": self.signature}
+
+
+def write_results(run: Path, evaluation: Evaluation, label: str | None = None) -> None:
+    """Write results/LABEL-captions.json and results/LABEL-scores.json under `run`, each whole or not at all.
+
+    The label is the split where none is given.
+    """
+    folder = run / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{label or evaluation.split}-captions.json", evaluation.captions)
+    write_json(folder / f"{label or evaluation.split}-scores.json", evaluation.as_json())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write under a temporary name, then rename."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)

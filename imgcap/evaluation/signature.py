@@ -1,0 +1,23 @@
+"""One line that says how a score came about: two scores compare where their signatures are equal.
+
+In the spirit of sacreBLEU (Post 2018). Nothing in it depends on the number of ranks or the machine.
+"""
+
+from importlib import metadata
+
+import imgcap
+
+TOKENISER = "ptb-3.4.1"  # Stanford CoreNLP's, in pycocoevalcap's jar
+
+
+def signature(**parts: object) -> str:
+    """`name:value` of what was scored and how it was decoded, then the tokeniser and the versions.
+
+    A part that is None is left out.
+    """
+    versions = {
+        "tokeniser": TOKENISER,
+        "pycocoevalcap": metadata.version("pycocoevalcap"),
+        "imgcap": imgcap.__version__,
+    }
+    return "|".join(f"{name}:{value}" for name, value in {**parts, **versions}.items() if value is not None)

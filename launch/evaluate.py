@@ -1,0 +1,68 @@
+"""Score a run or an artefact on a split. Run it alone or under torchrun: the scores are the same.
+
+    torchrun --nproc_per_node 4 launch/evaluate.py runs/flickr8k --split test --beam 5
+
+The last line of stdout is the scores as JSON. A run also gets results/SPLIT-captions.json and
+results/SPLIT-scores.json; with data.shards=DIR, which scores it on another set, NAME-SPLIT-... instead.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from imgcap import dist
+from imgcap.engine.precision import set_float32_matmul
+from imgcap.errors import exits_cleanly
+from imgcap.evaluation import Evaluator, write_json, write_results
+from imgcap.models.artefact import load_captioner
+from imgcap.shards import ShardReader
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", type=Path, metavar="RUN_OR_ARTEFACT")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--beam", type=int, help="default: eval.beam of the run")
+    parser.add_argument("--which", choices=("best", "latest"), default="best", help="checkpoint of a run")
+    parser.add_argument("--out", type=Path, help="also write the scores to this file")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # deepspeed passes it; we read LOCAL_RANK
+    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="override the run's configuration")
+    return parser.parse_intermixed_args()
+
+
+@exits_cleanly
+def main() -> None:
+    arguments = parse()
+    overrides = arguments.overrides + ([] if arguments.beam is None else [f"eval.beam={arguments.beam}"])
+    world = dist.init()
+    try:
+        loaded = load_captioner(arguments.path, world.device, arguments.which, overrides)
+        config = loaded.config
+        set_float32_matmul(config.train.precision)
+        reader = ShardReader(config.data.shards, arguments.split)
+        evaluator = Evaluator(
+            reader,
+            loaded.vocabulary,
+            config.data,
+            config.eval,
+            world,
+            split=arguments.split,
+            precision=config.train.precision,
+        )
+        evaluation = evaluator.run(loaded.model)
+        if world.is_main:
+            if loaded.is_run:
+                elsewhere = any(override.startswith("data.shards=") for override in overrides)
+                label = f"{reader.manifest.name}-{arguments.split}" if elsewhere else arguments.split
+                write_results(arguments.path, evaluation, label)
+            if arguments.out:
+                write_json(arguments.out, evaluation.as_json())
+            print(f"{arguments.path}, step {loaded.step}: {len(evaluation.captions)} images", file=sys.stderr)
+            print(json.dumps(evaluation.as_json()), flush=True)
+    finally:
+        dist.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""An evaluation counts every image once and gives the same result on any number of ranks."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imgcap.data import EvalDataset
+from imgcap.decode import beam_search
+from imgcap.dist import World
+from imgcap.errors import UserError
+from imgcap.evaluation import Evaluation, Evaluator, evaluator
+from imgcap.evaluation.batches import FixedBatches
+from imgcap.models.artefact import LoadedCaptioner, load_captioner
+from imgcap.shards import ShardReader
+from imgcap.types import PAD
+
+ROOT = Path(__file__).parents[2]
+ALONE = World(0, 1, 0, torch.device("cpu"))
+
+
+def evaluate(loaded: LoadedCaptioner, shards: Path, **options: object) -> Evaluation:
+    config = loaded.config
+    arguments = (ShardReader(shards, "val"), loaded.vocabulary, config.data, config.eval, ALONE)
+    return Evaluator(*arguments, split="val", **options).run(loaded.model)
+
+
+def launch(run: Path, ranks: int, *options: str, program: str = "launch/evaluate.py") -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks), program]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command += [str(run), "--split", "val", *options]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@given(count=st.integers(1, 40), batch=st.integers(1, 9), world_size=st.integers(1, 6))
+def test_batches_are_the_same_for_every_world_size(count: int, batch: int, world_size: int) -> None:
+    ranks = [FixedBatches(count, batch, rank, world_size) for rank in range(world_size)]
+    assert len({len(rank) for rank in ranks}) == 1, "a rank takes more steps than another"
+    alone = FixedBatches(count, batch, 0, 1)
+    composed = {n: rank.indices(n) for rank in ranks for n in rank.numbers if rank.real(n)}
+    assert composed == {n: alone.indices(n) for n in alone.numbers}
+    assert all(len(indices) == batch for indices in composed.values())
+    counted = [index for n, indices in sorted(composed.items()) for index in indices[: alone.real(n)]]
+    assert counted == list(range(count))
+
+
+def test_captions_and_loss_are_those_of_the_images_one_by_one(run: Path, shards: Path) -> None:
+    loaded = load_captioner(run)
+    evaluation = evaluate(loaded, shards)
+    reader = ShardReader(shards, "val")
+    dataset = EvalDataset(reader, loaded.vocabulary, loaded.config.data)
+    captions, cross_entropy, tokens = [], 0.0, 0
+    for index in range(len(dataset)):
+        image_CHW, tokens_KT = dataset[index]
+        with torch.no_grad():
+            features_1PE = loaded.model.encoder(image_CHW[None])
+            found = beam_search(loaded.model.decoder, features_1PE, 3, 8)
+            logits_KTV = loaded.model(image_CHW[None], tokens_KT[None])[0][0]
+        captions.append(
+            {"image_id": reader.read(index).image_id, "caption": loaded.vocabulary.decode(found.tokens_BL[0].tolist())}
+        )
+        log_probs = logits_KTV.double().log_softmax(-1).gather(-1, tokens_KT[:, 1:, None]).squeeze(-1)
+        cross_entropy -= (log_probs * (tokens_KT[:, 1:] != PAD)).sum().item()
+        tokens += int((tokens_KT[:, 1:] != PAD).sum())
+    assert evaluation.captions == captions
+    assert evaluation.loss == pytest.approx(cross_entropy / tokens, rel=1e-5)
+    assert len({caption["caption"] for caption in captions}) > 1, "the model says the same of every image"
+
+
+def test_references_are_the_raw_captions(run: Path, shards: Path) -> None:
+    evaluation = evaluate(load_captioner(run), shards)
+    first = ShardReader(shards, "val").read(0)
+    assert evaluation.examples[0].references == first.captions
+    assert evaluation.examples[0].image_id == first.image_id
+    references = sum(1 + number % 3 for number in range(11))
+    assert "images:11|" in evaluation.signature and f"references:{references}|" in evaluation.signature
+
+
+def test_limit_takes_the_first_images(run: Path, shards: Path) -> None:
+    loaded = load_captioner(run)
+    whole, limited = evaluate(loaded, shards), evaluate(loaded, shards, limit=6)
+    assert limited.captions == whole.captions[:6]
+
+
+def test_attention_of_the_examples_has_a_row_a_word(run: Path, shards: Path) -> None:
+    for example in evaluate(load_captioner(run), shards).examples:
+        assert example.attention_LP.shape == (len(example.words), example.grid[0] * example.grid[1])
+        assert example.attention_LP.sum(1) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_model_is_left_in_its_mode(run: Path, shards: Path) -> None:
+    loaded = load_captioner(run)
+    loaded.model.train()
+    evaluate(loaded, shards, limit=2)
+    assert loaded.model.decoder.training
+
+
+def test_a_damaged_image_is_named_and_left_out(run: Path, shards: Path, tmp_path: Path, capfd) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(shards, copy)
+    tar = copy / "val-00000.tar"
+    data = bytearray(tar.read_bytes())
+    start = data.index(b"\xff\xd8\xff")
+    data[start : start + 200] = bytes(200)  # of the first image
+    tar.write_bytes(data)
+    loaded = load_captioner(run)
+    whole, damaged = evaluate(loaded, shards), evaluate(loaded, copy)
+    assert "skipped: sample" in capfd.readouterr().err
+    assert "skipped:1|" in damaged.signature and "images:10|" in damaged.signature
+    assert len(damaged.captions) == 10
+    assert all(caption in whole.captions for caption in damaged.captions)
+
+
+def test_a_failure_of_scoring_is_raised_as_what_it_is(run: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_java(*arguments: object) -> None:
+        raise UserError("no Java")
+
+    monkeypatch.setattr(evaluator, "score", no_java)
+    with pytest.raises(UserError, match="no Java"):
+        evaluate(load_captioner(run), shards)
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_scores_and_captions_are_the_same_on_1_2_and_3_ranks(run: Path) -> None:
+    results = []
+    for ranks in (1, 2, 3):
+        process = launch(run, ranks)
+        assert process.returncode == 0, process.stderr
+        scores = process.stdout.strip().splitlines()[-1]
+        captions = (run / "results" / "val-captions.json").read_text()
+        written = json.loads((run / "results" / "val-scores.json").read_text())
+        assert written == json.loads(scores)
+        results.append((scores, captions))
+    assert results[0] == results[1] == results[2]
+    assert list(json.loads(results[0][0])) == [
+        *(f"BLEU-{n}" for n in (1, 2, 3, 4)),
+        "ROUGE-L",
+        "CIDEr",
+        "loss",
+        "signature",
+    ]
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["self.world.rank == 1", "True"], ids=["one rank decodes", "all"])
+def test_no_rank_hangs_when_another_fails(run: Path, tmp_path: Path, where: str) -> None:
+    program = tmp_path / "failing.py"
+    program.write_text(
+        f"""
+import sys
+sys.path.insert(0, "launch")
+import evaluate
+from imgcap.errors import UserError
+from imgcap.evaluation import Evaluator
+decode = Evaluator._decode
+def failing(self, *arguments):
+    if {where}:
+        raise UserError("the disk went away")
+    return decode(self, *arguments)
+Evaluator._decode = failing
+evaluate.main()
+"""
+    )
+    process = launch(run, 2, program=str(program))
+    assert process.returncode != 0
+    assert process.stderr.count("error: the disk went away") == 1
+    assert process.stderr.count("exitcode  : 2") == 2
