@@ -104,7 +104,7 @@ def test_all_damaged(tmp_path: Path) -> None:
     (save(tmp_path, 1) / MODEL).write_bytes(b"")
     (save(tmp_path, 2) / RECORD).write_text("{}")
     assert checkpoint.newest(tmp_path) is not None
-    with pytest.raises(UserError, match="every checkpoint in .* is damaged"):
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged"):
         checkpoint.load(tmp_path)
 
 

@@ -1,0 +1,48 @@
+"""Where a decoder looked for each word, drawn over the picture (after Show, Attend and Tell, figure 2)."""
+
+import math
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageOps
+
+from imgcap.monitor.lettering import font, wrap
+
+SIDE, GAP, MARGIN, LABEL = 200, 18, 28, 30  # pixels: a panel, between panels, around, the word below
+COLUMNS = 5
+PAPER, INK = "#ffffff", "#1b1f24"
+GLOW = np.array([255.0, 214.0, 92.0])
+
+
+def draw_attention(
+    image: Image.Image, words: list[str], attention_LP: np.ndarray, grid: tuple[int, int]
+) -> Image.Image:
+    """The picture, then one panel a word: bright where the decoder looked, dim elsewhere.
+
+    `attention_LP` has at least a row for each word; a row's cells lie in `grid` (rows, columns).
+    """
+    assert len(attention_LP) >= len(words), (attention_LP.shape, words)
+    picture = ImageOps.contain(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.LANCZOS)
+    maps = np.asarray(attention_LP, dtype=np.float32).reshape(len(attention_LP), *grid)
+    panels = [("", picture)] + [(word, _overlay(picture, map_)) for word, map_ in zip(words, maps, strict=False)]
+    columns = min(COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    width, height = picture.width + GAP, picture.height + LABEL
+    sheet = Image.new("RGB", (2 * MARGIN + columns * width - GAP, 2 * MARGIN + rows * (height + GAP) - GAP), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for place, (word, panel) in enumerate(panels):
+        row, column = divmod(place, columns)
+        x, y = MARGIN + column * width, MARGIN + row * (height + GAP)
+        sheet.paste(panel, (x, y))
+        label = wrap(word, font(17), picture.width)[:1]
+        pen.text((x + picture.width / 2, y + picture.height + 7), "".join(label), font=font(17), fill=INK, anchor="ma")
+    return sheet
+
+
+def _overlay(picture: Image.Image, map_: np.ndarray) -> Image.Image:
+    """Light a grey, dimmed picture up in proportion to the map, its maximum being full light."""
+    light = np.asarray(Image.fromarray(map_).resize(picture.size, Image.Resampling.BILINEAR))
+    light = (light / max(float(light.max()), 1e-12)).clip(0, 1)[..., None]
+    pixels = np.asarray(picture, dtype=np.float32)
+    dim = 0.45 * pixels.mean(axis=-1, keepdims=True)
+    lit = 0.78 * pixels + 0.22 * GLOW
+    return Image.fromarray((dim * (1 - light) + lit * light).round().astype(np.uint8))

@@ -1,0 +1,70 @@
+"""A sheet of pictures, each with the caption a model gave it and what people wrote."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageOps
+
+from imgcap.monitor.lettering import font, wrap
+
+WIDTH, GAP, MARGIN = 264, 26, 30  # pixels: a picture's box, between cards, around the sheet
+LEADING = 1.32
+COLUMNS = 4
+REFERENCES = 3  # shown of each picture
+PAPER, INK, GREY, EDGE = "#ffffff", "#1b1f24", "#6b7480", "#d5dae1"
+
+
+@dataclass(frozen=True)
+class _Card:
+    picture: Image.Image
+    lines: list[tuple[str, int, bool, str]]  # text, size, bold, colour
+
+    @property
+    def height(self) -> int:
+        return self.picture.height + 12 + sum(_height(size) for _, size, *_ in self.lines)
+
+
+def draw_sheet(samples: Sequence[tuple[Image.Image, str, Sequence[str]]]) -> Image.Image:
+    """Draw (picture, hypothesis, references) cards, at most four a row. Pictures of any size fit a common width."""
+    assert samples, "a sheet needs a sample"
+    cards = [_card(*sample) for sample in samples]
+    columns = min(_columns(len(cards)), len(cards))
+    rows = [cards[start : start + columns] for start in range(0, len(cards), columns)]
+    heights = [max(card.height for card in row) for row in rows]
+    width = 2 * MARGIN + columns * WIDTH + (columns - 1) * GAP
+    sheet = Image.new("RGB", (width, 2 * MARGIN + sum(heights) + GAP * (len(rows) - 1)), PAPER)
+    y = MARGIN
+    for row, height in zip(rows, heights, strict=True):
+        for column, card in enumerate(row):
+            _draw(sheet, card, MARGIN + column * (WIDTH + GAP), y)
+        y += height + GAP
+    return sheet
+
+
+def _columns(cards: int) -> int:
+    """Four a row, or three where that leaves no gap and four does."""
+    return 3 if cards % COLUMNS and cards % 3 == 0 else COLUMNS
+
+
+def _card(picture: Image.Image, hypothesis: str, references: Sequence[str]) -> _Card:
+    fitted = ImageOps.contain(picture.convert("RGB"), (WIDTH, WIDTH), Image.Resampling.LANCZOS)
+    lines = [(line, 16, True, INK) for line in wrap(hypothesis or "(no words)", font(16, True), WIDTH)]
+    for reference in references[:REFERENCES]:
+        lines.append(("", 5, False, GREY))
+        lines += [(line, 13, False, GREY) for line in wrap(reference, font(13), WIDTH)]
+    return _Card(fitted, lines)
+
+
+def _draw(sheet: Image.Image, card: _Card, x: int, y: int) -> None:
+    pen = ImageDraw.Draw(sheet)
+    left = x + (WIDTH - card.picture.width) // 2
+    sheet.paste(card.picture, (left, y))
+    pen.rectangle((left - 1, y - 1, left + card.picture.width, y + card.picture.height), outline=EDGE)
+    y += card.picture.height + 12
+    for text, size, bold, colour in card.lines:
+        pen.text((x, y), text, font=font(size, bold), fill=colour)
+        y += _height(size)
+
+
+def _height(size: int) -> int:
+    return round(size * LEADING)

@@ -1,0 +1,140 @@
+"""The numbers, texts and pictures of a run: `metrics.jsonl`, TensorBoard and, if asked for, Weights & Biases."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from imgcap.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+METRICS = "metrics.jsonl"
+
+
+class Monitor:
+    """Writes what happened at a step. Only rank 0's is enabled; every method of another does nothing.
+
+    A line of `metrics.jsonl` is one step: later calls for the same step add to its line. Each call is on
+    its way to the disk when it returns, so a killed process loses nothing that it has logged.
+    """
+
+    def __init__(self, run: Path, tensorboard: bool, wandb: bool, enabled: bool = True):
+        if wandb and not importlib.util.find_spec("wandb"):
+            raise UserError(
+                "log.wandb is on, but the package wandb isn't installed; pip install wandb, or set log.wandb=false"
+            )
+        self.run, self.enabled = run, enabled
+        self._tensorboard = tensorboard or wandb  # wandb copies what TensorBoard gets
+        self._writer: SummaryWriter | None = None
+        self._purge_step: int | None = None
+        self._lines: _Lines | None = None
+        self._wandb: Any = _start_wandb(run) if wandb and enabled else None
+
+    def scalars(self, step: int, epoch: int, values: dict[str, float]) -> None:
+        """Log named numbers. Integers stay exact in `metrics.jsonl`; TensorBoard has float32."""
+        if not self.enabled:
+            return
+        if self._lines is None:
+            self._lines = _Lines(self.run / METRICS)
+        self._lines.write(step, epoch, values)
+        if writer := self._open_tensorboard():
+            for name, value in values.items():
+                writer.add_scalar(name, float(value), step)
+            writer.flush()
+
+    def text(self, tag: str, text: str, step: int) -> None:
+        """Show Markdown in TensorBoard."""
+        if self.enabled and (writer := self._open_tensorboard()):
+            writer.add_text(tag, text, step)
+            writer.flush()
+
+    def image(self, tag: str, image: Image.Image | np.ndarray, step: int) -> None:
+        """Show a picture in TensorBoard: PIL, or uint8 of shape (height, width, 3)."""
+        if self.enabled and (writer := self._open_tensorboard()):
+            pixels = image.convert("RGB") if isinstance(image, Image.Image) else image
+            writer.add_image(tag, np.asarray(pixels), step, dataformats="HWC")
+            writer.flush()
+
+    def rewind(self, step: int) -> None:
+        """Forget what was logged after `step`, so that a resumed run has each step once. Call it first."""
+        assert self._writer is None and self._lines is None, "rewind comes before anything is logged"
+        if self.enabled:
+            _cut_back(self.run / METRICS, step)
+            self._purge_step = step + 1
+
+    def close(self) -> None:
+        if self._lines:
+            self._lines.close()
+        if self._writer:
+            self._writer.close()
+        if self._wandb:
+            self._wandb.finish()
+
+    def _open_tensorboard(self) -> "SummaryWriter | None":
+        if self._tensorboard and self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter  # a second of imports that not every command needs
+
+            self._writer = SummaryWriter(self.run / "tensorboard", purge_step=self._purge_step)
+        return self._writer
+
+
+class _Lines:
+    """`metrics.jsonl` at its end. The last line is rewritten while calls for its step come in."""
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        self.offset = os.lseek(self.file, 0, os.SEEK_END)  # where the last line begins
+        self.length = 0
+        self.last: dict[str, float] = {}
+
+    def write(self, step: int, epoch: int, values: dict[str, float]) -> None:
+        if self.last.get("step") != step:
+            self.offset, self.length = self.offset + self.length, 0
+            self.last = {"step": step, "epoch": epoch}
+        self.last |= values
+        line = (json.dumps(self.last) + "\n").encode()
+        os.pwrite(self.file, line, self.offset)  # one call, so a kill leaves the old line or the new one
+        os.ftruncate(self.file, self.offset + len(line))
+        self.length = len(line)
+
+    def close(self) -> None:
+        os.close(self.file)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`, without any that a power cut left torn."""
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and "step" in line:
+            lines.append(line)
+    return lines
+
+
+def _cut_back(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = [json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= step]
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.writelines(kept)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _start_wandb(run: Path) -> Any:
+    import wandb
+
+    run.mkdir(parents=True, exist_ok=True)
+    return wandb.init(project="imgcap", name=run.name, dir=run, sync_tensorboard=True)
