@@ -1,0 +1,141 @@
+"""tools/score.py as a user runs it: the scores of pycocoevalcap, and one line for each mistake."""
+
+import json
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from imgcap.evaluation import score, with_other_images
+from imgcap.shards.scenes import captions_of, indices, scene_at
+
+ROOT = Path(__file__).parents[2]
+REFERENCES = {
+    7: ["A dog runs over the grass.", "The brown dog can't stop running !", "a dog outdoors"],
+    3: ["Two men (in U.S. uniforms) play chess", "Men are playing a game of chess."],
+    12: ["A child's red ball", "A ball on the table etc."],
+}
+HYPOTHESES = {3: "two men playing chess", 7: "a dog runs on grass", 12: "a red ball on the table"}
+FAST = ["--metrics", "BLEU", "ROUGE-L", "CIDEr"]
+
+
+@pytest.fixture
+def files(tmp_path: Path):
+    """Write references and results; returns the two paths."""
+
+    def write(references: Any = REFERENCES, hypotheses: Any = HYPOTHESES) -> tuple[str, str]:
+        content = {
+            "images": [{"id": image_id} for image_id in references],
+            "annotations": [
+                {"id": number, "image_id": image_id, "caption": caption}
+                for number, (image_id, caption) in enumerate((i, c) for i, group in references.items() for c in group)
+            ],
+        }
+        results = [{"image_id": image_id, "caption": caption} for image_id, caption in hypotheses.items()]
+        (tmp_path / "references.json").write_text(json.dumps(content))
+        (tmp_path / "results.json").write_text(json.dumps(results))
+        return str(tmp_path / "references.json"), str(tmp_path / "results.json")
+
+    return write
+
+
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Run the tool in this process, which has torch already; returns exit code and output."""
+
+    def start(*options: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["score.py", *options])
+        capfd.readouterr()
+        try:
+            runpy.run_path(str(ROOT / "tools" / "score.py"), run_name="__main__")
+            code = 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return Ended(code, *capfd.readouterr())
+
+    return start
+
+
+def scores_of(process: Ended) -> dict[str, Any]:
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def test_prints_the_scores_as_the_last_line(files, run, tmp_path: Path) -> None:
+    references, results = files()
+    process = run("--references", references, "--results", results, *FAST, "--out", str(tmp_path / "scores.json"))
+    scores = scores_of(process)
+    assert len(process.stdout.splitlines()) == 1
+    assert json.loads((tmp_path / "scores.json").read_text()) == scores
+    assert "images:3|references:7|" in scores.pop("signature")
+    assert scores == score(HYPOTHESES, REFERENCES, FAST[1:])
+
+
+def test_a_separator_in_a_caption_changes_nothing(files, run) -> None:
+    plain = scores_of(run("--references", files()[0], "--results", files()[1], *FAST))
+    disturbed = {i: [caption.replace(" ", "\u2028", 1) for caption in group] for i, group in REFERENCES.items()}
+    references, results = files(disturbed, {i: caption.replace(" ", "\r", 1) for i, caption in HYPOTHESES.items()})
+    assert scores_of(run("--references", references, "--results", results, *FAST)) == plain
+
+
+@pytest.mark.parametrize(
+    ("references", "hypotheses", "found"),
+    [
+        (REFERENCES, {**HYPOTHESES, 99: "a"}, "example 99"),
+        ({**REFERENCES, 99: ["a"]}, HYPOTHESES, "example 99"),
+        (REFERENCES, {}, "no captions"),
+    ],
+)
+def test_images_that_do_not_match_are_one_line(files, run, references: dict, hypotheses: dict, found: str) -> None:
+    paths = files(references, hypotheses)
+    process = run("--references", paths[0], "--results", paths[1], *FAST)
+    assert process.returncode == 2 and process.stdout == ""
+    last = process.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and found in last and "Traceback" not in process.stderr
+
+
+def test_subset_scores_the_images_that_have_a_result(files, run) -> None:
+    references, results = files({**REFERENCES, 99: ["a"]})
+    subset = scores_of(run("--references", references, "--results", results, "--subset", *FAST))
+    subset.pop("signature")
+    assert subset == score(HYPOTHESES, REFERENCES, FAST[1:])
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "{}", '[{"image_id": "x", "caption": "a"}]', '[{"image_id": 1}]', "[1]", "\xff"]
+)
+def test_files_of_another_sort_are_one_line(files, run, tmp_path: Path, content: str) -> None:
+    bad = tmp_path / "bad.json"
+    bad.write_bytes(content.encode("latin-1"))
+    process = run("--references", files()[0], "--results", str(bad))
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: ") and process.stderr.count("\n") == 1
+
+
+def test_facts_of_demo_scenes(run, tmp_path: Path) -> None:
+    scenes = indices("test", 6)
+    results = [{"image_id": index, "caption": captions_of(scene_at(index))[0]} for index in scenes]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    facts = scores_of(run("--results", str(path), "--facts"))["facts"]
+    assert facts["captions"] == facts["wholly_true"] == len(scenes)
+    shuffled = scores_of(run("--results", str(path), "--facts", "--shuffle-images", "0"))["facts"]
+    assert shuffled["wholly_true"] < len(scenes)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_image_gets_the_caption_of_another(seed: int) -> None:
+    hypotheses = {number: f"caption {number}" for number in range(7)}
+    shuffled = with_other_images(hypotheses, seed)
+    assert sorted(shuffled.values()) == sorted(hypotheses.values())
+    assert all(shuffled[number] != hypotheses[number] for number in hypotheses)
+    assert shuffled == with_other_images(dict(reversed(hypotheses.items())), seed)
