@@ -1,0 +1,39 @@
+# make demo    from nothing to a trained, scored captioner on two ranks
+# make test    the whole CPU test suite
+# make lint    ruff and mypy
+#
+# Each sets up the virtual environment first. PYTHON=python3.12 VENV=/elsewhere/venv choose others.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+RANKS := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node 2
+
+.PHONY: demo test lint install
+
+install: $(STAMP)
+
+$(STAMP): setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'error: imgcap needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...' >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Each step takes up what an earlier call has done: `make demo` again trains no step twice.
+demo: $(STAMP)
+	$(BIN)/python tools/build_shards.py demo --out shards/demo --workers 2
+	$(RANKS) launch/train.py --config configs/demo.yaml
+	$(RANKS) launch/evaluate.py runs/demo --split test --beam 5
+	$(BIN)/python tools/score.py --results runs/demo/results/test-captions.json --facts
+	$(BIN)/python tools/caption.py runs/demo shards/demo-raw/scene-200000[0-5].jpg --attention runs/demo/samples/attention
+	@echo 'Look at runs/demo/samples and runs/demo/curves.png, or: $(BIN)/tensorboard --logdir runs/demo/tensorboard'
