@@ -15,7 +15,7 @@ from imgcap.text import Vocabulary
 from imgcap.types import Record
 
 IMAGES = 11
-WORDS = "a the red blue green dog cat bird ball house runs sits flies on under by".split()
+WORDS = ["a", "the", "red", "blue", "green", "dog", "cat", "bird", "ball", "runs", "sits", "flies", "on", "under"]
 
 
 class Words:

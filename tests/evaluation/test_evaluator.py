@@ -33,7 +33,8 @@ def evaluate(loaded: LoadedCaptioner, shards: Path, **options: object) -> Evalua
 
 
 def launch(run: Path, ranks: int, *options: str, program: str = "launch/evaluate.py") -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks), program]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
+    command = [sys.executable, *torchrun, program]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command += [str(run), "--split", "val", *options]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)

@@ -1,0 +1,175 @@
+"""tools/caption.py on every sort of picture, as a user runs it."""
+
+import json
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imgcap import checkpoint
+from imgcap.config import load_config, save_config
+from imgcap.models import Captioner
+from imgcap.text import Vocabulary
+
+ROOT = Path(__file__).parents[2]
+WORDS = ["a", "the", "red", "blue", "green", "dog", "cat", "bird", "ball", "runs", "sits", "flies", "on", "under"]
+
+
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def captions(self) -> list[str]:
+        assert self.returncode == 0, self.stderr
+        return [entry["caption"] for entry in json.loads(self.stdout)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of random, sharp weights: what it says depends on the picture."""
+    folder = tmp_path_factory.mktemp("run")
+    config = load_config(
+        None,
+        [
+            "model.encoder={name: resnet18, weights: none, output_stride: 16}",
+            "model.decoder={embed_dim: 8, hidden_dim: 12, attention_dim: 6}",
+            "data={image_size: 48, max_tokens: 7}",
+        ],
+    )
+    vocabulary = Vocabulary.build(dict.fromkeys(WORDS, 1))
+    torch.manual_seed(1)
+    captioner = Captioner(config.model, len(vocabulary))
+    with torch.no_grad():
+        captioner.decoder.output.weight.mul_(60)
+        captioner.decoder.embedding.weight.mul_(20)
+    save_config(config, folder / "config.yaml")
+    vocabulary.save(folder / "vocab.json")
+    checkpoint.save(folder / "checkpoints", 1, captioner.state_dict(), {}, {}, keep=1, best=True)
+    return folder
+
+
+@pytest.fixture
+def caption(model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Run the tool in this process, which has torch already."""
+
+    def start(*options: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["caption.py", str(model), *map(str, options)])
+        capfd.readouterr()
+        try:
+            runpy.run_path(str(ROOT / "tools" / "caption.py"), run_name="__main__")
+            code = 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return Ended(code, *capfd.readouterr())
+
+    return start
+
+
+def photo(seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (4, 6, 3)).astype(np.uint8)
+    return Image.fromarray(pixels).resize((90, 60), Image.Resampling.BILINEAR)
+
+
+def test_json_is_a_list_and_nothing_else(caption, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(5)]
+    for number, path in enumerate(paths):
+        photo(number).save(path)
+    ended = caption(*paths, "--json")
+    entries = json.loads(ended.stdout)
+    assert [entry["image"] for entry in entries] == [str(path) for path in paths]
+    assert all(list(entry) == ["image", "caption", "score"] and entry["score"] < 0 for entry in entries)
+    assert len({entry["score"] for entry in entries}) == 5, "it says the same of every picture"
+    assert caption(*paths, "--json", "--batch", 2).captions == ended.captions
+
+
+def test_plain_lines_and_folders(caption, tmp_path: Path) -> None:
+    for name in ("b.png", "a.jpg", "deeper/c.webp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        photo().save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no picture")
+    lines = caption(tmp_path, tmp_path / "a.jpg").stdout.splitlines()
+    assert [line.split("\t")[0] for line in lines] == [str(tmp_path / n) for n in ("a.jpg", "b.png", "deeper/c.webp")]
+
+
+def test_modes_that_show_the_same_get_the_same_caption(caption, tmp_path: Path) -> None:
+    picture = photo()
+    turned = picture.transpose(Image.Transpose.ROTATE_90)  # the tag turns it back
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    opaque = picture.copy()
+    opaque.putalpha(255)
+    palette = picture.quantize(256)
+    saved = {"rgb": picture, "rgba": opaque, "palette_as_rgb": palette.convert("RGB"), "palette": palette}
+    for name, image in saved.items():
+        image.save(tmp_path / f"{name}.png")
+    turned.save(tmp_path / "turned.tiff", exif=exif)
+    grey = picture.convert("L")
+    grey.save(tmp_path / "grey.png")
+    grey.convert("RGB").save(tmp_path / "grey_as_rgb.png")
+    found = json.loads(caption(tmp_path, "--json").stdout)
+    captions = {Path(entry["image"]).stem: (entry["caption"], round(entry["score"], 1)) for entry in found}
+    assert captions["rgb"] == captions["rgba"] == captions["turned"]
+    assert captions["palette"] == captions["palette_as_rgb"]
+    assert captions["grey"] == captions["grey_as_rgb"] != captions["rgb"]
+
+
+def test_cmyk_and_16_bit_are_read(caption, tmp_path: Path) -> None:
+    photo().convert("CMYK").save(tmp_path / "cmyk.jpg")
+    Image.fromarray(np.arange(4800, dtype=np.uint16).reshape(60, 80) * 13).save(tmp_path / "deep.png")
+    assert len(caption(tmp_path, "--json").captions) == 2
+
+
+def test_an_unreadable_picture_is_named_and_skipped(caption, tmp_path: Path) -> None:
+    photo().save(tmp_path / "good.jpg")
+    (tmp_path / "bad.jpg").write_bytes((tmp_path / "good.jpg").read_bytes()[:300])
+    (tmp_path / "empty.jpg").touch()
+    ended = caption(tmp_path, "--json")
+    assert [Path(entry["image"]).name for entry in json.loads(ended.stdout)] == ["good.jpg"]
+    assert ended.returncode == 0
+    assert "bad.jpg: truncated" in ended.stderr and "empty.jpg: zero bytes" in ended.stderr
+
+
+def test_none_readable_exits_2(caption, tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    ended = caption(tmp_path / "empty.jpg", "--json")
+    assert ended.returncode == 2
+    assert json.loads(ended.stdout) == []
+    assert ended.stderr.strip().splitlines()[-1].startswith("error: none of 1 pictures")
+
+
+@pytest.mark.parametrize("missing", ["nowhere.jpg", "."])
+def test_a_missing_path_or_an_empty_folder_is_one_line(caption, tmp_path: Path, missing: str) -> None:
+    ended = caption(tmp_path / missing, "--json")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: there is no picture") and ended.stderr.count("\n") == 1
+
+
+def test_attention_draws_one_file_a_picture(caption, tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        photo().save(tmp_path / folder / "same.jpg")
+    ended = caption(tmp_path / "one", tmp_path / "two", "--attention", tmp_path / "drawn")
+    assert ended.returncode == 0, ended.stderr
+    drawn = sorted((tmp_path / "drawn").iterdir())
+    assert [path.name for path in drawn] == ["same-2.png", "same.png"]
+    assert drawn[0].read_bytes() == drawn[1].read_bytes()
+    words = len(caption(tmp_path / "one", "--json").captions[0].split())
+    with Image.open(drawn[0]) as picture:
+        assert words == 0 or picture.width * picture.height > 90 * 60  # more than the photo itself
+
+
+def test_beam_is_heeded(caption, tmp_path: Path) -> None:
+    for number in range(6):
+        photo(number).save(tmp_path / f"{number}.png")
+    scores = [
+        [entry["score"] for entry in json.loads(caption(tmp_path, "--json", "--beam", beam).stdout)] for beam in (1, 8)
+    ]
+    assert sum(scores[1]) > sum(scores[0])
