@@ -7,6 +7,7 @@ T - 1 steps: step t predicts token t + 1.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from imgcap.types import PAD
 
@@ -34,12 +35,11 @@ def caption_loss(
     targets_BKT = tokens_BKT[..., 1:]
     real_BKT = targets_BKT != PAD
     logits_BKTV = logits_BKTV.to(torch.promote_types(logits_BKTV.dtype, torch.float32))
-    log_total_BKT = logits_BKTV.logsumexp(-1)
-    target_logit_BKT = logits_BKTV.gather(-1, targets_BKT.unsqueeze(-1)).squeeze(-1)
-    cross_entropy = _sum_where(real_BKT, log_total_BKT - target_logit_BKT)
+    log_probs_BKTV = logits_BKTV.log_softmax(-1)
+    cross_entropy = F.nll_loss(log_probs_BKTV.flatten(0, 2), targets_BKT.flatten(), ignore_index=PAD, reduction="sum")
     total = cross_entropy
     if label_smoothing:
-        uniform = _sum_where(real_BKT, log_total_BKT - logits_BKTV.mean(-1))
+        uniform = -torch.where(real_BKT, log_probs_BKTV.sum(-1), 0.0).sum() / logits_BKTV.shape[-1]
         total = (1 - label_smoothing) * cross_entropy + label_smoothing * uniform
     if attention_penalty and attention_BKTP is not None:
         total = total + attention_penalty * _unevenness(attention_BKTP, real_BKT)
@@ -60,10 +60,6 @@ def token_accuracy(
     ahead_BKTV = (logits_BKTV > target_logit_BKT1) | ((logits_BKTV == target_logit_BKT1) & earlier_BKTV)
     ahead_BKT = ahead_BKTV.sum(-1)
     return torch.stack([((ahead_BKT < rank) & real_BKT).sum() for rank in ranks])
-
-
-def _sum_where(real_BKT: torch.Tensor, values_BKT: torch.Tensor) -> torch.Tensor:
-    return torch.where(real_BKT, values_BKT, 0.0).sum()
 
 
 def _unevenness(attention_BKTP: torch.Tensor, real_BKT: torch.Tensor) -> torch.Tensor:

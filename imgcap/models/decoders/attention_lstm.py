@@ -12,7 +12,7 @@ from torch import nn
 
 from imgcap.config.schema import DecoderConfig
 from imgcap.models.attention import AdditiveAttention
-from imgcap.models.decoders.base import Advance, Decoder
+from imgcap.models.decoders.base import Advance, Decoder, initialise_output
 from imgcap.models.decoders.state import Attended, DecoderState, Memory
 from imgcap.models.precision import compute_dtype, exact_dtype
 
@@ -39,8 +39,7 @@ class AttentionLSTMDecoder(Decoder):
         self.output_hidden = nn.Linear(hidden, config.embed_dim, bias=False) if deep else None
         self.output_context = nn.Linear(encoder_width, config.embed_dim, bias=False) if deep else None
         self.output = nn.Linear(config.embed_dim if deep else hidden, vocabulary_size)
-        nn.init.uniform_(self.output.weight, -0.1, 0.1)
-        nn.init.zeros_(self.output.bias)
+        initialise_output(self.output)
 
     def init(self, features_BPE: torch.Tensor, rows: int) -> DecoderState:
         """Project the features once and lay the weights side by side that share an input."""

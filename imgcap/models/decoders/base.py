@@ -169,3 +169,10 @@ def _initialise_cell(cell: nn.LSTMCell) -> None:
     nn.init.zeros_(cell.bias_ih)
     nn.init.zeros_(cell.bias_hh)
     nn.init.ones_(cell.bias_ih.data[hidden : 2 * hidden])
+
+
+def initialise_output(output: nn.Linear) -> None:
+    """Logits of variance 1 for inputs of variance 1, whatever the width (LeCun), and no word preferred."""
+    bound = (3 / output.in_features) ** 0.5
+    nn.init.uniform_(output.weight, -bound, bound)
+    nn.init.zeros_(output.bias)

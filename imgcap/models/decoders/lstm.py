@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from imgcap.config.schema import DecoderConfig
-from imgcap.models.decoders.base import Advance, Decoder
+from imgcap.models.decoders.base import Advance, Decoder, initialise_output
 from imgcap.models.decoders.state import DecoderState, Memory
 from imgcap.models.precision import compute_dtype, exact_dtype
 
@@ -27,8 +27,7 @@ class LSTMDecoder(Decoder):
             width = config.hidden_dim
         self.image = nn.Sequential(*layers, nn.Linear(width, config.embed_dim))
         self.output = nn.Linear(config.hidden_dim, vocabulary_size)
-        nn.init.uniform_(self.output.weight, -0.1, 0.1)
-        nn.init.zeros_(self.output.bias)
+        initialise_output(self.output)
 
     def init(self, features_BPE: torch.Tensor, rows: int) -> DecoderState:
         """Read the image once for all rows."""
