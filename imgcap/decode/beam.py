@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from imgcap.models import Decoder
 from imgcap.types import EOS, PAD, SOS
@@ -91,18 +92,18 @@ def beam_search(
     assert beam >= 1 and max_length >= 1, "a search needs a beam and a length"
     images, device = len(features_BPE), features_BPE.device
     never = torch.tensor(forbidden, device=device)
-    state = decoder.init(features_BPE, beam)
-    token_BW = torch.full((images, beam), SOS, device=device)
-    live_BW = torch.full((images, beam), -torch.inf, device=device)
-    live_BW[:, 0] = 0.0  # all beams begin alike: only the first may be extended
-    pool = _Pool(live_BW.new_full((images, beam), -torch.inf), torch.zeros_like(token_BW), torch.zeros_like(token_BW))
+    state = decoder.init(features_BPE, 1)  # all beams begin as one
+    token_BW = torch.full((images, 1), SOS, device=device)
+    live_BW = torch.zeros(images, 1, device=device)
+    nothing_BW = torch.zeros(images, beam, dtype=torch.int64, device=device)
+    pool = _Pool(live_BW.expand(-1, beam) - torch.inf, nothing_BW, nothing_BW)
     history: list[_Step] = []
     for step in range(max_length + 1):
         logits_BWV, state, attention_BWP = decoder.step(state, token_BW)
         log_probs_BWV = logits_BWV.to(torch.promote_types(logits_BWV.dtype, torch.float32)).log_softmax(-1)
         if step < max_length:
             log_probs_BWV.index_fill_(-1, never, -torch.inf)
-            live_BW, parent_BW, token_BW = _extend(live_BW, log_probs_BWV)
+            live_BW, parent_BW, token_BW = _extend(live_BW, log_probs_BWV, beam)
         else:
             live_BW, parent_BW, token_BW = _end(live_BW, log_probs_BWV)
         history.append(_Step(parent_BW, token_BW, attention_BWP if attention else None))
@@ -116,11 +117,16 @@ def beam_search(
     return _trace(pool, history, max_length + 1)
 
 
-def _extend(live_BW: torch.Tensor, log_probs_BWV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The W likeliest of all beams × words: log probabilities, parents and words."""
-    beams, words = log_probs_BWV.shape[1:]
-    score_BW, index_BW = log_probs_BWV.add_(live_BW[..., None]).flatten(1).topk(beams, dim=1)
-    return score_BW, index_BW // words, index_BW % words
+def _extend(
+    live_BW: torch.Tensor, log_probs_BWV: torch.Tensor, beam: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The `beam` likeliest of all live beams × words: log probabilities, parents and words."""
+    words = log_probs_BWV.shape[2]
+    candidates = log_probs_BWV.add_(live_BW[..., None]).flatten(1)
+    if candidates.shape[1] < beam:  # more beams than words, at the first step
+        candidates = F.pad(candidates, (0, beam - candidates.shape[1]), value=-torch.inf)
+    score_BW, index_BW = candidates.topk(beam, dim=1)
+    return score_BW, (index_BW // words).clamp_(max=live_BW.shape[1] - 1), index_BW % words
 
 
 def _end(live_BW: torch.Tensor, log_probs_BWV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
