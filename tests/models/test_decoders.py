@@ -1,0 +1,246 @@
+"""The decoders against the papers' equations, step by step, and against torch's own LSTM."""
+
+import pytest
+import torch
+from torch import nn
+
+from imgcap.config.schema import DecoderConfig, EncoderConfig, ModelConfig
+from imgcap.models import Captioner, Decoder, build_decoder
+from imgcap.types import EOS, PAD, SOS
+
+B, K, T, V, P, E = 3, 4, 7, 23, 6, 10
+SIZES = {"embed_dim": 8, "hidden_dim": 9, "attention_dim": 5, "dropout": 0.0}
+
+
+def decoder(**options: object) -> Decoder:
+    torch.manual_seed(0)
+    built = build_decoder(DecoderConfig(**(SIZES | options)), V, E)
+    for parameter in built.parameters():  # initial zeros would hide a bias that is used twice or not at all
+        nn.init.normal_(parameter, std=0.3)
+    return built
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    """Features, and captions of every length; the last caption of the last image is missing."""
+    random = torch.Generator().manual_seed(1)
+    features_BPE = torch.randn(B, P, E, generator=random)
+    tokens_BKT = torch.full((B, K, T), PAD)
+    for row in range(B * K - 1):
+        words = torch.randint(4, V, (row % (T - 1),), generator=random)
+        tokens_BKT.view(-1, T)[row, : len(words) + 2] = torch.tensor([SOS, *words.tolist(), EOS])
+    return features_BPE, tokens_BKT
+
+
+def naive_show_attend_tell(
+    weights: dict[str, torch.Tensor], options: dict, features_PE: torch.Tensor, tokens: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One caption of one image, word by word, from the equations of Xu et al. 2015 (sections 3.1.2 and 4.2)."""
+    w, hidden_dim = weights, weights["cells.0.weight_hh"].shape[1]
+    layers = options.get("layers", 1)
+    mean_E = sum(features_PE) / len(features_PE)
+    h = [torch.zeros(hidden_dim) for _ in range(layers)]
+    c = [torch.zeros(hidden_dim) for _ in range(layers)]
+    if options.get("init_state", "mean") == "mean":
+        all_h = torch.tanh(w["init_hidden.weight"] @ mean_E + w["init_hidden.bias"])
+        all_c = torch.tanh(w["init_cell.weight"] @ mean_E + w["init_cell.bias"])
+        h = [all_h[layer * hidden_dim : (layer + 1) * hidden_dim] for layer in range(layers)]
+        c = [all_c[layer * hidden_dim : (layer + 1) * hidden_dim] for layer in range(layers)]
+    logits, attention = [], []
+    for token in tokens[:-1]:
+        energies = [
+            w["attention.score.weight"][0]
+            @ torch.tanh(
+                w["attention.features.weight"] @ cell_E
+                + w["attention.features.bias"]
+                + w["attention.query.weight"] @ h[-1]
+            )
+            + w["attention.score.bias"][0]
+            for cell_E in features_PE
+        ]
+        alpha_P = torch.stack(energies).exp() / sum(energy.exp() for energy in energies)
+        z = sum(alpha * cell_E for alpha, cell_E in zip(alpha_P, features_PE, strict=True))
+        if options.get("gate", True):
+            z = z / (1 + torch.exp(-(w["gate.weight"] @ h[-1] + w["gate.bias"])))
+        word = w["embedding.weight"][token]
+        x = torch.cat([word, z])
+        for layer in range(layers):
+            names = [f"cells.{layer}.{name}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+            w_ih, w_hh, b_ih, b_hh = (w[name] for name in names)
+            i, f, g, o = (w_ih @ x + b_ih + w_hh @ h[layer] + b_hh).view(4, hidden_dim)
+            c[layer] = torch.sigmoid(f) * c[layer] + torch.sigmoid(i) * torch.tanh(g)
+            h[layer] = x = torch.sigmoid(o) * torch.tanh(c[layer])
+        readout = h[-1]
+        if options.get("output") == "deep":
+            readout = word + w["output_hidden.weight"] @ h[-1] + w["output_context.weight"] @ z
+        logits.append(w["output.weight"] @ readout + w["output.bias"])
+        attention.append(alpha_P)
+    return torch.stack(logits), torch.stack(attention)
+
+
+VARIANTS = [
+    {"type": "attention_lstm"},
+    {"type": "attention_lstm", "layers": 2},
+    {"type": "attention_lstm", "output": "deep"},
+    {"type": "attention_lstm", "layers": 2, "output": "deep", "gate": False},
+    {"type": "attention_lstm", "layers": 3, "init_state": "zeros", "gate": False},
+]
+ALL = [*VARIANTS, {"type": "lstm"}, {"type": "lstm", "layers": 2, "image_layers": 2}]
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+@torch.no_grad()
+def test_unroll_is_show_attend_and_tell(options: dict) -> None:
+    model, (features_BPE, tokens_BKT) = decoder(**options), batch()
+    logits_BKTV, attention_BKTP = model.unroll(features_BPE, tokens_BKT)
+    for b in range(B):
+        for k in range(K):
+            expected = naive_show_attend_tell(model.state_dict(), options, features_BPE[b], tokens_BKT[b, k].tolist())
+            torch.testing.assert_close((logits_BKTV[b, k], attention_BKTP[b, k]), expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_unroll_is_show_attend_and_tell_at_full_size() -> None:
+    torch.manual_seed(0)
+    model = build_decoder(DecoderConfig(dropout=0.0), 1000, 2048)
+    features_BPE, tokens_BKT = torch.randn(1, 49, 2048).relu(), torch.randint(4, 1000, (1, 2, 8))
+    logits_BKTV, _ = model.unroll(features_BPE, tokens_BKT)
+    for k in range(2):
+        expected, _ = naive_show_attend_tell(model.state_dict(), {}, features_BPE[0], tokens_BKT[0, k].tolist())
+        torch.testing.assert_close(logits_BKTV[0, k], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@torch.no_grad()
+def test_lstm_is_torchs_lstm_after_the_image(layers: int) -> None:
+    model, (features_BPE, tokens_BKT) = decoder(type="lstm", layers=layers, image_layers=2), batch()
+    reference = nn.LSTM(SIZES["embed_dim"], SIZES["hidden_dim"], layers, batch_first=True)
+    for layer, cell in enumerate(model.cells):
+        for name, parameter in cell.named_parameters():
+            getattr(reference, f"{name}_l{layer}").copy_(parameter)
+    first, second, projection = [module for module in model.image if isinstance(module, nn.Linear)]
+    image_BE = features_BPE.mean(1)
+    image_BD = projection(second(first(image_BE).relu()).relu())
+    words_NTD = model.embedding(tokens_BKT[..., :-1]).flatten(0, 1)
+    inputs = torch.cat([image_BD.repeat_interleave(K, 0)[:, None], words_NTD], dim=1)
+    expected = model.output(reference(inputs)[0][:, 1:]).unflatten(0, (B, K))
+    logits_BKTV, attention = model.unroll(features_BPE, tokens_BKT)
+    assert attention is None
+    torch.testing.assert_close(logits_BKTV, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("options", ALL, ids=str)
+@torch.no_grad()
+def test_steps_give_what_unroll_gives(options: dict) -> None:
+    model, (features_BPE, tokens_BKT) = decoder(**options), batch()
+    logits_BKTV, attention_BKTP = model.unroll(features_BPE, tokens_BKT)
+    state = model.init(features_BPE, K)
+    for t in range(T - 1):
+        logits_BKV, state, attention_BKP = model.step(state, tokens_BKT[..., t])
+        torch.testing.assert_close(logits_BKV, logits_BKTV[:, :, t], atol=1e-5, rtol=0)
+        if attention_BKTP is not None:
+            torch.testing.assert_close(attention_BKP, attention_BKTP[:, :, t], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("options", ALL, ids=str)
+def test_ratio_one_is_the_fast_path_and_gradients_agree(options: dict) -> None:
+    model, (features_BPE, tokens_BKT) = decoder(**options).double(), batch()
+    features_BPE = features_BPE.double().requires_grad_()
+    parameters = [features_BPE, *model.parameters()]
+    gradients = []
+    for forcing in ((None, None), (torch.tensor(1.0), torch.rand(B, K, T))):
+        logits_BKTV, _ = model.unroll(features_BPE, tokens_BKT, *forcing)
+        gradients.append(torch.autograd.grad(logits_BKTV.square().sum(), parameters))
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("options", ALL, ids=str)
+@torch.no_grad()
+def test_mixed_unroll_reads_its_own_words_where_the_coins_say_so(options: dict) -> None:
+    model, (features_BPE, tokens_BKT) = decoder(**options), batch()
+    coins_BKT = torch.rand(B, K, T, generator=torch.Generator().manual_seed(3))
+    ratio = torch.tensor(0.5)
+    logits_BKTV, _ = model.unroll(features_BPE, tokens_BKT, ratio, coins_BKT)
+    read_BKT = tokens_BKT.clone()
+    own_BKT = coins_BKT[..., : T - 1] >= ratio
+    read_BKT[..., 1:] = torch.where(own_BKT, logits_BKTV.argmax(-1), tokens_BKT[..., 1:])
+    assert not torch.equal(read_BKT, tokens_BKT)
+    expected, _ = model.unroll(features_BPE, read_BKT)
+    torch.testing.assert_close(logits_BKTV, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("options", ALL, ids=str)
+@torch.no_grad()
+def test_reorder_moves_rows_and_shares_the_memory(options: dict) -> None:
+    model, (features_BPE, tokens_BKT) = decoder(**options), batch()
+    _, state, _ = model.step(model.init(features_BPE, K), tokens_BKT[..., 0])
+    _, state, _ = model.step(state, tokens_BKT[..., 1])
+    beams_BW = torch.tensor([[3, 3, 0, 1], [0, 1, 2, 3], [2, 1, 1, 0]])
+    moved = state.reorder(beams_BW)
+    assert moved.memory is state.memory
+    before, _, _ = model.step(state, tokens_BKT[..., 2])
+    after, _, _ = model.step(moved, tokens_BKT[..., 2].gather(1, beams_BW))
+    for b in range(B):
+        torch.testing.assert_close(after[b], before[b, beams_BW[b]])
+
+
+@pytest.mark.parametrize("options", ALL, ids=str)
+@torch.no_grad()
+def test_images_and_captions_do_not_see_each_other(options: dict) -> None:
+    model, (features_BPE, tokens_BKT) = decoder(**options), batch()
+    whole, _ = model.unroll(features_BPE, tokens_BKT)
+    alone, _ = model.unroll(features_BPE[1:2], tokens_BKT[1:2, 2:3])
+    torch.testing.assert_close(alone, whole[1:2, 2:3], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("options", ALL, ids=str)
+def test_autocast_stays_near_float32_and_keeps_the_cell_state_exact(options: dict) -> None:
+    model, (features_BPE, tokens_BKT) = decoder(**options), batch()
+    exact, _ = model.unroll(features_BPE, tokens_BKT)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, _ = model.unroll(features_BPE, tokens_BKT)
+        _, state, _ = model.step(model.init(features_BPE, K), tokens_BKT[..., 0])
+    assert state.cell_LBKH.dtype == torch.float32 and state.hidden_LBKH.dtype == torch.bfloat16
+    assert (logits - exact).abs().mean() < 0.02 * exact.abs().mean()
+
+
+def test_dropout_acts_in_training_only() -> None:
+    for options in ALL:
+        model, (features_BPE, tokens_BKT) = decoder(**(options | {"dropout": 0.5})), batch()
+        assert not torch.equal(model.unroll(features_BPE, tokens_BKT)[0], model.unroll(features_BPE, tokens_BKT)[0])
+        model.eval()
+        assert torch.equal(model.unroll(features_BPE, tokens_BKT)[0], model.unroll(features_BPE, tokens_BKT)[0])
+
+
+@pytest.mark.parametrize("options", [ALL[3], ALL[-1]], ids=str)
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ratio", [None, 0.5])
+def test_unroll_compiles_to_one_graph(options: dict, backend: str, ratio: float | None) -> None:
+    model, (features_BPE, tokens_BKT) = decoder(**options), batch()
+    tokens_BKT = tokens_BKT[..., :4]
+    forcing = () if ratio is None else (torch.tensor(ratio), torch.rand(B, K, 4))
+    compiled = torch.compile(model.unroll, backend=backend, fullgraph=True, dynamic=False)
+    results = []
+    for unroll in (model.unroll, compiled):
+        logits_BKTV, _ = unroll(features_BPE, tokens_BKT, *forcing)
+        results.append((logits_BKTV, torch.autograd.grad(logits_BKTV.square().mean(), list(model.parameters()))))
+    torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-4)
+
+
+def trainable(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+IMGCAP = {"layers": 2, "embed_dim": 1024, "hidden_dim": 1024, "attention_dim": 1024}
+
+
+def test_parameter_counts_of_the_imgcap_models() -> None:
+    with torch.device("meta"):
+        encoder = EncoderConfig(name="resnet50", weights=None)
+        attention = DecoderConfig(type="attention_lstm", init_state="zeros", gate=False, **IMGCAP)
+        model = Captioner(ModelConfig(encoder=encoder, decoder=attention), 4096)
+        assert trainable(model) == 36_722_689
+        lstm = DecoderConfig(type="lstm", image_layers=2, **IMGCAP)
+        model = Captioner(ModelConfig(encoder=encoder, decoder=lstm), 4096)
+    assert trainable(model) == 29_383_680
+    assert sum(parameter.numel() for parameter in model.encoder.parameters()) == 23_508_032
+    assert sum(parameter.numel() for parameter in model.parameters()) == 52_891_712
