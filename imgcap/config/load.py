@@ -27,9 +27,13 @@ def load_config(path: Path | None = None, overrides: list[str] | None = None) ->
         raise UserError("; ".join(_explain(e, where) for e in error.errors())) from None
 
 
+def as_yaml(config: Config) -> str:
+    """Every key of the resolved configuration."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
 def save_config(config: Config, path: Path) -> None:
-    """Write every key of the resolved configuration."""
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    path.write_text(as_yaml(config), encoding="utf-8")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

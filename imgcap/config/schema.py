@@ -20,6 +20,7 @@ def _checked_duration(value: str) -> str:
 
 
 Duration = Annotated[str, BeforeValidator(str), AfterValidator(_checked_duration)]
+Off = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads a bare `off` as false
 Source = Annotated[str | None, BeforeValidator(lambda value: None if value == "none" else value)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -34,7 +35,7 @@ def steps_of(duration: str, steps_per_epoch: int) -> int:
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, coerce_numbers_to_str=True)
 
 
 class DataConfig(Section):
@@ -43,7 +44,7 @@ class DataConfig(Section):
     captions_per_image: Positive = 5
     max_tokens: Positive = 20  # words of a caption; a row of the batch has two more, <sos> and <eos>
     workers: Annotated[int, Field(ge=0)] = 2  # loader processes of each rank
-    augment: Literal["off", "light", "strong"] = "light"
+    augment: Annotated[Literal["off", "light", "strong"], Off] = "light"
     language: str = "en"
 
 
@@ -98,7 +99,7 @@ class TrainConfig(Section):
     global_batch: Positive = 32  # images a step, over all ranks
     micro_batch: Positive | None = None  # images a forward of one rank; none: no accumulation
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
-    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
+    compile: Annotated[Literal["off", "default", "reduce-overhead", "max-autotune"], Off] = "off"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     attention_penalty: Annotated[float, Field(ge=0)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] | None = 5.0
@@ -164,7 +165,9 @@ class Config(Section):
         if stopping.patience and wanted and wanted not in metrics:
             raise ValueError(f"train.early_stopping.metric is {stopping.metric}, so eval.metrics must hold {wanted}")
         if self.train.attention_penalty and self.model.decoder.type == "lstm":
-            raise ValueError("train.attention_penalty needs a decoder that attends; set it to 0 for model.decoder.type=lstm")
+            raise ValueError(
+                "train.attention_penalty needs a decoder that attends; with model.decoder.type=lstm set it to 0"
+            )
         return self
 
     @property

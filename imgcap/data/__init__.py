@@ -2,7 +2,7 @@
 
 from imgcap.data.batch import HASH_MODULUS, batch_hash, collate, target_count
 from imgcap.data.dataset import EvalDataset, Ticket, TrainDataset
-from imgcap.data.loader import PlanSampler, ignore_signals, train_loader
+from imgcap.data.loader import PlanSampler, ignore_signals, reading, train_loader
 from imgcap.data.plan import Accumulation, Plan, cut_batch, order
 from imgcap.data.transforms import augmented_image, decode, eval_image
 
@@ -22,6 +22,7 @@ __all__ = [
     "eval_image",
     "ignore_signals",
     "order",
+    "reading",
     "target_count",
     "train_loader",
 ]

@@ -21,7 +21,7 @@ class Ticket(NamedTuple):
     """What the sampler asks of the training dataset: a sample of an epoch, weight 0 for padding."""
 
     epoch: int
-    index: int
+    sample: int
     weight: float
 
 
@@ -60,16 +60,16 @@ class TrainDataset(Dataset[Item]):
 
     def __getitem__(self, ticket: Ticket) -> Item:
         """One sample; a damaged one is named on stderr and gets weight 0, so that no rank shifts or stops."""
-        key = (self.seed, ticket.epoch, ticket.index)
+        key = (self.seed, ticket.epoch, ticket.sample)
         size = self.data.image_size
         try:
-            sample = self.reader.read(ticket.index)
+            sample = self.reader.read(ticket.sample)
             image_CHW = augmented_image(decode(sample.jpeg, size), size, self.data.augment, key)
         except DAMAGED as error:
-            print(f"skipped: sample {ticket.index} of {self.reader.folder}: {error}", file=sys.stderr, flush=True)
+            print(f"skipped: sample {ticket.sample} of {self.reader.folder}: {error}", file=sys.stderr, flush=True)
             blank = torch.zeros(3, size, size, dtype=torch.uint8)
             return Item(blank, self.rows([]), 0.0, -1)
-        tokens_KT = self.rows(sample.tokens if ticket.weight else [], self._chosen(sample, key) if ticket.weight else None)
+        tokens_KT = self.rows(sample.tokens, self._chosen(sample, key)) if ticket.weight else self.rows([])
         return Item(image_CHW, tokens_KT, ticket.weight, sample.image_id)
 
     def _chosen(self, sample: Sample, key: tuple[int, int, int]) -> np.ndarray | None:

@@ -2,6 +2,8 @@
 
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -9,7 +11,6 @@ from torch.utils.data import DataLoader, Sampler
 from imgcap.data.batch import collate
 from imgcap.data.dataset import Ticket, TrainDataset
 from imgcap.data.plan import Accumulation, Plan
-from imgcap.types import Batch
 
 
 class PlanSampler(Sampler[list[Ticket]]):
@@ -28,7 +29,7 @@ class PlanSampler(Sampler[list[Ticket]]):
                 yield [Ticket(epoch, int(index), float(w)) for index, w in zip(indices, weight, strict=True)]
 
 
-def train_loader(dataset: TrainDataset, sampler: PlanSampler, workers: int, pin_memory: bool) -> DataLoader[Batch]:
+def train_loader(dataset: TrainDataset, sampler: PlanSampler, workers: int, pin_memory: bool) -> DataLoader[Any]:
     """Batches in the order of the plan, read ahead by `workers` processes (0: in this one)."""
     return DataLoader(
         dataset,
@@ -39,6 +40,21 @@ def train_loader(dataset: TrainDataset, sampler: PlanSampler, workers: int, pin_
         worker_init_fn=ignore_signals,
         prefetch_factor=4 if workers else None,
     )
+
+
+@contextmanager
+def reading(loader: DataLoader[Any]) -> Iterator[Iterator[Any]]:
+    """Iterate over a loader, and end its workers also when the reader raises.
+
+    They ignore SIGTERM, with which Python would end them at exit: it would wait for them for ever.
+    """
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        shut_down = getattr(batches, "_shutdown_workers", None)  # only an iterator with workers has it
+        if shut_down:
+            shut_down()
 
 
 def ignore_signals(worker: int) -> None:

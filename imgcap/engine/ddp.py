@@ -19,7 +19,7 @@ class DDPEngine:
     """See `imgcap.engine.protocol.Engine`."""
 
     def __init__(self, model: Captioner, train: TrainConfig, optim: OptimConfig, world: World):
-        self.raw_model = model.to(world.device, memory_format=torch.channels_last)
+        self.raw_model = model.to(world.device)
         self.world, self.precision = world, train.precision
         self.clip_norm = train.clip_norm or float("inf")
         set_float32_matmul(train.precision)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from imgcap import checkpoint
-from imgcap.config import Config, save_config
+from imgcap.config import Config, as_yaml, save_config
 from imgcap.config.schema import steps_of
 from imgcap.data import Plan, PlanSampler, TrainDataset, cut_batch, train_loader
 from imgcap.dist import World, barrier
@@ -70,6 +70,7 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
     if saved:
         trainer.resume(saved)
     monitor.rewind(trainer.step)
+    monitor.text("config", f"```\n{as_yaml(config)}```", trainer.step)
     return trainer
 
 
@@ -112,10 +113,11 @@ def build_evaluator(config: Config, world: World, vocabulary: Vocabulary) -> Eva
 
 def _open_shards(config: Config, split: str) -> ShardReader:
     reader = ShardReader(Path(config.data.shards), split)
-    if reader.manifest.settings.language != config.data.language:
+    built_for, asked = reader.manifest.settings.language, config.data.language
+    if built_for != asked:
         raise UserError(
-            f"{config.data.shards} was tokenised as language {reader.manifest.settings.language!r}, and data.language is "
-            f"{config.data.language!r}; set data.language, or build the shards with --language"
+            f"{config.data.shards} was tokenised as language {built_for!r}, and data.language is {asked!r}; "
+            "set data.language, or build the shards with --language"
         )
     if not len(reader):
         raise UserError(f"split {split} of {config.data.shards} has no samples; build it from more images")
@@ -137,16 +139,14 @@ def _prepare_run_folder(
 ) -> checkpoint.Checkpoint | None:
     """Find the checkpoint to go on from and write what describes the run; nothing of an older run is lost."""
     run = config.run_path
-    if resume == "no" and world.is_main and (run / "checkpoints").exists():
-        aside = run.with_name(f"{run.name}.{time.strftime('%Y%m%d-%H%M%S')}")
-        run.rename(aside)
-        print(f"the run that was in {run} is now in {aside}", file=sys.stderr)
+    if resume == "no" and world.is_main:
+        _set_aside(run)
     barrier()
     saved = _checkpoint_to_resume(run, resume)
     if saved and (run / "vocab.json").exists() and Vocabulary.load(run / "vocab.json").words != vocabulary.words:
         raise UserError(
-            f"the vocabulary of {config.data.shards} with the section `vocab` is not the one in {run}/vocab.json that the "
-            "checkpoint was trained with; restore the shards and the section, or choose another name="
+            f"the vocabulary of {config.data.shards} with this `vocab` section is not the one in {run}/vocab.json that "
+            "the checkpoint was trained with; restore the shards and the section, or choose another name="
         )
     barrier()  # all have read before rank 0 writes
     if world.is_main:
@@ -155,6 +155,14 @@ def _prepare_run_folder(
         save_config(config, run / "config.yaml")
         vocabulary.save(run / "vocab.json")
     return saved
+
+
+def _set_aside(run: Path) -> None:
+    if not (run / "checkpoints").exists():
+        return
+    aside = run.with_name(f"{run.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+    run.rename(aside)
+    print(f"the run that was in {run} is now in {aside}", file=sys.stderr)
 
 
 def _checkpoint_to_resume(run: Path, resume: str) -> checkpoint.Checkpoint | None:

@@ -15,6 +15,8 @@ def report_evaluation(run: Path, monitor: Monitor, evaluation: Evaluation, step:
     monitor.scalars(step, epoch, scores | {f"{split}/loss": evaluation.loss})
     write_results(run, evaluation)
     draw_curves(run / "metrics.jsonl", run / "curves.png")
+    if not evaluation.examples:
+        return
     folder = run / "samples"
     folder.mkdir(exist_ok=True)
     sheet = draw_sheet([(example.image, example.caption, example.references) for example in evaluation.examples])

@@ -1,16 +1,18 @@
 """The training loop, and the training step from top to bottom."""
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
 from imgcap import checkpoint
 from imgcap.config.schema import TrainConfig
-from imgcap.data import Accumulation, Plan
+from imgcap.data import Accumulation, Plan, reading
 from imgcap.dist import World, barrier, sum_across_ranks
 from imgcap.engine import Engine, StepResult
 from imgcap.evaluation import Evaluator
@@ -44,7 +46,7 @@ class Trainer:
     world: World
     config: TrainConfig
     engine: Engine
-    loader: DataLoader[Batch]
+    loader: DataLoader[Any]
     plan: Plan
     cut: Accumulation
     timetable: Timetable
@@ -62,10 +64,15 @@ class Trainer:
 
     def fit(self) -> None:
         """Train to the end of the timetable or until early stopping; raises `Preempted` when asked to stop."""
-        batches = iter(self.loader)
+        if self.world.is_main and self._finished:
+            print(f"{self.run} is finished: step {self.step} of {self.timetable.total}", file=sys.stderr)
+        with reading(self.loader) as batches:
+            self._fit(batches)
+
+    def _fit(self, batches: Iterator[Batch]) -> None:
         progress = Progress(self.timetable.total, self.step, self.world.is_main)
         self.meter.restart_clock()
-        while self.step < self.timetable.total and not self.stopping.should_stop:
+        while not self._finished:
             values = self.train_step(batches)
             if values:
                 progress.update(self.step, loss=values["train/loss"], images_per_s=values["perf/images_per_s"])
@@ -79,6 +86,10 @@ class Trainer:
                 leave_marker(self.run)
                 raise Preempted
         progress.close()
+
+    @property
+    def _finished(self) -> bool:
+        return self.step >= self.timetable.total or self.stopping.should_stop
 
     def train_step(self, batches: Iterator[Batch]) -> dict[str, float] | None:
         """One global batch: forward, backward, update. Returns what was logged, where a log is due."""

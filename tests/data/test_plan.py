@@ -59,12 +59,18 @@ def test_each_image_counts_exactly_once_an_epoch(samples, global_batch):
 def test_a_checkpoint_of_another_order_is_refused_by_name():
     plan = Plan(1, [10], 4, "sha")
     plan.check_state(plan.state(5))
-    for other, name in ((Plan(2, [10], 4, "sha"), "seed"), (Plan(1, [10], 5, "sha"), "global_batch"), (Plan(1, [10], 4, "x"), "manifest")):
+    for other, name in (
+        (Plan(2, [10], 4, "sha"), "seed"),
+        (Plan(1, [10], 5, "sha"), "global_batch"),
+        (Plan(1, [10], 4, "x"), "manifest"),
+    ):
         with pytest.raises(UserError, match=name):
             other.check_state(plan.state(5))
 
 
-@pytest.mark.parametrize("world_size, micro_batch, cut", [(1, None, (32, 1)), (4, None, (8, 1)), (4, 4, (4, 2)), (2, 64, (16, 1))])
+@pytest.mark.parametrize(
+    "world_size, micro_batch, cut", [(1, None, (32, 1)), (4, None, (8, 1)), (4, 4, (4, 2)), (2, 64, (16, 1))]
+)
 def test_batches_are_cut_over_ranks_then_accumulation(world_size, micro_batch, cut):
     found = cut_batch(32, micro_batch, world_size)
     assert (found.micro_batch, found.steps) == cut

@@ -26,7 +26,9 @@ def test_evaluation_shows_the_whole_picture():
 def test_augmentation_is_a_function_of_its_key(level):
     keys = [(seed, epoch, sample) for seed in range(2) for epoch in range(3) for sample in range(3)]
     pictures = [augmented_image(gradient(), 32, level, key) for key in keys]
-    assert all(torch.equal(p, augmented_image(gradient(), 32, level, key)) for p, key in zip(pictures, keys, strict=True))
+    assert all(
+        torch.equal(p, augmented_image(gradient(), 32, level, key)) for p, key in zip(pictures, keys, strict=True)
+    )
     assert len({p.numpy().tobytes() for p in pictures}) == len(keys)
 
 

@@ -59,7 +59,9 @@ def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path, launch, metrics
     for step in whole:
         assert killed[step]["train/batch_hash"] == whole[step]["train/batch_hash"]
         assert killed[step]["train/loss"] == whole[step]["train/loss"]
-    weights = [load_file(tmp_path / name / "checkpoints/step-00000040/model.safetensors") for name in ("whole", "killed")]
+    weights = [
+        load_file(tmp_path / name / "checkpoints/step-00000040/model.safetensors") for name in ("whole", "killed")
+    ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 

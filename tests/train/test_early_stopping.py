@@ -15,7 +15,12 @@ def test_scores_must_rise_by_more_than_min_delta():
 
 
 def test_the_loss_must_fall():
-    assert verdicts([3.0, 2.0, 2.5, 1.0], metric="loss", patience=1) == [(True, False), (True, False), (False, True), (True, False)]
+    assert verdicts([3.0, 2.0, 2.5, 1.0], metric="loss", patience=1) == [
+        (True, False),
+        (True, False),
+        (False, True),
+        (True, False),
+    ]
 
 
 def test_without_patience_it_never_stops():
