@@ -11,7 +11,7 @@ LOW_32 = 0xFFFFFFFF
 def coins(seed: int, step: int | torch.Tensor, image_ids: torch.Tensor, captions: int, length: int) -> torch.Tensor:
     """Draw coins_BKT, float32, uniform on [0, 1): a pure function of (seed, step, image id, caption, position)."""
     device = image_ids.device
-    coin_B = _absorb(_absorb(image_ids & LOW_32, (image_ids >> 32) & LOW_32), seed)
+    coin_B = _absorb(_absorb(_mix(image_ids & LOW_32), (image_ids >> 32) & LOW_32), seed)
     coin_B11 = _absorb(coin_B, step)[:, None, None]
     coin_BK1 = _absorb(coin_B11, torch.arange(captions, device=device)[:, None])
     coin_BKT = _absorb(coin_BK1, torch.arange(length, device=device))

@@ -1,0 +1,106 @@
+"""The losses against torch's cross-entropy and a plain loop, and that they add up over any cut."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from imgcap.optim import caption_loss, token_accuracy
+from imgcap.types import EOS, PAD, SOS
+
+B, K, T, V, P = 4, 3, 8, 17, 5
+
+
+def batch(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(0)
+    tokens_BKT = torch.full((B, K, T), PAD)
+    for row in range(B * K - 1):  # the last caption is missing
+        words = torch.randint(4, V, (row % (T - 1),), generator=random)
+        tokens_BKT.view(-1, T)[row, : len(words) + 2] = torch.tensor([SOS, *words.tolist(), EOS])
+    logits_BKTV = torch.randn(B, K, T - 1, V, generator=random, dtype=dtype)
+    attention_BKTP = torch.rand(B, K, T - 1, P, generator=random, dtype=dtype).softmax(-1)
+    return logits_BKTV, tokens_BKT, attention_BKTP
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_equals_torchs_cross_entropy_and_its_gradient(smoothing: float) -> None:
+    logits_BKTV, tokens_BKT, _ = batch()
+    logits_BKTV.requires_grad_()
+    loss = caption_loss(logits_BKTV, tokens_BKT, smoothing)
+    flat, targets = logits_BKTV.flatten(0, 2), tokens_BKT[..., 1:].flatten()
+    expected = F.cross_entropy(flat, targets, ignore_index=PAD, label_smoothing=smoothing, reduction="sum")
+    plain = F.cross_entropy(flat, targets, ignore_index=PAD, reduction="sum")
+    torch.testing.assert_close((loss.total, loss.cross_entropy), (expected, plain.detach()))
+    assert loss.tokens == (targets != PAD).sum()
+    torch.testing.assert_close(torch.autograd.grad(loss.total, logits_BKTV), torch.autograd.grad(expected, logits_BKTV))
+
+
+def test_the_attention_penalty_is_the_papers_weighted_by_tokens() -> None:
+    logits_BKTV, tokens_BKT, attention_BKTP = batch()
+    expected = 0.0
+    for b in range(B):
+        for k in range(K):
+            length = int((tokens_BKT[b, k, 1:] != PAD).sum())
+            received = [sum(float(attention_BKTP[b, k, t, p]) for t in range(length)) for p in range(P)]
+            expected += length * sum((1 - total) ** 2 for total in received) / P
+    without = caption_loss(logits_BKTV, tokens_BKT, 0.1)
+    with_penalty = caption_loss(logits_BKTV, tokens_BKT, 0.1, attention_BKTP, 0.7)
+    assert math.isclose(with_penalty.total - without.total, 0.7 * expected, rel_tol=1e-5)
+    assert with_penalty.cross_entropy == without.cross_entropy
+
+
+def test_an_even_attention_costs_nothing() -> None:
+    tokens_BKT = torch.randint(4, V, (B, K, P + 1))
+    attention_BKTP = torch.eye(P).expand(B, K, P, P)  # step t looks at cell t alone
+    logits_BKTV = torch.zeros(B, K, P, V)
+    loss = caption_loss(logits_BKTV, tokens_BKT, 0.0, attention_BKTP, 1.0)
+    torch.testing.assert_close(loss.total, loss.cross_entropy)
+
+
+def test_sums_add_up_over_any_cut_of_the_batch() -> None:
+    logits_BKTV, tokens_BKT, attention_BKTP = batch(torch.float64)
+    whole = caption_loss(logits_BKTV, tokens_BKT, 0.1, attention_BKTP, 1.0)
+    for pieces in (2, 4):
+        cut = [tensor.chunk(pieces) for tensor in (logits_BKTV, tokens_BKT, attention_BKTP)]
+        parts = [caption_loss(l, t, 0.1, a, 1.0) for l, t, a in zip(*cut, strict=True)]  # noqa: E741
+        for total, summands in zip(whole, zip(*parts, strict=True), strict=True):
+            torch.testing.assert_close(sum(summands), total)
+
+
+def test_padding_has_no_say() -> None:
+    logits_BKTV, tokens_BKT, attention_BKTP = batch()
+    pad_BKT1 = (tokens_BKT[..., 1:] == PAD).unsqueeze(-1)
+    before = caption_loss(logits_BKTV, tokens_BKT, 0.1, attention_BKTP, 1.0)
+    noisy = logits_BKTV + 1e4 * pad_BKT1 * torch.randn_like(logits_BKTV)
+    after = caption_loss(noisy, tokens_BKT, 0.1, attention_BKTP + 9.0 * pad_BKT1, 1.0)
+    torch.testing.assert_close(tuple(after), tuple(before))
+
+
+def test_a_batch_of_nothing_but_padding_is_zero_and_has_a_finite_gradient() -> None:
+    logits_BKTV, _, attention_BKTP = batch()
+    logits_BKTV.requires_grad_()
+    loss = caption_loss(logits_BKTV, torch.full((B, K, T), PAD), 0.1, attention_BKTP, 1.0)
+    assert loss.total == 0 and loss.cross_entropy == 0 and loss.tokens == 0
+    loss.total.backward()
+    assert (logits_BKTV.grad == 0).all()
+
+
+def test_half_precision_logits_are_summed_in_float32() -> None:
+    logits_BKTV, tokens_BKT, _ = batch()
+    half = logits_BKTV.bfloat16()
+    loss = caption_loss(half, tokens_BKT, 0.1)
+    assert loss.total.dtype == torch.float32
+    torch.testing.assert_close(loss.total, caption_loss(half.float(), tokens_BKT, 0.1).total)
+
+
+def test_accuracy_counts_as_a_sort_does() -> None:
+    logits_BKTV, tokens_BKT, _ = batch()
+    logits_BKTV = (logits_BKTV * 2).round()  # many ties
+    targets_BKT = tokens_BKT[..., 1:]
+    order_BKTV = logits_BKTV.sort(dim=-1, descending=True, stable=True).indices
+    hit_BKTV = (order_BKTV == targets_BKT.unsqueeze(-1)) & (targets_BKT != PAD).unsqueeze(-1)
+    expected = torch.stack([hit_BKTV[..., :rank].sum() for rank in (1, 5, 10)])
+    assert torch.equal(token_accuracy(logits_BKTV, tokens_BKT, (1, 5, 10)), expected)
+    assert torch.equal(token_accuracy(logits_BKTV, tokens_BKT), expected[:2])
+    assert 0 < expected[0] < expected[1] < expected[2]
