@@ -211,13 +211,19 @@ def test_dropout_acts_in_training_only() -> None:
         assert torch.equal(model.unroll(features_BPE, tokens_BKT)[0], model.unroll(features_BPE, tokens_BKT)[0])
 
 
-@pytest.mark.parametrize("options", [ALL[3], ALL[-1]], ids=str)
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("ratio", [None, 0.5])
-def test_unroll_compiles_to_one_graph(options: dict, backend: str, ratio: float | None) -> None:
+COMPILED = [
+    pytest.param("aot_eager", ALL[3], None, id="attention"),
+    pytest.param("aot_eager", ALL[3], 0.5, id="attention-mixed"),
+    pytest.param("aot_eager", ALL[-1], 0.5, id="lstm-mixed"),
+    pytest.param("inductor", ALL[3], None, id="attention-inductor", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("backend", "options", "ratio"), COMPILED)
+def test_unroll_compiles_to_one_graph(backend: str, options: dict, ratio: float | None) -> None:
     model, (features_BPE, tokens_BKT) = decoder(**options), batch()
-    tokens_BKT = tokens_BKT[..., :4]
-    forcing = () if ratio is None else (torch.tensor(ratio), torch.rand(B, K, 4))
+    tokens_BKT = tokens_BKT[..., :3]
+    forcing = () if ratio is None else (torch.tensor(ratio), torch.rand(B, K, 3))
     compiled = torch.compile(model.unroll, backend=backend, fullgraph=True, dynamic=False)
     results = []
     for unroll in (model.unroll, compiled):

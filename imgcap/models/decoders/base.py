@@ -40,7 +40,6 @@ class Decoder(nn.Module):
             nn.LSTMCell(width, config.hidden_dim) for width in widths
         )
         self.dropout = nn.Dropout(config.dropout)
-        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
         for cell in self.cells:
             _initialise_cell(cell)
 
