@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from imgcap.models.precision import exact_dtype
+
 
 class AdditiveAttention(nn.Module):
     """score(cell, state) = v . tanh(W_f cell + W_h state), softmax over the cells.
@@ -27,9 +29,9 @@ class AdditiveAttention(nn.Module):
         """Attend with projected queries; return context_BKE and the weights attention_BKP (float32)."""
         # tanh(x) is 2 sigmoid(2x) - 1, and torch's sigmoid is several times faster on a CPU. The factors and
         # the constant go into the small operands: the large one of B K P A entries is touched three times.
-        halved_BKPA = torch.sigmoid((2 * projected_BPA)[:, None] + (2 * query_BKA)[:, :, None])
+        squashed_BKPA = torch.sigmoid((2 * projected_BPA)[:, None] + (2 * query_BKA)[:, :, None])
         bias = self.score.bias - self.score.weight.sum()
-        scores_BKP = F.linear(halved_BKPA, 2 * self.score.weight, bias).squeeze(-1)
-        attention_BKP = scores_BKP.to(torch.promote_types(scores_BKP.dtype, torch.float32)).softmax(-1)
+        scores_BKP = F.linear(squashed_BKPA, 2 * self.score.weight, bias).squeeze(-1)
+        attention_BKP = scores_BKP.to(exact_dtype(scores_BKP.dtype)).softmax(-1)
         context_BKE = torch.bmm(attention_BKP.to(features_BPE.dtype), features_BPE)
         return context_BKE, attention_BKP
