@@ -16,13 +16,14 @@ from imgcap.shards.scenes.scene import Group, Scene
 
 SIDE = 112  # pixels, square
 OVERSAMPLING = 3  # objects are drawn so many times larger, then averaged: smooth edges
-RADII = {"small": (7.0, 7.7), "large": (11.8, 13.0)}
+RADII = {"small": (8.4, 8.9), "large": (12.5, 13.1)}
 REACH = 1.22  # a shape's circumscribed circle, in radii
 MARGIN, GAP, TRENCH = 3.0, 3.0, 5.0  # to the border, between objects, between a group and the dividing line
 HUES = {"red": 0, "orange": 26, "yellow": 56, "green": 125, "blue": 218, "purple": 285}
 VALUES = {"red": 0.88, "orange": 0.98, "yellow": 0.97, "green": 0.70, "blue": 0.90, "purple": 0.80}
 OFF_LEVEL = 6.0  # how far a group's middle may lie from the other's level
-OUTLINE = 1.0  # pixels, in the dark tone
+OUTLINE = 1.3  # pixels
+TONES = {"light": 1.0, "dark": 0.58, "outline": 0.3}  # shares of the colour's value
 NOISE = 4.0  # standard deviation, of 255
 
 Point = tuple[float, float]
@@ -121,21 +122,21 @@ def _background(rng: random.Random) -> Image.Image:
 
 
 def _ink(rng: random.Random, colour: str) -> np.ndarray:
-    """A light and a dark tone of the colour, uint8 of shape (2, 3)."""
+    """The tones of the colour, uint8 of shape (3, 3): light, dark, outline."""
     hue = (HUES[colour] + rng.uniform(-4, 4)) % 360 / 360
     saturation, value = rng.uniform(0.80, 0.95), VALUES[colour] + rng.uniform(-0.04, 0.02)
-    tones = [colorsys.hsv_to_rgb(hue, saturation, value * share) for share in (1.0, 0.42)]
+    tones = [colorsys.hsv_to_rgb(hue, saturation, value * share) for share in TONES.values()]
     return np.round(np.array(tones) * 255).astype(np.uint8)
 
 
 def _draw(canvas: Image.Image, placed: Placed, ink: np.ndarray, rng: random.Random) -> None:
-    """Paste one object: its outline in the dark tone, its inside in its texture."""
+    """Paste one object: its outline, then its inside in its texture."""
     half = math.ceil(placed.radius * REACH * OVERSAMPLING) + 2
     x, y = (coordinate * OVERSAMPLING for coordinate in placed.centre)
     corner = (round(x) - half, round(y) - half)
     outer = _mask(placed.group.shape, placed.radius * OVERSAMPLING, placed.turn, half)
     inner = _mask(placed.group.shape, (placed.radius - OUTLINE) * OVERSAMPLING, placed.turn, half)
-    canvas.paste(tuple(ink[1].tolist()), corner, outer)
+    canvas.paste(tuple(ink[2].tolist()), corner, outer)
     canvas.paste(_texture(placed.group.texture, ink, half, placed.turn, rng), corner, inner)
 
 
@@ -153,7 +154,7 @@ def _mask(shape: str, radius: float, turn: float, half: int) -> Image.Image:
 
 
 def _texture(texture: str, ink: np.ndarray, half: int, turn: float, rng: random.Random) -> Image.Image:
-    """Solid, diagonal stripes or a grid of dots, in the two tones of the ink."""
+    """Solid, diagonal stripes or a grid of dots, in the light and the dark tone of the ink."""
     y, x = np.mgrid[-half:half, -half:half] / OVERSAMPLING
     angle = turn + math.pi / 4
     u, v = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
@@ -176,11 +177,11 @@ def _ring(points: int, radii: tuple[float, ...]) -> list[Point]:
     ]
 
 
-_ARM, _WIDTH = 1.12, 0.38
+_ARM, _WIDTH = 1.14, 0.32
 _CORNERS: dict[str, list[Point]] = {
     "square": [(-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)],
     "triangle": _ring(3, (REACH,)),
-    "star": _ring(10, (REACH, 0.60)),
+    "star": _ring(10, (REACH, 0.50)),
     "cross": [
         (-_WIDTH, -_ARM), (_WIDTH, -_ARM), (_WIDTH, -_WIDTH), (_ARM, -_WIDTH), (_ARM, _WIDTH), (_WIDTH, _WIDTH),
         (_WIDTH, _ARM), (-_WIDTH, _ARM), (-_WIDTH, _WIDTH), (-_ARM, _WIDTH), (-_ARM, -_WIDTH), (-_WIDTH, -_WIDTH),
