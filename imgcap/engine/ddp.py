@@ -5,6 +5,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+import torch.distributed as distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from imgcap.config.schema import OptimConfig, TrainConfig
@@ -73,6 +74,11 @@ class DDPEngine:
     def _loss_scale(self) -> torch.Tensor:
         scale = self.scaler._scale if self.scaler.is_enabled() else None  # get_scale() would wait for the device
         return torch.ones((), device=self.world.device) if scale is None else scale.detach().clone()
+
+    def synchronise(self) -> None:
+        if self.world.world_size > 1:
+            for buffer in self.raw_model.buffers():
+                distributed.broadcast(buffer, 0)
 
     def learning_rates(self) -> dict[str, float]:
         rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}

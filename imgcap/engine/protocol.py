@@ -43,6 +43,13 @@ class Engine(Protocol):
         """Clip, update with the learning rates times `rate`, and clear the gradients."""
         ...
 
+    def synchronise(self) -> None:
+        """Give every rank rank 0's BatchNorm statistics, which only its own images move between steps.
+
+        To be called on all ranks before the raw model is evaluated or saved.
+        """
+        ...
+
     def learning_rates(self) -> dict[str, float]:
         """The rates of the last step: `lr`, and `encoder_lr` where the encoder trains."""
         ...

@@ -150,6 +150,7 @@ class Trainer:
 
     def evaluate(self) -> bool:
         """Score the validation images, show the result, and say whether it is the best so far."""
+        self.engine.synchronise()
         evaluation = self.evaluator.run(self.engine.raw_model)
         epoch = (self.step - 1) // self.plan.steps_per_epoch
         report_evaluation(self.run, self.monitor, evaluation, self.step, epoch)
@@ -162,6 +163,7 @@ class Trainer:
 
     def save(self, best: bool) -> None:
         """Write a checkpoint from rank 0; all ranks wait, so that none runs ahead of a failure to save."""
+        self.engine.synchronise()
         training = {**self.engine.state_dict(), "meter": self.meter.state(self.world.is_main)}
         state = {
             "plan": self.plan.state(self.step),
