@@ -1,0 +1,97 @@
+"""The loader: damage never shifts a sample, captions are chosen by key, workers end with their reader."""
+
+import io
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from imgcap.config.schema import DataConfig
+from imgcap.data import Accumulation, Plan, PlanSampler, Ticket, TrainDataset, reading, train_loader
+from imgcap.text import Vocabulary
+from imgcap.types import Sample
+
+WORDS = [f"w{i}" for i in range(9)]
+VOCABULARY = Vocabulary.build({word: 1 for word in WORDS}, None, 1, "unk")
+DATA = DataConfig(image_size=8, captions_per_image=3, max_tokens=4, augment="light")
+
+
+class Reader:
+    """Twelve images with seven captions each, kept in memory; number 5 is damaged."""
+
+    folder = "memory"
+
+    def __init__(self):
+        buffer = io.BytesIO()
+        Image.linear_gradient("L").convert("RGB").save(buffer, "JPEG")
+        self.jpeg = buffer.getvalue()
+
+    def __len__(self):
+        return 12
+
+    def read(self, index):
+        tokens = [[WORDS[k]] for k in range(7)]
+        return Sample(100 + index, f"{index}.jpg", [], tokens, self.jpeg[:300] if index == 5 else self.jpeg)
+
+
+def batches(workers, start=0, stop=6):
+    plan = Plan(3, [12], 4, "sha")
+    sampler = PlanSampler(plan, 0, 1, Accumulation(2, 2), start, stop)
+    return train_loader(TrainDataset(Reader(), VOCABULARY, DATA, 3), sampler, workers, pin_memory=False)
+
+
+def test_a_damaged_image_weighs_nothing_and_shifts_nobody(capfd):
+    sound = {int(i) for batch in batches(0, stop=3) for i in batch.image_ids}
+    assert sound == {100 + i for i in range(12) if i != 5} | {-1}
+    for batch in batches(0, stop=3):
+        for weight, image_id, tokens in zip(batch.weight_B, batch.image_ids, batch.tokens_BKT, strict=True):
+            assert (weight == 0) == (image_id == -1) == bool((tokens == 0).all())
+    assert "skipped: sample 5 of memory" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(workers):
+    for found, expected in zip(batches(workers), batches(0), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_resumed_loader_goes_on_where_the_first_would_be():
+    for found, expected in zip(batches(0, start=2), list(batches(0))[4:], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_each_epoch_chooses_among_the_captions_anew():
+    dataset = TrainDataset(Reader(), VOCABULARY, DATA, 3)
+    chosen = {epoch: tuple(dataset[Ticket(epoch, 2, 1.0)].tokens_KT[:, 1].tolist()) for epoch in range(40)}
+    assert all(len(set(rows)) == 3 and list(rows) == sorted(rows) for rows in chosen.values())
+    assert len({row for rows in chosen.values() for row in rows}) == 7
+    assert chosen[3] == tuple(dataset[Ticket(3, 2, 1.0)].tokens_KT[:, 1].tolist())
+
+
+def test_workers_end_with_a_reader_that_raises(tmp_path):
+    """They ignore SIGTERM, so without care Python would wait for them at exit for ever."""
+    script = tmp_path / "raises.py"
+    script.write_text(
+        textwrap.dedent("""
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        from test_loader import batches, reading
+        with reading(batches(2, stop=1000)) as iterator:
+            next(iterator)
+            raise SystemExit(7)
+        """)
+    )
+    started = time.monotonic()
+    folder = str(Path(__file__).parent)
+    assert subprocess.run([sys.executable, script, folder], timeout=60).returncode == 7
+    assert time.monotonic() - started < 45
+
+
+def test_reading_needs_no_workers():
+    with reading(batches(0)) as iterator:
+        assert len(list(iterator)) == 12
