@@ -287,7 +287,7 @@ def test_the_source_draws_what_is_missing_and_only_that(tmp_path: Path):
     demo.read(tmp_path / "one", images=20)
     assert records[3].path.read_bytes() == before[records[3].path]
     assert records[5].path.read_bytes() == b"kept"
-    assert sorted(tmp_path.glob("one/*")) == sorted(before)
+    assert sorted(tmp_path.glob("one/*.jpg*")) == sorted(before)
     for record in records:
         assert record.captions == tuple(captions_of(scene_at(record.image_id)))
 
@@ -311,3 +311,13 @@ def test_a_smaller_set_is_the_beginning_of_a_larger_one(tmp_path: Path):
 def test_too_few_images_for_the_splits(tmp_path: Path):
     with pytest.raises(UserError, match="2 images"):
         demo.read(tmp_path, images=2)
+
+
+def test_pictures_of_another_drawing_are_not_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    record = demo.read(tmp_path, images=3).splits["train"][0]
+    record.path.write_bytes(b"old")
+    demo.read(tmp_path, images=3)
+    assert record.path.read_bytes() == b"old"
+    monkeypatch.setattr(demo, "DRAWING", demo.DRAWING + 1)
+    demo.read(tmp_path, images=3)
+    assert record.path.read_bytes() != b"old"

@@ -3,10 +3,11 @@
 from imgcap.shards.scenes.captions import captions_of
 from imgcap.shards.scenes.counting import FactCount, count_facts
 from imgcap.shards.scenes.facts import KINDS, Claim, claims, false_facts
-from imgcap.shards.scenes.rendering import SIDE, render
+from imgcap.shards.scenes.rendering import DRAWING, SIDE, render
 from imgcap.shards.scenes.scene import SPLITS, Group, Scene, indices, scene_at, split_of
 
 __all__ = [
+    "DRAWING",
     "KINDS",
     "SIDE",
     "SPLITS",

@@ -14,10 +14,12 @@ from PIL import Image, ImageDraw
 
 from imgcap.shards.scenes.scene import Group, Scene
 
+DRAWING = 1  # raise it when a change moves a pixel: pictures of another drawing are not taken for this one's
 SIDE = 112  # pixels, square
 OVERSAMPLING = 3  # objects are drawn so many times larger, then averaged: smooth edges
 RADII = {"small": (8.4, 8.9), "large": (12.5, 13.1)}
-REACH = 1.22  # a shape's circumscribed circle, in radii
+REACH = 1.22  # a shape's circumscribed circle at most, in radii
+ROUND = 1.12  # a circle's, so that its area sets it apart from a square
 MARGIN, GAP, TRENCH = 3.0, 3.0, 5.0  # to the border, between objects, between a group and the dividing line
 HUES = {"red": 0, "orange": 26, "yellow": 56, "green": 125, "blue": 218, "purple": 285}
 VALUES = {"red": 0.88, "orange": 0.98, "yellow": 0.97, "green": 0.70, "blue": 0.90, "purple": 0.80}
@@ -145,6 +147,7 @@ def _mask(shape: str, radius: float, turn: float, half: int) -> Image.Image:
     mask = Image.new("L", (2 * half, 2 * half))
     pen = ImageDraw.Draw(mask)
     if shape == "circle":
+        radius *= ROUND
         pen.ellipse((half - radius, half - radius, half + radius, half + radius), fill=255)
     else:
         cosine, sine = math.cos(turn), math.sin(turn)
@@ -181,7 +184,7 @@ _ARM, _WIDTH = 1.14, 0.32
 _CORNERS: dict[str, list[Point]] = {
     "square": [(-0.86, -0.86), (0.86, -0.86), (0.86, 0.86), (-0.86, 0.86)],
     "triangle": _ring(3, (REACH,)),
-    "star": _ring(10, (REACH, 0.50)),
+    "star": _ring(10, (REACH, 0.45)),
     "cross": [
         (-_WIDTH, -_ARM), (_WIDTH, -_ARM), (_WIDTH, -_WIDTH), (_ARM, -_WIDTH), (_ARM, _WIDTH), (_WIDTH, _WIDTH),
         (_WIDTH, _ARM), (-_WIDTH, _ARM), (-_WIDTH, _WIDTH), (-_ARM, _WIDTH), (-_ARM, -_WIDTH), (-_WIDTH, -_WIDTH),

@@ -7,7 +7,7 @@ from pathlib import Path
 from imgcap.errors import UserError
 from imgcap.shards.parallel import Workers
 from imgcap.shards.progress import Progress
-from imgcap.shards.scenes import SPLITS, captions_of, indices, render, scene_at
+from imgcap.shards.scenes import DRAWING, SPLITS, captions_of, indices, render, scene_at
 from imgcap.shards.source import Source
 from imgcap.types import Record
 
@@ -23,9 +23,12 @@ def read(raw_folder: Path, images: int | None = None, workers: int = 1) -> Sourc
     """
     sizes = _sizes(images)
     raw_folder.mkdir(parents=True, exist_ok=True)
+    _clear_other_drawing(raw_folder)
     splits = {split: [_record(raw_folder, index) for index in indices(split, sizes[split])] for split in SPLITS}
     _draw_missing([record for records in splits.values() for record in records], workers)
-    return Source("demo", splits, skipped=[], origin="generated scenes", split_rule="held-out combinations")
+    return Source(
+        "demo", splits, skipped=[], origin=f"generated scenes, drawing {DRAWING}", split_rule="held-out combinations"
+    )
 
 
 def _sizes(images: int | None) -> dict[str, int]:
@@ -40,6 +43,15 @@ def _sizes(images: int | None) -> dict[str, int]:
 def _record(raw_folder: Path, index: int) -> Record:
     file_name = f"scene-{index:07d}.jpg"
     return Record(index, file_name, raw_folder / file_name, tuple(captions_of(scene_at(index))))
+
+
+def _clear_other_drawing(raw_folder: Path) -> None:
+    """Remove pictures that another version of the drawing left: they don't show what their captions say."""
+    marker = raw_folder / "drawing.txt"
+    if not marker.exists() or marker.read_text() != str(DRAWING):
+        for picture in raw_folder.glob("scene-*.jpg"):
+            picture.unlink()
+        marker.write_text(str(DRAWING))
 
 
 def _draw_missing(records: Sequence[Record], workers: int) -> None:
