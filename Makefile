@@ -33,7 +33,7 @@ lint: $(STAMP)
 demo: $(STAMP)
 	$(BIN)/python tools/build_shards.py demo --out shards/demo --workers 2
 	$(RANKS) launch/train.py --config configs/demo.yaml
-	$(RANKS) launch/evaluate.py runs/demo --split test --beam 5
+	$(RANKS) launch/evaluate.py runs/demo --split test --beam 5 'eval.metrics=[BLEU,METEOR,ROUGE-L,CIDEr]'
 	$(BIN)/python tools/score.py --results runs/demo/results/test-captions.json --facts
 	$(BIN)/python tools/caption.py runs/demo shards/demo-raw/scene-200000[0-5].jpg --attention runs/demo/samples/attention
 	@echo 'Look at runs/demo/samples and runs/demo/curves.png, or: $(BIN)/tensorboard --logdir runs/demo/tensorboard'
