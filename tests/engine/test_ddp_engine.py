@@ -121,7 +121,7 @@ def test_the_configuration_of_today_wins_over_the_checkpoint_s():
 def test_an_optimiser_of_another_model_is_refused():
     frozen = MODEL.model_copy(update={"encoder": EncoderConfig(name="resnet18", weights=None, train="none")})
     other = DDPEngine(build_captioner(frozen, 20), TrainConfig(), OptimConfig(), CPU)
-    with pytest.raises(UserError, match="model.encoder.train"):
+    with pytest.raises(UserError, match=r"model\.encoder\.train"):
         engine().load_state_dict(other.state_dict())
 
 
