@@ -7,6 +7,7 @@ Without --config it trains the demo. Run it again and it goes on where it stoppe
 
 import argparse
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -35,10 +36,10 @@ def main() -> None:
     config = load_config(arguments.config, arguments.overrides)
     if arguments.debug:
         config = debug_config(config)
+        shutil.rmtree(config.run_path, ignore_errors=True)  # a look into a run, not a run to keep
     world = dist.init()
     try:
-        resume = "no" if arguments.debug else arguments.resume
-        trainer = assemble(config, world, resume, dry_run=arguments.dry_run)
+        trainer = assemble(config, world, arguments.resume, dry_run=arguments.dry_run)
         if arguments.dry_run:
             if world.is_main:
                 print(json.dumps(describe(trainer)), flush=True)

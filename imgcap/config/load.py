@@ -23,8 +23,8 @@ def load_config(path: Path | None = None, overrides: list[str] | None = None) ->
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        where = path or "the command line"
-        raise UserError("; ".join(_explain(e, where) for e in error.errors())) from None
+        given = [override.partition("=")[0] for override in overrides or []]
+        raise UserError("; ".join(_explain(e, path, given) for e in error.errors())) from None
 
 
 def as_yaml(config: Config) -> str:
@@ -33,7 +33,10 @@ def as_yaml(config: Config) -> str:
 
 
 def save_config(config: Config, path: Path) -> None:
-    path.write_text(as_yaml(config), encoding="utf-8")
+    """Write it whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(as_yaml(config), encoding="utf-8")
+    partial.replace(path)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -63,8 +66,10 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise UserError(f"the value of {dotted} can't be read as YAML: {error}") from None
 
 
-def _explain(error: Any, where: Path | str) -> str:
+def _explain(error: Any, path: Path | None, given: list[str]) -> str:
     key = ".".join(str(part) for part in error["loc"])
+    overridden = any(key == name or key.startswith(f"{name}.") for name in given)
+    where = path if path and not overridden else "the command line"
     if error["type"] == "extra_forbidden":
         return f"unknown key {key} in {where}; the nearest valid one is {_nearest(key)}"
     message = error["msg"].removeprefix("Value error, ")

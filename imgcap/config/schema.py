@@ -88,7 +88,7 @@ class TeacherForcingConfig(Section):
 
 
 class EarlyStoppingConfig(Section):
-    metric: Literal["CIDEr", "BLEU-4", "loss"] = "CIDEr"
+    metric: Literal["CIDEr", "BLEU-4", "loss"] = "CIDEr"  # also chooses `best`, and is what `plateau` watches
     patience: Annotated[int, Field(ge=0)] = 0  # evaluations without improvement; 0 never stops
     min_delta: Annotated[float, Field(ge=0)] = 0.0
 
@@ -162,8 +162,11 @@ class Config(Section):
     def _check_across_sections(self) -> "Config":
         stopping, metrics = self.train.early_stopping, self.eval.metrics
         wanted = {"CIDEr": "CIDEr", "BLEU-4": "BLEU"}.get(stopping.metric)
-        if stopping.patience and wanted and wanted not in metrics:
+        follows = stopping.patience > 0 or self.optim.schedule == "plateau"
+        if follows and wanted and wanted not in metrics:
             raise ValueError(f"train.early_stopping.metric is {stopping.metric}, so eval.metrics must hold {wanted}")
+        if follows and steps_of(self.eval.every, 1000) == 0:
+            raise ValueError("early stopping and optim.schedule=plateau need evaluations on the way; set eval.every")
         if self.train.attention_penalty and self.model.decoder.type == "lstm":
             raise ValueError(
                 "train.attention_penalty needs a decoder that attends; with model.decoder.type=lstm set it to 0"

@@ -1,6 +1,6 @@
 """Samples in a reproducible order, decoded, augmented and batched."""
 
-from imgcap.data.batch import HASH_MODULUS, batch_hash, collate, target_count
+from imgcap.data.batch import HASH_MODULUS, batch_hash, collate, damaged_count, target_count
 from imgcap.data.dataset import EvalDataset, Ticket, TrainDataset
 from imgcap.data.loader import PlanSampler, ignore_signals, reading, train_loader
 from imgcap.data.plan import Accumulation, Plan, cut_batch, order
@@ -18,6 +18,7 @@ __all__ = [
     "batch_hash",
     "collate",
     "cut_batch",
+    "damaged_count",
     "decode",
     "eval_image",
     "ignore_signals",

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from imgcap.data.dataset import Item
+from imgcap.data.dataset import NO_IMAGE, Item
 from imgcap.types import PAD, Batch
 
 HASH_MODULUS = 1 << 63
@@ -21,6 +21,10 @@ def collate(items: list[Item]) -> Batch:
 def target_count(batch: Batch) -> int:
     """How many tokens the batch asks the model to predict: all but <sos> and <pad>."""
     return int((batch.tokens_BKT[..., 1:] != PAD).sum())
+
+
+def damaged_count(batch: Batch) -> int:
+    return int((batch.image_ids == NO_IMAGE).sum())
 
 
 def batch_hash(batch: Batch, epoch: int) -> int:

@@ -5,16 +5,19 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import Dataset
 
 from imgcap.config.schema import DataConfig
 from imgcap.data.transforms import augmented_image, decode, eval_image
+from imgcap.errors import UserError
 from imgcap.shards import ShardReader
 from imgcap.text import Vocabulary, row
 from imgcap.types import PAD, Sample
 
-# Pillow raises these for bytes that are no picture; a shard that went bad after it was built.
-DAMAGED = (OSError, ValueError, SyntaxError, KeyError)
+# What the shard reader and Pillow raise where a shard went bad after it was built.
+DAMAGED = (UserError, OSError, ValueError, SyntaxError, KeyError, Image.DecompressionBombError)
+NO_IMAGE = -1  # the image id of a sample that could not be read
 
 
 class Ticket(NamedTuple):
@@ -68,7 +71,7 @@ class TrainDataset(Dataset[Item]):
         except DAMAGED as error:
             print(f"skipped: sample {ticket.sample} of {self.reader.folder}: {error}", file=sys.stderr, flush=True)
             blank = torch.zeros(3, size, size, dtype=torch.uint8)
-            return Item(blank, self.rows([]), 0.0, -1)
+            return Item(blank, self.rows([]), 0.0, NO_IMAGE)
         tokens_KT = self.rows(sample.tokens, self._chosen(sample, key)) if ticket.weight else self.rows([])
         return Item(image_CHW, tokens_KT, ticket.weight, sample.image_id)
 

@@ -1,9 +1,12 @@
 """The collectives that the rest of the house uses, none of which needs a test of rank before it."""
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as distributed
+
+from imgcap.errors import UserError
 
 T = TypeVar("T")
 
@@ -31,6 +34,22 @@ def broadcast_object(value: T) -> T:
     box = [value]
     distributed.broadcast_object_list(box)
     return box[0]
+
+
+def on_main(work: Callable[[], object]) -> None:
+    """Do the work on rank 0 while the others wait; what it raises is raised on every rank."""
+    failure: Exception | None = None
+    if not distributed.is_initialized() or distributed.get_rank() == 0:
+        try:
+            work()
+        except Exception as error:
+            failure = error
+    told = broadcast_object(None if failure is None else (isinstance(failure, UserError), str(failure)))
+    if failure is not None:
+        raise failure
+    if told is not None:
+        was_mistake, message = told
+        raise (UserError if was_mistake else RuntimeError)(message)
 
 
 def barrier() -> None:

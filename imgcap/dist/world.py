@@ -61,9 +61,10 @@ def _choose_device(asked: str | None, local_rank: int) -> torch.device:
     if asked:
         return torch.device(asked)
     if torch.cuda.is_available():
-        if local_rank >= torch.cuda.device_count():
+        processes = max(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), local_rank + 1)
+        if processes > torch.cuda.device_count():
             raise UserError(
-                f"{local_rank + 1} processes were started on this machine, which has {torch.cuda.device_count()} GPUs; "
+                f"{processes} processes were started on this machine, which has {torch.cuda.device_count()} GPUs; "
                 "lower --nproc_per_node"
             )
         return torch.device("cuda", local_rank)

@@ -12,6 +12,7 @@ from imgcap.config.schema import OptimConfig, TrainConfig
 from imgcap.dist import World
 from imgcap.engine.precision import autocast, set_float32_matmul
 from imgcap.engine.protocol import StepResult
+from imgcap.errors import UserError
 from imgcap.models import Captioner
 from imgcap.optim import build_optimizer
 
@@ -24,14 +25,13 @@ class DDPEngine:
         self.world, self.precision = world, train.precision
         self.clip_norm = train.clip_norm or float("inf")
         set_float32_matmul(train.precision)
-        if train.compile != "off":
-            _compile(self.raw_model, train.compile)
-        self.model = self._wrap(self.raw_model)
+        compiled = self.raw_model if train.compile == "off" else _Compiled(self.raw_model, train.compile)
+        self.model = self._wrap(compiled)
         self.optimizer = build_optimizer(self.raw_model, optim)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16")
 
-    def _wrap(self, model: Captioner) -> torch.nn.Module:
+    def _wrap(self, model: torch.nn.Module) -> torch.nn.Module:
         if self.world.world_size == 1:
             return model
         devices = [self.world.device] if self.world.device.type == "cuda" else None
@@ -61,7 +61,7 @@ class DDPEngine:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * rate
         self.scaler.unscale_(self.optimizer)
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm, foreach=True)
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         skipped = (~torch.isfinite(grad_norm)).float()
         if not self.scaler.is_enabled():
             # The fused optimiser leaves everything as it was where found_inf is 1: no look from the host.
@@ -89,12 +89,32 @@ class DDPEngine:
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        settings = [
+            {name: group[name] for name in ("base_lr", "weight_decay")} for group in self.optimizer.param_groups
+        ]
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except ValueError as error:
+            raise UserError(
+                f"the checkpoint's optimiser does not fit this configuration ({error}); resume with the "
+                "model.encoder.train it was made with, or begin a new run"
+            ) from None
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(own)  # what the configuration says now, not what it said then
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
 
 
-def _compile(model: Captioner, mode: str) -> None:
-    """Compile encoder and decoder apart, so that a change in one leaves the other's graph in place."""
-    torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, 16)
-    model.encoder.compile(mode=mode, dynamic=False)
-    model.decoder.unroll = torch.compile(model.decoder.unroll, mode=mode, dynamic=False)  # type: ignore[method-assign]
+class _Compiled(torch.nn.Module):
+    """Encoder and unrolled decoder, compiled apart; the model itself stays as it was, for evaluation and saving."""
+
+    def __init__(self, model: Captioner, mode: str):
+        super().__init__()
+        self.model = model
+        self.encode = torch.compile(model.encoder.forward, mode=mode, dynamic=False)
+        self.unroll = torch.compile(model.decoder.unroll, mode=mode, dynamic=False)
+
+    def forward(
+        self, images_BCHW: torch.Tensor, tokens_BKT: torch.Tensor, *forcing: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self.unroll(self.encode(images_BCHW), tokens_BKT, *forcing)

@@ -10,8 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from imgcap.data import EvalDataset, ignore_signals
-from imgcap.data.dataset import DAMAGED
-from imgcap.errors import UserError
+from imgcap.data.dataset import DAMAGED, NO_IMAGE
 from imgcap.types import PAD
 
 
@@ -48,9 +47,9 @@ class SoundItems(Dataset[EvalItem]):
         try:
             sample = self.dataset.reader.read(index)
             image_CHW, tokens_KT = self.dataset[index]
-        except (*DAMAGED, UserError) as error:
+        except DAMAGED as error:
             print(f"skipped: sample {index} of {self.dataset.reader.folder}: {error}", file=sys.stderr, flush=True)
-            return EvalItem(torch.zeros(3, size, size, dtype=torch.uint8), rows([]), -1, [], False)
+            return EvalItem(torch.zeros(3, size, size, dtype=torch.uint8), rows([]), NO_IMAGE, [], False)
         return EvalItem(image_CHW, tokens_KT, sample.image_id, sample.captions, True)
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,8 @@ class _Lines:
             self.offset, self.length = self.offset + self.length, 0
             self.last = {"step": step, "epoch": epoch}
         self.last |= values
-        line = (json.dumps(self.last) + "\n").encode()
+        shown = {name: value if math.isfinite(value) else None for name, value in self.last.items()}  # JSON has no NaN
+        line = (json.dumps(shown) + "\n").encode()
         os.pwrite(self.file, line, self.offset)  # one call, so a kill leaves the old line or the new one
         os.ftruncate(self.file, self.offset + len(line))
         self.length = len(line)

@@ -33,7 +33,9 @@ class LearningRate:
 
     def evaluated(self, value: float, lower_is_better: bool) -> None:
         """Tell `plateau` a validation result: after more than `plateau_patience` without a better one it cuts."""
-        better = self.best is None or (value < self.best if lower_is_better else value > self.best)
+        better = math.isfinite(value) and (
+            self.best is None or (value < self.best if lower_is_better else value > self.best)
+        )
         if better:
             self.best, self.stale = value, 0
             return

@@ -12,11 +12,11 @@ from imgcap import checkpoint
 from imgcap.config import Config, as_yaml, save_config
 from imgcap.config.schema import steps_of
 from imgcap.data import Plan, PlanSampler, TrainDataset, cut_batch, train_loader
-from imgcap.dist import World, barrier
-from imgcap.engine import DDPEngine
+from imgcap.dist import World, broadcast_object, gather_objects, on_main
+from imgcap.engine import build_engine
 from imgcap.errors import UserError
 from imgcap.evaluation import Evaluator
-from imgcap.models import build_captioner
+from imgcap.models import Captioner, build_captioner
 from imgcap.monitor import Monitor
 from imgcap.optim import LearningRate
 from imgcap.shards import ShardReader
@@ -37,13 +37,14 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
     cut = cut_batch(config.train.global_batch, config.train.micro_batch, world.world_size)
     plan = Plan(config.seed, reader.shard_counts, config.train.global_batch, reader.manifest_sha256)
     timetable = _timetable(config, plan.steps_per_epoch)
-    saved = None if dry_run else _prepare_run_folder(config, world, resume, vocabulary)
+    saved = None if dry_run else _find_checkpoint(config.run_path, resume, vocabulary, config.data.shards)
 
     torch.manual_seed(config.seed)
-    model = build_captioner(config.model, len(vocabulary))
+    # Pretrained weights are for runs that begin: a checkpoint holds its own, and a dry run needs none.
+    model = (Captioner if saved or dry_run else build_captioner)(config.model, len(vocabulary))
     if saved:
         _load_model(model, saved)
-    engine = DDPEngine(model, config.train, config.optim, world)
+    engine = build_engine(config.engine, model, config.train, config.optim, world)
     start = saved.step if saved else 0
     dataset = TrainDataset(reader, vocabulary, config.data, config.seed)
     sampler = PlanSampler(plan, world.rank, world.world_size, cut, start, timetable.total)
@@ -69,6 +70,8 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
     )
     if saved:
         trainer.resume(saved)
+    if not dry_run:
+        on_main(lambda: _describe_run(config, vocabulary))
     monitor.rewind(trainer.step)
     monitor.text("config", f"```\n{as_yaml(config)}```", trainer.step)
     return trainer
@@ -134,27 +137,31 @@ def _timetable(config: Config, steps_per_epoch: int) -> Timetable:
     )
 
 
-def _prepare_run_folder(
-    config: Config, world: World, resume: str, vocabulary: Vocabulary
-) -> checkpoint.Checkpoint | None:
-    """Find the checkpoint to go on from and write what describes the run; nothing of an older run is lost."""
-    run = config.run_path
-    if resume == "no" and world.is_main:
-        _set_aside(run)
-    barrier()
+def _find_checkpoint(run: Path, resume: str, vocabulary: Vocabulary, shards: str) -> checkpoint.Checkpoint | None:
+    """The checkpoint to go on from, the same on all ranks. Nothing is written, but an older run may be set aside."""
+    if resume == "no":
+        on_main(lambda: _set_aside(run))
     saved = _checkpoint_to_resume(run, resume)
+    steps = broadcast_object(gather_objects(saved.step if saved else 0))
+    if len(set(steps or [])) > 1:
+        raise UserError(
+            f"the ranks found different checkpoints in {run} (steps {steps}); let all machines share run_dir"
+        )
     if saved and (run / "vocab.json").exists() and Vocabulary.load(run / "vocab.json").words != vocabulary.words:
         raise UserError(
-            f"the vocabulary of {config.data.shards} with this `vocab` section is not the one in {run}/vocab.json that "
+            f"the vocabulary of {shards} with this `vocab` section is not the one in {run}/vocab.json that "
             "the checkpoint was trained with; restore the shards and the section, or choose another name="
         )
-    barrier()  # all have read before rank 0 writes
-    if world.is_main:
-        run.mkdir(parents=True, exist_ok=True)
-        remove_marker(run)
-        save_config(config, run / "config.yaml")
-        vocabulary.save(run / "vocab.json")
     return saved
+
+
+def _describe_run(config: Config, vocabulary: Vocabulary) -> None:
+    """Write what a run is, once its checkpoint fits: a refused start leaves a good run as it was."""
+    run = config.run_path
+    run.mkdir(parents=True, exist_ok=True)
+    remove_marker(run)
+    save_config(config, run / "config.yaml")
+    vocabulary.save(run / "vocab.json")
 
 
 def _set_aside(run: Path) -> None:

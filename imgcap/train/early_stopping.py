@@ -1,6 +1,7 @@
 """When to call a result the best so far, and when to stop hoping for a better one."""
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import dataclass
 from typing import Any
 
 from imgcap.config.schema import EarlyStoppingConfig
@@ -16,6 +17,9 @@ class EarlyStopping:
 
     def update(self, value: float) -> bool:
         """Take in the newest value; True when it improves on the best by more than `min_delta`."""
+        if not math.isfinite(value):
+            self.stale += 1
+            return False
         gain = None if self.best is None else (self.best - value if self.config.metric == "loss" else value - self.best)
         improved = gain is None or gain > self.config.min_delta
         self.best, self.stale = (value, 0) if improved else (self.best, self.stale + 1)
@@ -26,8 +30,8 @@ class EarlyStopping:
         return 0 < self.config.patience <= self.stale
 
     def state_dict(self) -> dict[str, Any]:
-        state = asdict(self)
-        return {"best": state["best"], "stale": state["stale"]}
+        return {"metric": self.config.metric, "best": self.best, "stale": self.stale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.stale = state["best"], state["stale"]
+        if state["metric"] == self.config.metric:  # else the run begins to follow another one
+            self.best, self.stale = state["best"], state["stale"]

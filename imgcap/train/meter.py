@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from imgcap.data import HASH_MODULUS, batch_hash, target_count
+from imgcap.data import HASH_MODULUS, batch_hash, damaged_count, target_count
 from imgcap.dist import sum_across_ranks
 from imgcap.optim import Loss
 from imgcap.types import Batch
@@ -15,7 +15,7 @@ from imgcap.types import Batch
 
 @dataclass(frozen=True)
 class StepCounts:
-    """Sums over all ranks for one global batch, an int64 tensor: tokens, hash, images, ranks asked to stop."""
+    """Sums over all ranks for one global batch, int64: tokens, hash, images, damaged ones, ranks asked to stop."""
 
     counts: torch.Tensor
 
@@ -25,6 +25,7 @@ class StepCounts:
             sum(target_count(batch) for batch in batches),
             sum(batch_hash(batch, epoch) for batch in batches) % HASH_MODULUS,
             sum(int(batch.weight_B.sum()) for batch in batches),
+            sum(damaged_count(batch) for batch in batches),
             int(stop),
         ]
         return cls(sum_across_ranks(torch.tensor(local).to(device, non_blocking=True)))
@@ -33,10 +34,15 @@ class StepCounts:
     def tokens(self) -> torch.Tensor:
         return self.counts[0].clamp(min=1)
 
-    def read(self) -> tuple[int, int, bool]:
-        """(hash modulo 2^63, images of weight 1, stop); waits for the device."""
-        _, hashed, images, stop = self.counts.tolist()
-        return hashed % HASH_MODULUS, images, stop > 0
+    def asked_to_stop(self) -> bool:
+        """Whether any rank was; the same answer on all of them. Waits for the device."""
+        return bool(self.counts[4] > 0)
+
+    def values(self) -> dict[str, int]:
+        """What the log shows; waits for the device."""
+        _, hashed, images, damaged, _ = self.counts.tolist()
+        names = ("train/batch_hash", "train/images", "data/images_skipped")
+        return dict(zip(names, (hashed % HASH_MODULUS, images, damaged), strict=True))
 
 
 class Meter:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from imgcap import checkpoint
 from imgcap.config.schema import TrainConfig
 from imgcap.data import Accumulation, Plan, reading
-from imgcap.dist import World, barrier, sum_across_ranks
+from imgcap.dist import World, on_main, sum_across_ranks
 from imgcap.engine import Engine, StepResult
 from imgcap.evaluation import Evaluator
 from imgcap.monitor import Monitor, Progress
@@ -23,6 +23,8 @@ from imgcap.train.meter import Meter, StepCounts
 from imgcap.train.preemption import Preempted, PreemptionNotice, leave_marker
 from imgcap.train.report import report_evaluation
 from imgcap.types import Batch
+
+STOP_EVERY = 10  # steps at most until a request to stop is seen; looking waits for the device
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Trainer:
     notice: PreemptionNotice
     keep: int  # checkpoints
     step: int = 0
+    evaluated: int = 0  # the step of the last evaluation
 
     def __post_init__(self) -> None:
         self.meter = Meter(self.world.device)
@@ -71,21 +74,31 @@ class Trainer:
 
     def _fit(self, batches: Iterator[Batch]) -> None:
         progress = Progress(self.timetable.total, self.step, self.world.is_main)
+        self._evaluate_if_owed()  # where a run ended between a save and its evaluation
         self.meter.restart_clock()
         while not self._finished:
             values = self.train_step(batches)
             if values:
                 progress.update(self.step, loss=values["train/loss"], images_per_s=values["perf/images_per_s"])
-            evaluated = self.timetable.is_due(self.timetable.evaluate, self.step)
-            best = self.evaluate() if evaluated else False
-            preempted = self._asked_to_stop
-            if evaluated or preempted or self.timetable.is_due(self.timetable.save, self.step):
-                self.save(best)
-                self.meter.restart_clock()
-            if preempted:
-                leave_marker(self.run)
+            if self._evaluation_is_owed or self._asked_to_stop or self.timetable.is_due(self.timetable.save, self.step):
+                self.save(best=False)
+            if self._asked_to_stop and not self._finished:
+                on_main(lambda: leave_marker(self.run))
                 raise Preempted
+            self._evaluate_if_owed()
         progress.close()
+
+    def _evaluate_if_owed(self) -> None:
+        """Evaluate after the save, which so survives a failing evaluation, and save again what it decided."""
+        if self._evaluation_is_owed:
+            best = self.evaluate()
+            self.evaluated = self.step
+            self.save(best)
+
+    @property
+    def _evaluation_is_owed(self) -> bool:
+        due = self.step > 0 and self.timetable.is_due(self.timetable.evaluate, self.step)
+        return due and self.evaluated != self.step
 
     @property
     def _finished(self) -> bool:
@@ -117,6 +130,8 @@ class Trainer:
         result = self.engine.step(self.rate.factor(self.step))
         self.meter.add_step(result.skipped, self.plan.global_batch)
         self.step += 1
+        if log or self.step % STOP_EVERY == 0:
+            self._asked_to_stop = counts.asked_to_stop()
         return self._log(epoch, counts, correct, result, ratio) if log else None
 
     def _seed_dropout(self) -> None:
@@ -133,19 +148,17 @@ class Trainer:
     def _log(
         self, epoch: int, counts: StepCounts, correct: torch.Tensor, result: StepResult, ratio: float
     ) -> dict[str, float]:
-        hashed, images, self._asked_to_stop = counts.read()
         top1, top5 = (sum_across_ranks(correct) / counts.tokens).tolist()
         values = self.meter.read() | {
             "train/accuracy": top1,
             "train/top5_accuracy": top5,
-            "train/batch_hash": hashed,
-            "train/images": images,
+            **counts.values(),
             "train/grad_norm": float(result.grad_norm),
             "train/loss_scale": float(result.loss_scale),
             "train/teacher_forcing": ratio,
             **{f"optim/{name}": rate for name, rate in self.engine.learning_rates().items()},
         }
-        self.monitor.scalars(self.step, epoch, values)
+        on_main(lambda: self.monitor.scalars(self.step, epoch, values))
         return values
 
     def evaluate(self) -> bool:
@@ -153,7 +166,7 @@ class Trainer:
         self.engine.synchronise()
         evaluation = self.evaluator.run(self.engine.raw_model)
         epoch = (self.step - 1) // self.plan.steps_per_epoch
-        report_evaluation(self.run, self.monitor, evaluation, self.step, epoch)
+        on_main(lambda: report_evaluation(self.run, self.monitor, evaluation, self.step, epoch))
         metric = self.config.early_stopping.metric
         value = evaluation.loss if metric == "loss" else evaluation.scores.get(metric)
         if value is None:
@@ -162,18 +175,18 @@ class Trainer:
         return self.stopping.update(value)
 
     def save(self, best: bool) -> None:
-        """Write a checkpoint from rank 0; all ranks wait, so that none runs ahead of a failure to save."""
+        """Write a checkpoint from rank 0; the other ranks wait, and fail where it fails."""
         self.engine.synchronise()
         training = {**self.engine.state_dict(), "meter": self.meter.state(self.world.is_main)}
         state = {
             "plan": self.plan.state(self.step),
+            "evaluated": self.evaluated,
             "stopping": self.stopping.state_dict(),
             "rate": self.rate.state_dict(),
         }
-        if self.world.is_main:
-            model = self.engine.raw_model.state_dict()
-            checkpoint.save(self.run / "checkpoints", self.step, model, training, state, self.keep, best)
-        barrier()
+        model, root = self.engine.raw_model.state_dict(), self.run / "checkpoints"
+        on_main(lambda: checkpoint.save(root, self.step, model, training, state, self.keep, best))
+        self.meter.restart_clock()
 
     def resume(self, saved: checkpoint.Checkpoint) -> None:
         """Take over the optimiser, the schedules and the place in the plan. The model is loaded already."""
@@ -182,4 +195,4 @@ class Trainer:
         self.meter.load_state(saved.training["meter"], self.world.is_main)
         self.stopping.load_state_dict(saved.state["stopping"])
         self.rate.load_state_dict(saved.state["rate"])
-        self.step = saved.step
+        self.step, self.evaluated = saved.step, saved.state["evaluated"]

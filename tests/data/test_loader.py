@@ -17,7 +17,7 @@ from imgcap.text import Vocabulary
 from imgcap.types import Sample
 
 WORDS = [f"w{i}" for i in range(9)]
-VOCABULARY = Vocabulary.build({word: 1 for word in WORDS}, None, 1, "unk")
+VOCABULARY = Vocabulary.build(dict.fromkeys(WORDS, 1), None, 1, "unk")
 DATA = DataConfig(image_size=8, captions_per_image=3, max_tokens=4, augment="light")
 
 

@@ -8,6 +8,7 @@ import torch
 from imgcap.config.schema import DecoderConfig, EncoderConfig, ModelConfig, OptimConfig, TrainConfig
 from imgcap.dist import World
 from imgcap.engine import DDPEngine
+from imgcap.errors import UserError
 from imgcap.models import build_captioner
 from imgcap.optim import caption_loss
 from imgcap.types import EOS, PAD, SOS
@@ -103,6 +104,32 @@ def test_the_optimiser_goes_on_from_its_state():
     second.raw_model.load_state_dict(first.raw_model.state_dict())
     second.load_state_dict(copy.deepcopy(first.state_dict()))  # the optimiser keeps the tensors it is given
     assert train(first, 3) == train(second, 3)
+
+
+def test_the_configuration_of_today_wins_over_the_checkpoint_s():
+    first, second = engine(), engine()
+    train(first, 2)
+    second.optimizer.param_groups[0] |= {"base_lr": 7e-5, "weight_decay": 0.7}
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert (second.optimizer.param_groups[0]["base_lr"], second.optimizer.param_groups[0]["weight_decay"]) == (
+        7e-5,
+        0.7,
+    )
+    assert second.optimizer.state[second.parameters[0]]["step"] == 2
+
+
+def test_an_optimiser_of_another_model_is_refused():
+    frozen = MODEL.model_copy(update={"encoder": EncoderConfig(name="resnet18", weights=None, train="none")})
+    other = DDPEngine(build_captioner(frozen, 20), TrainConfig(), OptimConfig(), CPU)
+    with pytest.raises(UserError, match=r"model\.encoder\.train"):
+        engine().load_state_dict(other.state_dict())
+
+
+@pytest.mark.slow
+def test_compiled_training_equals_eager_and_leaves_the_model_raw():
+    eager, compiled = engine(), engine(compile="default")
+    assert train(compiled, 3) == pytest.approx(train(eager, 3), rel=1e-4)
+    assert set(compiled.raw_model.state_dict()) == set(eager.raw_model.state_dict())
 
 
 @pytest.mark.gpu

@@ -10,7 +10,7 @@ def verdicts(values, **config):
 
 
 def test_scores_must_rise_by_more_than_min_delta():
-    found = verdicts([0.5, 0.505, 0.52, 0.51, 0.53], metric="CIDEr", patience=2, min_delta=0.01)
+    found = verdicts([0.5, 0.505, 0.52, 0.51, 0.525], metric="CIDEr", patience=2, min_delta=0.01)
     assert found == [(True, False), (False, False), (True, False), (False, False), (False, True)]
 
 
@@ -34,3 +34,20 @@ def test_it_goes_on_from_its_state():
         first.update(value)
     second.load_state_dict(first.state_dict())
     assert (second.best, second.stale) == (0.4, 1)
+
+
+def test_nan_is_never_the_best():
+    assert verdicts([float("nan"), 3.0, float("nan"), 2.0], metric="loss") == [
+        (False, False),
+        (True, False),
+        (False, False),
+        (True, False),
+    ]
+
+
+def test_another_metric_begins_anew():
+    first = EarlyStopping(EarlyStoppingConfig(metric="CIDEr"))
+    first.update(0.9)
+    second = EarlyStopping(EarlyStoppingConfig(metric="loss"))
+    second.load_state_dict(first.state_dict())
+    assert second.best is None and second.update(2.0)
