@@ -1,11 +1,18 @@
 """The user's mistakes, and how a command ends on one."""
 
+import errno
 import functools
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable
 
 USER_MISTAKE = 2
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+# Seconds that a rank leaves to the others, one of which may know better why the run ends.
+_AFTER_RANK_0, _AFTER_LOCAL_RANK, _AFTER_MISTAKES = 3.0, 0.25, 10.0
 
 
 class UserError(Exception):
@@ -18,21 +25,49 @@ def is_main_process() -> bool:
 
 
 def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
-    """Turn a `UserError` of a command's `main` into one line on stderr and exit code 2.
+    """Turn a mistake of the user in a command's `main` into one line on stderr and exit code 2.
 
-    Under torchrun every rank meets the same mistake; rank 0 alone prints it.
+    A mistake is a `UserError`, or a disk that is full or closed to us. Under torchrun every rank meets the
+    same mistake, or a lost connection to the one that met it; the line is printed once, by rank 0 if it can.
     """
 
     @functools.wraps(main)
     def run() -> None:
         try:
             main()
-        except UserError as error:
-            if is_main_process():
-                print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-            sys.exit(USER_MISTAKE)
         except BrokenPipeError:  # `... | head` closed our stdout: not a fault
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
+        except Exception as error:
+            mistake = _mistake(error)
+            if mistake is None:
+                _let_others_speak(_AFTER_MISTAKES)
+                raise
+            if not is_main_process():
+                _let_others_speak(_AFTER_RANK_0 + _AFTER_LOCAL_RANK * int(os.environ.get("LOCAL_RANK", "0")))
+                mistake = f"rank {os.environ['RANK']}: {mistake}"
+            print(f"error: {' '.join(mistake.split())}", file=sys.stderr, flush=True)
+            sys.exit(USER_MISTAKE)
 
     return run
+
+
+def _mistake(error: Exception) -> str | None:
+    """What the user can mend, or None for a fault of ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        where = f" for {error.filename}" if error.filename else ""
+        return f"no room left{where} ({error.strerror}); free some and run the same command again"
+    if isinstance(error, OSError) and error.errno in _NO_ACCESS and error.filename:
+        return f"cannot use {error.filename}: {error.strerror}; name another place, or change its permissions"
+    return None
+
+
+def _let_others_speak(seconds: float) -> None:
+    """Wait; torchrun ends this process meanwhile if another rank has left, and so has said why."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, signal.SIG_DFL)
+    time.sleep(seconds)

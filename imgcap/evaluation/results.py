@@ -51,13 +51,13 @@ def write_results(run: Path, evaluation: Evaluation, label: str | None = None) -
     The label is the split where none is given.
     """
     folder = run / "results"
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{label or evaluation.split}-captions.json", evaluation.captions)
     write_json(folder / f"{label or evaluation.split}-scores.json", evaluation.as_json())
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write under a temporary name, then rename."""
+    """Write under a temporary name, then rename. Folders that are missing are made: scoring took too long to fail."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)
