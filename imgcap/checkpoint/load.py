@@ -57,13 +57,13 @@ def load(root: Path, which: Literal["latest", "best"] = "latest") -> Checkpoint:
             _pass_over(folder, str(reason))
     if saved or damaged:
         raise UserError(f"every checkpoint in {root} is damaged; restore one from a copy, or start anew")
-    raise UserError(f"no checkpoint in {root}")
+    raise UserError(f"no checkpoint in {root}; train first, or name another run")
 
 
 def load_folder(path: Path) -> Checkpoint:
     """Load this one checkpoint folder. Raises `UserError` where it is missing or damaged."""
     if not path.is_dir():
-        raise UserError(f"no checkpoint folder {path}")
+        raise UserError(f"no checkpoint folder {path}; name a run, or one of its checkpoints/step-XXXXXXXX")
     try:
         return _load(path)
     except DamagedCheckpoint as reason:
