@@ -29,7 +29,7 @@ class AdditiveAttention(nn.Module):
         """Attend with projected queries; return context_BKE and the weights attention_BKP (float32)."""
         # tanh(x) is 2 sigmoid(2x) - 1, and torch's sigmoid is several times faster on a CPU. The factors and
         # the constant go into the small operands: the large one of B K P A entries is touched three times.
-        squashed_BKPA = torch.sigmoid((2 * projected_BPA)[:, None] + (2 * query_BKA)[:, :, None])
+        squashed_BKPA = ((2 * projected_BPA)[:, None] + (2 * query_BKA)[:, :, None]).sigmoid_()
         bias = self.score.bias - self.score.weight.sum()
         scores_BKP = F.linear(squashed_BKPA, 2 * self.score.weight, bias).squeeze(-1)
         attention_BKP = scores_BKP.to(exact_dtype(scores_BKP.dtype)).softmax(-1)

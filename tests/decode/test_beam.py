@@ -26,7 +26,6 @@ def tiny(config: DecoderConfig, seed: int, vocabulary: int = VOCABULARY) -> tupl
     decoder = build_decoder(small, vocabulary, encoder_width=10).eval()
     with torch.no_grad():
         decoder.output.weight.mul_(30)
-        decoder.embedding.weight.mul_(20)
     return decoder, torch.randn(IMAGES, 4, 10)
 
 

@@ -59,7 +59,6 @@ def run(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     model = Captioner(config.model, len(vocabulary))
     with torch.no_grad():
         model.decoder.output.weight.mul_(60)
-        model.decoder.embedding.weight.mul_(20)
     save_config(config, folder / "config.yaml")
     vocabulary.save(folder / "vocab.json")
     checkpoint.save(folder / "checkpoints", 7, model.state_dict(), {}, {}, keep=1, best=True)

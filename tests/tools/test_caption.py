@@ -49,7 +49,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     captioner = Captioner(config.model, len(vocabulary))
     with torch.no_grad():
         captioner.decoder.output.weight.mul_(60)
-        captioner.decoder.embedding.weight.mul_(20)
     save_config(config, folder / "config.yaml")
     vocabulary.save(folder / "vocab.json")
     checkpoint.save(folder / "checkpoints", 1, captioner.state_dict(), {}, {}, keep=1, best=True)
