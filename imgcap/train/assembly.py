@@ -96,7 +96,14 @@ def describe(trainer: Trainer) -> dict[str, Any]:
 
 def build_vocabulary(shards: Path, config: Config) -> Vocabulary:
     """The vocabulary of a run: a pure function of the train split's token counts and the `vocab` section."""
-    counts = json.loads((shards / "token_counts.json").read_text(encoding="utf-8"))["counts"]
+    path = shards / "token_counts.json"
+    try:
+        counts = json.loads(path.read_text(encoding="utf-8"))["counts"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}, which the vocabulary is made from, can't be read ({error}); build the shards again with "
+            "tools/build_shards.py"
+        ) from None
     return Vocabulary.build(counts, config.vocab.size, config.vocab.min_count, config.vocab.oov)
 
 
