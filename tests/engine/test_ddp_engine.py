@@ -128,7 +128,9 @@ def test_an_optimiser_of_another_model_is_refused():
 @pytest.mark.slow
 def test_compiled_training_equals_eager_and_leaves_the_model_raw():
     eager, compiled = engine(), engine(compile="default")
-    assert train(compiled, 3) == pytest.approx(train(eager, 3), rel=1e-4)
+    found, expected = train(compiled, 3), train(eager, 3)
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)
+    assert found == pytest.approx(expected, rel=5e-3)  # AdamW's first steps take signs: rounding grows
     assert set(compiled.raw_model.state_dict()) == set(eager.raw_model.state_dict())
 
 

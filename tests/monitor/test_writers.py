@@ -58,8 +58,8 @@ def test_each_call_is_in_the_file_when_it_returns(tmp_path: Path) -> None:
     monitor.scalars(1, 0, {"b": 2.5})
     monitor.scalars(1, 0, {"b": 2})  # shorter than what it replaces
     assert lines_of(tmp_path) == [{"step": 1, "epoch": 0, "a": 1.5, "b": 2}]
-    monitor.scalars(2, 0, {"a": math.inf})
-    assert lines_of(tmp_path)[1]["a"] == math.inf
+    monitor.scalars(2, 0, {"a": math.inf, "b": math.nan})
+    assert lines_of(tmp_path)[1] == {"step": 2, "epoch": 0, "a": None, "b": None}, "JSON has no infinity and no NaN"
     monitor.close()
 
 
