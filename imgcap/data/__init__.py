@@ -1,6 +1,6 @@
 """Samples in a reproducible order, decoded, augmented and batched."""
 
-from imgcap.data.batch import HASH_MODULUS, batch_hash, collate, damaged_count, target_count
+from imgcap.data.batch import HASH_MODULUS, batch_hash, damaged_count, target_count
 from imgcap.data.dataset import EvalDataset, Ticket, TrainDataset
 from imgcap.data.loader import PlanSampler, ignore_signals, reading, train_loader
 from imgcap.data.plan import Accumulation, Plan, cut_batch, order
@@ -16,7 +16,6 @@ __all__ = [
     "TrainDataset",
     "augmented_image",
     "batch_hash",
-    "collate",
     "cut_batch",
     "damaged_count",
     "decode",

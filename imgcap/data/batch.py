@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch.utils.data import get_worker_info
 
 from imgcap.data.dataset import NO_IMAGE, Item
 from imgcap.types import PAD, Batch
@@ -9,13 +10,35 @@ from imgcap.types import PAD, Batch
 HASH_MODULUS = 1 << 63
 
 
-def collate(items: list[Item]) -> Batch:
-    return Batch(
-        images_BCHW=torch.stack([item.image_CHW for item in items]),
-        tokens_BKT=torch.stack([item.tokens_KT for item in items]),
-        weight_B=torch.tensor([item.weight for item in items], dtype=torch.float32),
-        image_ids=torch.tensor([item.image_id for item in items], dtype=torch.int64),
-    )
+class Collate:
+    """Items into a batch, channels last. A loader's worker writes images into shared buffers, which it uses in turn.
+
+    Fresh shared memory costs more than the copy into it: the system clears each page when it is first touched. A
+    batch is good until its worker has begun `buffers` later ones, so there must be more buffers than batches that
+    the loader reads ahead and the trainer holds together.
+    """
+
+    def __init__(self, buffers: int):
+        self.buffers = buffers
+        self.pool: list[torch.Tensor] = []
+        self.made = 0
+
+    def __call__(self, items: list[Item]) -> Batch:
+        images = [item.image_CHW.permute(1, 2, 0) for item in items]
+        shape = (len(images), *images[0].shape)
+        images_BHWC = torch.stack(images, out=self._buffer(shape)) if get_worker_info() else torch.stack(images)
+        return Batch(
+            images_BCHW=images_BHWC.permute(0, 3, 1, 2),
+            tokens_BKT=torch.stack([item.tokens_KT for item in items]),
+            weight_B=torch.tensor([item.weight for item in items], dtype=torch.float32),
+            image_ids=torch.tensor([item.image_id for item in items], dtype=torch.int64),
+        )
+
+    def _buffer(self, shape: tuple[int, ...]) -> torch.Tensor:
+        if not self.pool or self.pool[0].shape != shape:
+            self.pool = [torch.empty(shape, dtype=torch.uint8).share_memory_() for _ in range(self.buffers)]
+        self.made += 1
+        return self.pool[self.made % self.buffers]
 
 
 def target_count(batch: Batch) -> int:

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from imgcap.data.batch import collate
+from imgcap.data.batch import Collate
 from imgcap.data.dataset import Ticket, TrainDataset
 from imgcap.data.plan import Accumulation, Plan
+
+READ_AHEAD = 4  # batches of each worker
 
 
 class PlanSampler(Sampler[list[Ticket]]):
@@ -30,15 +32,18 @@ class PlanSampler(Sampler[list[Ticket]]):
 
 
 def train_loader(dataset: TrainDataset, sampler: PlanSampler, workers: int, pin_memory: bool) -> DataLoader[Any]:
-    """Batches in the order of the plan, read ahead by `workers` processes (0: in this one)."""
+    """Batches in the order of the plan, read ahead by `workers` processes (0: in this one).
+
+    With workers, a batch's images are good until two steps' more micro-batches have been taken.
+    """
     return DataLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=Collate(READ_AHEAD + 2 * sampler.cut.steps + 1),
         pin_memory=pin_memory,
         worker_init_fn=ignore_signals,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=READ_AHEAD if workers else None,
     )
 
 

@@ -56,4 +56,5 @@ def _random_box(
 
 
 def _to_tensor(image: Image.Image) -> torch.Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    """(3, H, W), with the channels last in memory, as Pillow has them and the encoder wants them."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

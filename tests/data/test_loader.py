@@ -95,3 +95,11 @@ def test_workers_end_with_a_reader_that_raises(tmp_path):
 def test_reading_needs_no_workers():
     with reading(batches(0)) as iterator:
         assert len(list(iterator)) == 12
+
+
+def test_a_worker_s_buffers_outlast_the_batches_that_a_step_holds():
+    expected = list(batches(0, stop=12))
+    held = []
+    for found, batch in zip(batches(2, stop=12), expected, strict=True):
+        held = [*held[-3:], (found, batch)]  # a step here holds two micro-batches; keep two steps' worth
+        assert all(torch.equal(a.images_BCHW, b.images_BCHW) for a, b in held)
