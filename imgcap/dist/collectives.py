@@ -50,9 +50,3 @@ def on_main(work: Callable[[], object]) -> None:
     if told is not None:
         was_mistake, message = told
         raise (UserError if was_mistake else RuntimeError)(message)
-
-
-def barrier() -> None:
-    """Wait for every rank."""
-    if distributed.is_initialized():
-        distributed.barrier()
