@@ -1,8 +1,8 @@
 """Samples in a reproducible order, decoded, augmented and batched."""
 
 from imgcap.data.batch import HASH_MODULUS, batch_hash, damaged_count, target_count
-from imgcap.data.dataset import EvalDataset, Ticket, TrainDataset
-from imgcap.data.loader import PlanSampler, ignore_signals, reading, train_loader
+from imgcap.data.dataset import EvalDataset, TrainDataset
+from imgcap.data.loader import PlanSampler, TrainLoader, prepare_worker, reading
 from imgcap.data.plan import Accumulation, Plan, cut_batch, order
 from imgcap.data.transforms import augmented_image, decode, eval_image
 
@@ -12,17 +12,16 @@ __all__ = [
     "EvalDataset",
     "Plan",
     "PlanSampler",
-    "Ticket",
     "TrainDataset",
+    "TrainLoader",
     "augmented_image",
     "batch_hash",
     "cut_batch",
     "damaged_count",
     "decode",
     "eval_image",
-    "ignore_signals",
     "order",
+    "prepare_worker",
     "reading",
     "target_count",
-    "train_loader",
 ]

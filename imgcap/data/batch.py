@@ -1,44 +1,50 @@
-"""Items into a batch, and the hash by which equal batches are known."""
+"""Room for batches, and the hash by which equal batches are known."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import get_worker_info
 
-from imgcap.data.dataset import NO_IMAGE, Item
 from imgcap.types import PAD, Batch
 
 HASH_MODULUS = 1 << 63
+NO_IMAGE = -1  # the image id of a sample that could not be read
 
 
-class Collate:
-    """Items into a batch, channels last. A loader's worker writes images into shared buffers, which it uses in turn.
+class BatchShape(NamedTuple):
+    """The sizes of a batch, which are the same for all of a run."""
 
-    Fresh shared memory costs more than the copy into it: the system clears each page when it is first touched. A
-    batch is good until its worker has begun `buffers` later ones, so there must be more buffers than batches that
-    the loader reads ahead and the trainer holds together.
-    """
+    images: int
+    image_size: int
+    captions: int
+    length: int
 
-    def __init__(self, buffers: int):
-        self.buffers = buffers
-        self.pool: list[torch.Tensor] = []
-        self.made = 0
+    def allocate(self, count: int, shared: bool = False) -> list[Batch]:
+        """Room for so many batches, in memory that other processes see too where it is `shared`."""
+        size = sum(sizes := self._sizes())
+        total = count * size
+        if shared:  # neither copied nor cleared: the system gives a page when it is first touched
+            block = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(total))
+        else:
+            block = torch.empty(total, dtype=torch.uint8)
+        return [self._views(piece.split(sizes)) for piece in block.split(size)]
 
-    def __call__(self, items: list[Item]) -> Batch:
-        images = [item.image_CHW.permute(1, 2, 0) for item in items]
-        shape = (len(images), *images[0].shape)
-        images_BHWC = torch.stack(images, out=self._buffer(shape)) if get_worker_info() else torch.stack(images)
+    def _sizes(self) -> list[int]:
+        """Bytes of tokens, ids, weights and images, the latter filled up so that the next batch's int64 fit."""
+        pixels = self.images * self.image_size**2 * 3
+        return [self.images * self.captions * self.length * 8, self.images * 8, self.images * 8, -(-pixels // 8) * 8]
+
+    def _views(self, pieces: Sequence[torch.Tensor]) -> Batch:
+        tokens, ids, weights, pixels = pieces
+        side = self.image_size
+        images_BHWC = pixels[: self.images * side * side * 3].view(self.images, side, side, 3)
         return Batch(
-            images_BCHW=images_BHWC.permute(0, 3, 1, 2),
-            tokens_BKT=torch.stack([item.tokens_KT for item in items]),
-            weight_B=torch.tensor([item.weight for item in items], dtype=torch.float32),
-            image_ids=torch.tensor([item.image_id for item in items], dtype=torch.int64),
+            images_BCHW=images_BHWC.permute(0, 3, 1, 2),  # channels last in memory
+            tokens_BKT=tokens.view(torch.int64).view(self.images, self.captions, self.length),
+            weight_B=weights.view(torch.float32)[: self.images],
+            image_ids=ids.view(torch.int64),
         )
-
-    def _buffer(self, shape: tuple[int, ...]) -> torch.Tensor:
-        if not self.pool or self.pool[0].shape != shape:
-            self.pool = [torch.empty(shape, dtype=torch.uint8).share_memory_() for _ in range(self.buffers)]
-        self.made += 1
-        return self.pool[self.made % self.buffers]
 
 
 def target_count(batch: Batch) -> int:

@@ -1,7 +1,6 @@
-"""Map-style datasets over a shard set: one item is one image with all its captions."""
+"""Map-style datasets over a shard set: an image comes with all its captions."""
 
 import sys
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,30 +8,16 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from imgcap.config.schema import DataConfig
+from imgcap.data.batch import NO_IMAGE, BatchShape
+from imgcap.data.plan import MicroBatch
 from imgcap.data.transforms import augmented_image, decode, eval_image
 from imgcap.errors import UserError
 from imgcap.shards import ShardReader
-from imgcap.text import Vocabulary, row
-from imgcap.types import PAD, Sample
+from imgcap.text import Vocabulary
+from imgcap.types import PAD, Batch, Sample
 
 # What the shard reader and Pillow raise where a shard went bad after it was built.
 DAMAGED = (UserError, OSError, ValueError, SyntaxError, KeyError, Image.DecompressionBombError)
-NO_IMAGE = -1  # the image id of a sample that could not be read
-
-
-class Ticket(NamedTuple):
-    """What the sampler asks of the training dataset: a sample of an epoch, weight 0 for padding."""
-
-    epoch: int
-    sample: int
-    weight: float
-
-
-class Item(NamedTuple):
-    image_CHW: torch.Tensor
-    tokens_KT: torch.Tensor
-    weight: float
-    image_id: int
 
 
 class CaptionRows:
@@ -42,38 +27,54 @@ class CaptionRows:
         self.vocabulary = vocabulary
         self.captions, self.length = data.captions_per_image, data.max_tokens + 2
 
-    def __call__(self, tokens: list[list[str]], chosen: np.ndarray | None = None) -> torch.Tensor:
-        """Encode the first K captions, or the chosen ones; all <pad> where the image has fewer."""
-        rows = np.full((self.captions, self.length), PAD, np.int64)
-        indices = range(min(self.captions, len(tokens))) if chosen is None else chosen
-        for k, caption in enumerate(indices):
-            rows[k] = row(self.vocabulary, tokens[caption], self.length)
-        return torch.from_numpy(rows)
+    def __call__(self, tokens: list[list[str]]) -> torch.Tensor:
+        """Encode the first K captions; all <pad> where the image has fewer."""
+        tokens_KT = np.full((self.captions, self.length), PAD, np.int64)
+        self.write(tokens, tokens_KT)
+        return torch.from_numpy(tokens_KT)
+
+    def write(self, tokens: list[list[str]], tokens_KT: np.ndarray, chosen: np.ndarray | None = None) -> None:
+        """Encode the first K captions, or the chosen ones, into rows that hold <pad> so far."""
+        captions = tokens[: self.captions] if chosen is None else [tokens[caption] for caption in chosen]
+        for caption, tokens_T in zip(captions, tokens_KT, strict=False):
+            ids = self.vocabulary.row(caption, self.length)
+            tokens_T[: len(ids)] = ids
 
 
-class TrainDataset(Dataset[Item]):
-    """Augmented images, addressed by `Ticket`, so that every choice is keyed by (seed, epoch, sample)."""
+class TrainDataset:
+    """Augmented images with their captions, every choice keyed by (seed, epoch, sample)."""
 
     def __init__(self, reader: ShardReader, vocabulary: Vocabulary, data: DataConfig, seed: int):
         self.reader, self.data, self.seed = reader, data, seed
         self.rows = CaptionRows(vocabulary, data)
 
-    def __len__(self) -> int:
-        return len(self.reader)
+    def shape(self, images: int) -> BatchShape:
+        return BatchShape(images, self.data.image_size, self.rows.captions, self.rows.length)
 
-    def __getitem__(self, ticket: Ticket) -> Item:
-        """One sample; a damaged one is named on stderr and gets weight 0, so that no rank shifts or stops."""
-        key = (self.seed, ticket.epoch, ticket.sample)
+    def write(self, micro_batch: MicroBatch, batch: Batch) -> None:
+        """Read the samples of a micro-batch into their places.
+
+        A damaged one is named on stderr and gets weight 0, so that no rank shifts or stops.
+        """
+        images_BHWC, tokens_BKT = batch.images_BCHW.permute(0, 2, 3, 1).numpy(), batch.tokens_BKT.numpy()
+        weight_B, image_ids = batch.weight_B.numpy(), batch.image_ids.numpy()
+        weight_B[:], tokens_BKT[:] = micro_batch.weight_N, PAD
+        for place, sample in enumerate(micro_batch.indices_N.tolist()):
+            key = (self.seed, micro_batch.epoch, sample)
+            try:
+                image_ids[place] = self._read(key, images_BHWC[place], tokens_BKT[place] if weight_B[place] else None)
+            except DAMAGED as error:
+                print(f"skipped: sample {sample} of {self.reader.folder}: {error}", file=sys.stderr, flush=True)
+                images_BHWC[place], image_ids[place], weight_B[place] = 0, NO_IMAGE, 0.0
+
+    def _read(self, key: tuple[int, int, int], image_HWC: np.ndarray, tokens_KT: np.ndarray | None) -> int:
+        """Write one image, and its captions where they are asked for; return its id."""
+        sample = self.reader.read(key[2])
         size = self.data.image_size
-        try:
-            sample = self.reader.read(ticket.sample)
-            image_CHW = augmented_image(decode(sample.jpeg, size), size, self.data.augment, key)
-        except DAMAGED as error:
-            print(f"skipped: sample {ticket.sample} of {self.reader.folder}: {error}", file=sys.stderr, flush=True)
-            blank = torch.zeros(3, size, size, dtype=torch.uint8)
-            return Item(blank, self.rows([]), 0.0, NO_IMAGE)
-        tokens_KT = self.rows(sample.tokens, self._chosen(sample, key)) if ticket.weight else self.rows([])
-        return Item(image_CHW, tokens_KT, ticket.weight, sample.image_id)
+        augmented_image(decode(sample.jpeg, size), size, self.data.augment, key, image_HWC)
+        if tokens_KT is not None:
+            self.rows.write(sample.tokens, tokens_KT, self._chosen(sample, key))
+        return sample.image_id
 
     def _chosen(self, sample: Sample, key: tuple[int, int, int]) -> np.ndarray | None:
         """Which K captions of an image that has more, anew each epoch."""

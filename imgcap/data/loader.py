@@ -1,21 +1,22 @@
 """One loader for the whole run: workers read ahead across the ends of epochs, so there is no gap there."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from imgcap.data.batch import Collate
-from imgcap.data.dataset import Ticket, TrainDataset
-from imgcap.data.plan import Accumulation, Plan
+from imgcap.data.dataset import TrainDataset
+from imgcap.data.plan import Accumulation, MicroBatch, Plan
+from imgcap.types import Batch
 
+T = TypeVar("T")
 READ_AHEAD = 4  # batches of each worker
 
 
-class PlanSampler(Sampler[list[Ticket]]):
+class PlanSampler(Sampler[MicroBatch]):
     """The micro-batches of one rank, from step `start` to step `stop`."""
 
     def __init__(self, plan: Plan, rank: int, world_size: int, cut: Accumulation, start: int, stop: int):
@@ -25,30 +26,72 @@ class PlanSampler(Sampler[list[Ticket]]):
     def __len__(self) -> int:
         return (self.stop - self.start) * self.cut.steps
 
-    def __iter__(self) -> Iterator[list[Ticket]]:
+    def __iter__(self) -> Iterator[MicroBatch]:
         for step in range(self.start, self.stop):
-            for epoch, indices, weight in self.plan.micro_batches(step, self.rank, self.world_size, self.cut.steps):
-                yield [Ticket(epoch, int(index), float(w)) for index, w in zip(indices, weight, strict=True)]
+            yield from self.plan.micro_batches(step, self.rank, self.world_size, self.cut.steps)
 
 
-def train_loader(dataset: TrainDataset, sampler: PlanSampler, workers: int, pin_memory: bool) -> DataLoader[Any]:
+class TrainLoader:
     """Batches in the order of the plan, read ahead by `workers` processes (0: in this one).
 
-    With workers, a batch's images are good until two steps' more micro-batches have been taken.
+    Each worker writes into buffers of its own in shared memory, in turn, and sends the number of the one that is
+    ready. With workers, a batch is good until two steps' more micro-batches have been taken.
     """
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=Collate(READ_AHEAD + 2 * sampler.cut.steps + 1),
-        pin_memory=pin_memory,
-        worker_init_fn=ignore_signals,
-        prefetch_factor=READ_AHEAD if workers else None,
-    )
+
+    def __init__(self, dataset: TrainDataset, sampler: PlanSampler, workers: int, pin_memory: bool):
+        self.dataset, self.sampler, self.workers, self.pin_memory = dataset, sampler, workers, pin_memory
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        shape = self.dataset.shape(self.sampler.cut.micro_batch)
+        if not self.workers:
+            for micro_batch in self.sampler:
+                (batch,) = shape.allocate(1)
+                self.dataset.write(micro_batch, batch)
+                yield self._pinned(batch)
+            return
+        buffers = shape.allocate(self.workers * self._buffers_each, shared=True)
+        loader = DataLoader(
+            _Buffered(self.dataset, buffers, self._buffers_each),
+            sampler=self.sampler,
+            batch_size=None,  # an item is a whole batch already
+            num_workers=self.workers,
+            worker_init_fn=prepare_worker,
+            prefetch_factor=READ_AHEAD,
+        )
+        with reading(loader) as numbers:
+            for number in numbers:
+                yield self._pinned(buffers[number])
+
+    @property
+    def _buffers_each(self) -> int:
+        """More than the batches that a worker is ahead, and those of two steps."""
+        return READ_AHEAD + 2 * self.sampler.cut.steps + 1
+
+    def _pinned(self, batch: Batch) -> Batch:
+        return Batch(*(tensor.pin_memory() for tensor in batch)) if self.pin_memory else batch
+
+
+class _Buffered(Dataset[int]):
+    """In a worker: writes micro-batches into its own `each` of the buffers; an item is a buffer's number."""
+
+    def __init__(self, dataset: TrainDataset, buffers: list[Batch], each: int):
+        self.dataset, self.buffers, self.each = dataset, buffers, each
+        self.written = 0
+
+    def __getitem__(self, micro_batch: MicroBatch) -> int:
+        worker = get_worker_info()
+        assert worker is not None, "without workers a loader needs no buffers"
+        number = worker.id * self.each + self.written % self.each
+        self.written += 1
+        self.dataset.write(micro_batch, self.buffers[number])
+        return number
 
 
 @contextmanager
-def reading(loader: DataLoader[Any]) -> Iterator[Iterator[Any]]:
+def reading(loader: Iterable[T]) -> Iterator[Iterator[T]]:
     """Iterate over a loader, and end its workers also when the reader raises.
 
     They ignore SIGTERM, with which Python would end them at exit: it would wait for them for ever.
@@ -57,15 +100,17 @@ def reading(loader: DataLoader[Any]) -> Iterator[Iterator[Any]]:
     try:
         yield batches
     finally:
-        shut_down = getattr(batches, "_shutdown_workers", None)  # only an iterator with workers has it
-        if shut_down:
-            shut_down()
+        # DataLoader's iterator has the one where it has workers, TrainLoader's the other.
+        end = getattr(batches, "_shutdown_workers", None) or getattr(batches, "close", None)
+        if end:
+            end()
 
 
-def ignore_signals(worker: int) -> None:
-    """Leave shutting down to the main process, which may still be saving; Pillow needs one thread only.
+def prepare_worker(worker: int) -> None:
+    """Make a loader's process ignore signals and compute with one thread.
 
-    torchrun sends SIGTERM to the whole process group, loader workers among them.
+    Shutting down is left to the main process, which may still be saving: torchrun sends SIGTERM to the whole
+    process group, loader workers among them.
     """
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(name, signal.SIG_IGN)

@@ -22,16 +22,18 @@ def decode(jpeg: bytes, size: int) -> Image.Image:
 
 def eval_image(image: Image.Image, size: int) -> torch.Tensor:
     """The whole picture as (3, size, size) uint8. It is squeezed, not cropped: nothing of it is lost."""
-    return _to_tensor(image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0))
+    return _to_tensor(_squeezed(image, size))
 
 
-def augmented_image(image: Image.Image, size: int, level: str, key: tuple[int, int, int]) -> torch.Tensor:
-    """Random resized crop, flip and colour jitter as (3, size, size) uint8.
+def augmented_image(
+    image: Image.Image, size: int, level: str, key: tuple[int, int, int], out_HWC: np.ndarray | None = None
+) -> torch.Tensor:
+    """Random resized crop, flip and colour jitter as (3, size, size) uint8, in `out_HWC` where it is given.
 
     `key` is (seed, epoch, sample index): the same key gives the same picture on any rank or worker.
     """
     if level == "off":
-        return eval_image(image, size)
+        return _to_tensor(_squeezed(image, size), out_HWC)
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
     box = _random_box(image.size, _CROP_SCALE[level], random)
     image = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
@@ -40,7 +42,7 @@ def augmented_image(image: Image.Image, size: int, level: str, key: tuple[int, i
     strength = _JITTER[level]
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color) if strength else ():
         image = enhance(image).enhance(random.uniform(1 - strength, 1 + strength))
-    return _to_tensor(image)
+    return _to_tensor(image, out_HWC)
 
 
 def _random_box(
@@ -55,6 +57,14 @@ def _random_box(
     return left, top, left + crop_width, top + crop_height
 
 
-def _to_tensor(image: Image.Image) -> torch.Tensor:
+def _squeezed(image: Image.Image, size: int) -> Image.Image:
+    return image.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def _to_tensor(image: Image.Image, out_HWC: np.ndarray | None = None) -> torch.Tensor:
     """(3, H, W), with the channels last in memory, as Pillow has them and the encoder wants them."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    if out_HWC is None:
+        out_HWC = np.array(image)
+    else:
+        out_HWC[:] = np.asarray(image)
+    return torch.from_numpy(out_HWC).permute(2, 0, 1)

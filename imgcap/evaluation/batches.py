@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from imgcap.data import EvalDataset, ignore_signals
-from imgcap.data.dataset import DAMAGED, NO_IMAGE
+from imgcap.data import EvalDataset, prepare_worker
+from imgcap.data.batch import NO_IMAGE
+from imgcap.data.dataset import DAMAGED
 from imgcap.types import PAD
 
 
@@ -82,7 +83,7 @@ class FixedBatches:
             batch_size=None,  # an item is a whole batch already
             num_workers=min(workers, len(self)),
             pin_memory=pin_memory,
-            worker_init_fn=ignore_signals,
+            worker_init_fn=prepare_worker,
         )
 
 

@@ -1,6 +1,6 @@
 """Text: the tokeniser, and the vocabulary that turns its words into the rows of a batch."""
 
 from imgcap.text.tokeniser import Tokeniser
-from imgcap.text.vocabulary import Vocabulary, row
+from imgcap.text.vocabulary import Vocabulary
 
-__all__ = ["Tokeniser", "Vocabulary", "row"]
+__all__ = ["Tokeniser", "Vocabulary"]

@@ -11,10 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 from imgcap.errors import UserError
-from imgcap.types import EOS, PAD, SOS, SPECIAL_TOKENS, UNK
+from imgcap.types import EOS, SOS, SPECIAL_TOKENS, UNK
 
 OutOfVocabulary = Literal["unk", "characters"]
 BORDER = " "
@@ -66,14 +64,21 @@ class Vocabulary:
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
         """Indices of the words, without <sos> and <eos>."""
+        if self.oov == "unk":
+            return [self._index.get(token, UNK) for token in tokens]
         ids: list[int] = []
         for token in tokens:
             known = self._index.get(token)
             if known is not None and token != BORDER:
                 ids.append(known)
             else:
-                ids.extend(self._spelled(token) if self.oov == "characters" else [UNK])
+                ids.extend(self._spelled(token))
         return ids
+
+    def row(self, tokens: Iterable[str], length: int) -> list[int]:
+        """One caption as <sos> words <eos>, of at most `length` indices; words too many are cut."""
+        assert length >= 2, "a row has room for <sos> and <eos>"
+        return [SOS, *self.encode(tokens)[: length - 2], EOS]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The words, joined by spaces, up to <eos>; other special tokens are left out.
@@ -134,15 +139,6 @@ class Vocabulary:
             return [UNK]
         border = self._index[BORDER]
         return [border, *letters, border]
-
-
-def row(vocabulary: Vocabulary, tokens: Iterable[str], length: int) -> np.ndarray:
-    """One caption as int64 of shape (length,): <sos> words <eos> <pad> ...; words too many are cut."""
-    assert length >= 2, "a row has room for <sos> and <eos>"
-    ids = vocabulary.encode(tokens)[: length - 2]
-    tokens_T = np.full(length, PAD, dtype=np.int64)
-    tokens_T[: len(ids) + 2] = [SOS, *ids, EOS]
-    return tokens_T
 
 
 def _whole(letters: list[str] | None) -> list[str]:

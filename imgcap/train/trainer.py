@@ -5,14 +5,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from imgcap import checkpoint
 from imgcap.config.schema import TrainConfig
-from imgcap.data import Accumulation, Plan, reading
+from imgcap.data import Accumulation, Plan, TrainLoader, reading
 from imgcap.dist import World, on_main, sum_across_ranks
 from imgcap.engine import Engine, StepResult
 from imgcap.evaluation import Evaluator
@@ -48,7 +46,7 @@ class Trainer:
     world: World
     config: TrainConfig
     engine: Engine
-    loader: DataLoader[Any]
+    loader: TrainLoader
     plan: Plan
     cut: Accumulation
     timetable: Timetable

@@ -7,12 +7,14 @@ import textwrap
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from imgcap.config.schema import DataConfig
-from imgcap.data import Accumulation, Plan, PlanSampler, Ticket, TrainDataset, reading, train_loader
+from imgcap.data import Accumulation, Plan, PlanSampler, TrainDataset, TrainLoader, reading
+from imgcap.data.plan import MicroBatch
 from imgcap.text import Vocabulary
 from imgcap.types import Sample
 
@@ -42,7 +44,7 @@ class Reader:
 def batches(workers, start=0, stop=6):
     plan = Plan(3, [12], 4, "sha")
     sampler = PlanSampler(plan, 0, 1, Accumulation(2, 2), start, stop)
-    return train_loader(TrainDataset(Reader(), VOCABULARY, DATA, 3), sampler, workers, pin_memory=False)
+    return TrainLoader(TrainDataset(Reader(), VOCABULARY, DATA, 3), sampler, workers, pin_memory=False)
 
 
 def test_a_damaged_image_weighs_nothing_and_shifts_nobody(capfd):
@@ -67,10 +69,16 @@ def test_a_resumed_loader_goes_on_where_the_first_would_be():
 
 def test_each_epoch_chooses_among_the_captions_anew():
     dataset = TrainDataset(Reader(), VOCABULARY, DATA, 3)
-    chosen = {epoch: tuple(dataset[Ticket(epoch, 2, 1.0)].tokens_KT[:, 1].tolist()) for epoch in range(40)}
+
+    def captions(epoch):
+        (batch,) = dataset.shape(1).allocate(1)
+        dataset.write(MicroBatch(epoch, np.array([2]), np.array([1.0])), batch)
+        return tuple(batch.tokens_BKT[0, :, 1].tolist())
+
+    chosen = {epoch: captions(epoch) for epoch in range(40)}
     assert all(len(set(rows)) == 3 and list(rows) == sorted(rows) for rows in chosen.values())
     assert len({row for rows in chosen.values() for row in rows}) == 7
-    assert chosen[3] == tuple(dataset[Ticket(3, 2, 1.0)].tokens_KT[:, 1].tolist())
+    assert chosen[3] == captions(3)
 
 
 def test_workers_end_with_a_reader_that_raises(tmp_path):
@@ -102,4 +110,4 @@ def test_a_worker_s_buffers_outlast_the_batches_that_a_step_holds():
     held = []
     for found, batch in zip(batches(2, stop=12), expected, strict=True):
         held = [*held[-3:], (found, batch)]  # a step here holds two micro-batches; keep two steps' worth
-        assert all(torch.equal(a.images_BCHW, b.images_BCHW) for a, b in held)
+        assert all(torch.equal(a, b) for pair in held for a, b in zip(*pair, strict=True))

@@ -1,0 +1,77 @@
+"""The training loader beside a bare loop that only reads, decodes and transforms, in as many processes."""
+
+import argparse
+import multiprocessing
+import statistics
+import time
+from typing import Any
+
+import torch
+
+from imgcap.bench.timing import alternate, row
+from imgcap.config.schema import DataConfig
+from imgcap.data import Accumulation, Plan, PlanSampler, TrainDataset, TrainLoader, augmented_image, decode
+from imgcap.shards import ShardReader, TokenCounts
+from imgcap.text import Vocabulary
+
+
+def bench_loader(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Samples a second of the training loader, and of processes that only read, decode and transform."""
+    reader = ShardReader(arguments.shards, arguments.split)
+    counts = TokenCounts.load(arguments.shards).counts
+    data = DataConfig(image_size=arguments.image_size, augment=arguments.augment, workers=arguments.workers)
+    dataset = TrainDataset(reader, Vocabulary.build(counts), data, seed=0)
+    plan = Plan(0, reader.shard_counts, arguments.images, reader.manifest_sha256)
+    steps = -(-arguments.samples // arguments.images)
+    waits: list[list[float]] = []
+    runs = {
+        "bare loop": lambda: bare_loop(reader, data, steps * arguments.images),
+        "loader": lambda: whole_loader(dataset, plan, data.workers, steps, waits),
+    }
+    seconds = alternate(runs, arguments.repeats)
+    rows = [row(name, values, steps * arguments.images, "samples") for name, values in seconds.items()]
+    ratio = statistics.median(seconds["bare loop"]) / statistics.median(seconds["loader"])
+    ends = [repeat[step] for repeat in waits for step in range(plan.steps_per_epoch, steps, plan.steps_per_epoch)]
+    every = [wait for repeat in waits for wait in repeat[1:]]
+    return {
+        "rows": rows,
+        "ratio": round(ratio, 3),
+        "wait_ms": round(1000 * statistics.median(every), 2),
+        "wait_at_epoch_end_ms": round(1000 * statistics.median(ends), 2) if ends else None,
+    }
+
+
+def bare_loop(reader: ShardReader, data: DataConfig, samples: int) -> float:
+    """Seconds that `workers` processes take to read, decode and transform so many samples among them."""
+    start = time.perf_counter()
+    share = -(-samples // data.workers)
+    processes = [
+        multiprocessing.get_context("fork").Process(target=read_samples, args=(reader, data, first, share))
+        for first in range(0, samples, share)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return time.perf_counter() - start
+
+
+def read_samples(reader: ShardReader, data: DataConfig, first: int, count: int) -> None:
+    torch.set_num_threads(1)
+    size = data.image_size
+    for position in range(first, first + count):
+        index = position % len(reader)
+        jpeg = reader.read(index).jpeg
+        augmented_image(decode(jpeg, size), size, data.augment, (0, position // len(reader), index))
+
+
+def whole_loader(dataset: TrainDataset, plan: Plan, workers: int, steps: int, waits: list[list[float]]) -> float:
+    """Seconds from asking for the first batch to having the last; `waits` gets the wait for each batch."""
+    sampler = PlanSampler(plan, 0, 1, Accumulation(plan.global_batch, 1), 0, steps)
+    start = last = time.perf_counter()
+    waits.append([])
+    for _ in TrainLoader(dataset, sampler, workers, pin_memory=False):
+        now = time.perf_counter()
+        waits[-1].append(now - last)
+        last = now
+    return last - start
