@@ -4,6 +4,7 @@ from imgcap.shards.builder import build
 from imgcap.shards.manifest import Manifest
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.source import Skipped, Source
+from imgcap.shards.token_counts import TokenCounts
 from imgcap.shards.verify import Damage, verify
 
-__all__ = ["Damage", "Manifest", "ShardReader", "Skipped", "Source", "build", "verify"]
+__all__ = ["Damage", "Manifest", "ShardReader", "Skipped", "Source", "TokenCounts", "build", "verify"]

@@ -8,7 +8,6 @@ in `.building/`; a later run takes it over and goes on behind it. The manifest c
 import errno
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from imgcap.shards.progress import Progress
 from imgcap.shards.sample import EncodedSample, SampleEncoder, Tokeniser
 from imgcap.shards.site import BuildSite
 from imgcap.shards.source import Skipped, Source
+from imgcap.shards.token_counts import TokenCounts
 from imgcap.shards.writer import FinishedShard, ShardWriter
 from imgcap.types import Record
 
@@ -174,12 +174,10 @@ def _finish(site: BuildSite, parts: dict[str, _SplitParts], skipped: list[Skippe
 
 
 def _write_token_counts(site: BuildSite, shards: list[FinishedShard]) -> str:
-    """The counts of the train split, the most frequent first, equal ones by alphabet."""
-    counts: Counter[str] = Counter()
+    counts = TokenCounts()
     for shard in shards:
         counts.update(shard.token_counts)
-    ranked = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-    content = {"tokeniser": site.settings.tokeniser, "language": site.settings.language, "counts": ranked}
+    content = {"tokeniser": site.settings.tokeniser, "language": site.settings.language} | counts.as_json()
     return _write(site.folder / TOKEN_COUNTS_NAME, (json.dumps(content, indent=0) + "\n").encode())
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import zlib
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from imgcap.shards.index import IndexRow, key_name
 from imgcap.shards.manifest import ShardInfo
 from imgcap.shards.sample import EncodedSample
 from imgcap.shards.source import Skipped
+from imgcap.shards.token_counts import TokenCounts
 
 _BLOCK = 512  # a tar's header, and the unit that its members are filled up to
 _END = 2 * _BLOCK  # zero blocks that close a tar
@@ -31,11 +31,12 @@ class FinishedShard:
     end: int
     captions: int
     rows: list[IndexRow]
-    token_counts: dict[str, int]
+    token_counts: TokenCounts
     skipped: list[Skipped]
 
     def save(self, path: Path) -> None:
-        content = {name: getattr(self, name) for name in ("first", "end", "captions", "token_counts")}
+        content = {name: getattr(self, name) for name in ("first", "end", "captions")}
+        content["token_counts"] = self.token_counts.as_json()
         content["info"] = dataclasses.asdict(self.info)
         content["rows"] = [dataclasses.astuple(row) for row in self.rows]
         content["skipped"] = [dataclasses.astuple(item) for item in self.skipped]
@@ -48,10 +49,11 @@ class FinishedShard:
             content: dict[str, Any] = json.loads(path.read_bytes())
             content["info"] = ShardInfo(**content["info"])
             content["rows"] = [IndexRow(*row) for row in content["rows"]]
+            content["token_counts"] = TokenCounts.from_json(content["token_counts"])
             content["skipped"] = [Skipped(*item) for item in content["skipped"]]
             shard = cls(**content)
             return shard if sha256_of(shards / shard.info.file) == shard.info.sha256 else None
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
 
@@ -64,7 +66,7 @@ class ShardWriter:
         self._number = number
         self._first = first
         self._rows: list[IndexRow] = []
-        self._token_counts: Counter[str] = Counter()
+        self._token_counts = TokenCounts()
         self._captions = 0
         self._skipped: list[Skipped] = []
         self._file = open(self._temporary, "wb")  # noqa: SIM115  (closed by finish or discard)
@@ -100,8 +102,7 @@ class ShardWriter:
             )
         )
         self._captions += len(sample.tokens)
-        for words in sample.tokens:
-            self._token_counts.update(words)
+        self._token_counts.add(sample.tokens)
 
     def finish(self, end: int) -> FinishedShard:
         self._tar.close()
@@ -110,9 +111,7 @@ class ShardWriter:
         self._file.close()
         info = ShardInfo(self._path.name, self.samples, self._temporary.stat().st_size, sha256_of(self._temporary))
         rename(self._temporary, self._path)
-        return FinishedShard(
-            info, self._first, end, self._captions, self._rows, dict(self._token_counts), self._skipped
-        )
+        return FinishedShard(info, self._first, end, self._captions, self._rows, self._token_counts, self._skipped)
 
     def discard(self) -> None:
         """Remove the unfinished file, also when its disk is full and closing it fails again."""

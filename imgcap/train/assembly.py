@@ -1,6 +1,5 @@
 """From a configuration to a trainer that is ready to start, or to go on."""
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -10,8 +9,8 @@ import torch
 
 from imgcap import checkpoint
 from imgcap.config import Config, as_yaml, save_config
-from imgcap.config.schema import steps_of
-from imgcap.data import Plan, PlanSampler, TrainDataset, cut_batch, train_loader
+from imgcap.config.schema import DataConfig, steps_of
+from imgcap.data import Plan, PlanSampler, TrainDataset, TrainLoader, cut_batch
 from imgcap.dist import World, broadcast_object, gather_objects, on_main
 from imgcap.engine import build_engine
 from imgcap.errors import UserError
@@ -19,7 +18,7 @@ from imgcap.evaluation import Evaluator
 from imgcap.models import Captioner, build_captioner
 from imgcap.monitor import Monitor
 from imgcap.optim import LearningRate
-from imgcap.shards import ShardReader
+from imgcap.shards import ShardReader, TokenCounts
 from imgcap.text import Vocabulary
 from imgcap.train.early_stopping import EarlyStopping
 from imgcap.train.preemption import PreemptionNotice, remove_marker
@@ -33,7 +32,8 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
     A dry run writes nothing.
     """
     reader = _open_shards(config, "train")
-    vocabulary = build_vocabulary(Path(config.data.shards), config)
+    counts = TokenCounts.load(config.data.shards)
+    vocabulary = build_vocabulary(counts, config)
     cut = cut_batch(config.train.global_batch, config.train.micro_batch, world.world_size)
     plan = Plan(config.seed, reader.shard_counts, config.train.global_batch, reader.manifest_sha256)
     timetable = _timetable(config, plan.steps_per_epoch)
@@ -57,7 +57,7 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
         world=world,
         config=config.train,
         engine=engine,
-        loader=train_loader(dataset, sampler, config.data.workers, world.device.type == "cuda"),
+        loader=TrainLoader(dataset, sampler, config.data.workers, world.device.type == "cuda"),
         plan=plan,
         cut=cut,
         timetable=timetable,
@@ -72,6 +72,8 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
         trainer.resume(saved)
     if not dry_run:
         on_main(lambda: _describe_run(config, vocabulary))
+        if world.is_main:
+            _tell_cuts(counts, config.data)
     monitor.rewind(trainer.step)
     monitor.text("config", f"```\n{as_yaml(config)}```", trainer.step)
     return trainer
@@ -94,17 +96,9 @@ def describe(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def build_vocabulary(shards: Path, config: Config) -> Vocabulary:
+def build_vocabulary(counts: TokenCounts, config: Config) -> Vocabulary:
     """The vocabulary of a run: a pure function of the train split's token counts and the `vocab` section."""
-    path = shards / "token_counts.json"
-    try:
-        counts = json.loads(path.read_text(encoding="utf-8"))["counts"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path}, which the vocabulary is made from, can't be read ({error}); build the shards again with "
-            "tools/build_shards.py"
-        ) from None
-    return Vocabulary.build(counts, config.vocab.size, config.vocab.min_count, config.vocab.oov)
+    return Vocabulary.build(counts.counts, config.vocab.size, config.vocab.min_count, config.vocab.oov)
 
 
 def build_evaluator(config: Config, world: World, vocabulary: Vocabulary) -> Evaluator:
@@ -169,6 +163,16 @@ def _describe_run(config: Config, vocabulary: Vocabulary) -> None:
     remove_marker(run)
     save_config(config, run / "config.yaml")
     vocabulary.save(run / "vocab.json")
+
+
+def _tell_cuts(counts: TokenCounts, data: DataConfig) -> None:
+    cut, captions = counts.longer_than(data.max_tokens), sum(counts.lengths.values())
+    if cut:
+        print(
+            f"data.max_tokens={data.max_tokens} cuts {cut:,} of {captions:,} captions ({cut / captions:.1%})",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _set_aside(run: Path) -> None:

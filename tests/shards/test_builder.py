@@ -80,6 +80,9 @@ def test_token_counts_are_those_of_the_train_split(small_source: Source, words: 
     content = json.loads((tmp_path / "set" / "token_counts.json").read_text())
     captions = [caption for record in small_source.splits["train"] for caption in record.captions]
     assert content["counts"] == Counter(token for caption in captions for token in words(caption))
+    assert content["lengths"] == {
+        str(length): count for length, count in sorted(Counter(len(words(caption)) for caption in captions).items())
+    }
     ranked = list(content["counts"].items())
     assert ranked == sorted(ranked, key=lambda item: (-item[1], item[0]))
     assert (content["tokeniser"], content["language"]) == (words.name, "xx")

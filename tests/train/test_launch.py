@@ -2,17 +2,12 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
-
-from imgcap.config import Config
-from imgcap.errors import UserError
-from imgcap.train.assembly import build_vocabulary
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,14 +84,3 @@ def test_early_stopping_ends_a_run(launch, tmp_path):
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert max(steps) == 4
     assert (tmp_path / "run" / "checkpoints" / "best").read_text().strip() == "step-00000002"
-
-
-@pytest.mark.parametrize("content", [None, "{", '{"tokens": 3}'])
-def test_unreadable_token_counts_are_one_line(many_words, tmp_path, content):
-    shards = tmp_path / "shards"
-    shutil.copytree(many_words, shards)
-    (shards / "token_counts.json").unlink()
-    if content:
-        (shards / "token_counts.json").write_text(content)
-    with pytest.raises(UserError, match=r"token_counts\.json.*build_shards"):
-        build_vocabulary(shards, Config())

@@ -1,0 +1,54 @@
+"""`token_counts.json`: how often each token and each caption length occurs in the train split."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from imgcap.errors import UserError
+from imgcap.shards.manifest import TOKEN_COUNTS_NAME
+
+
+@dataclass
+class TokenCounts:
+    """The vocabulary of a run is a pure function of these counts and of its `vocab` section."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    lengths: Counter[int] = field(default_factory=Counter)  # tokens of a caption -> captions
+
+    def add(self, captions: Iterable[list[str]]) -> None:
+        for tokens in captions:
+            self.counts.update(tokens)
+            self.lengths[len(tokens)] += 1
+
+    def update(self, other: "TokenCounts") -> None:
+        self.counts.update(other.counts)
+        self.lengths.update(other.lengths)
+
+    def longer_than(self, tokens: int) -> int:
+        """How many captions have more tokens than this."""
+        return sum(captions for length, captions in self.lengths.items() if length > tokens)
+
+    def as_json(self) -> dict[str, dict[str, int]]:
+        """The most frequent token first, equal ones by alphabet; lengths from short to long."""
+        ranked = dict(sorted(self.counts.items(), key=lambda item: (-item[1], item[0])))
+        return {"counts": ranked, "lengths": {str(length): self.lengths[length] for length in sorted(self.lengths)}}
+
+    @classmethod
+    def from_json(cls, content: dict[str, dict[str, int]]) -> "TokenCounts":
+        """From what `as_json` gave; KeyError, TypeError, ValueError or AttributeError for anything else."""
+        lengths = {int(length): captions for length, captions in content.get("lengths", {}).items()}
+        return cls(Counter(content["counts"]), Counter(lengths))
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "TokenCounts":
+        """Read a shard set's counts; UserError where there are none, or none that can be read."""
+        path = Path(folder) / TOKEN_COUNTS_NAME
+        try:
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}, which the vocabulary is made from, can't be read ({error}); build the shards again with "
+                "tools/build_shards.py --force"
+            ) from None
