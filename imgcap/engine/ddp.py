@@ -25,6 +25,8 @@ class DDPEngine:
         self.world, self.precision = world, train.precision
         self.clip_norm = train.clip_norm or float("inf")
         set_float32_matmul(train.precision)
+        with autocast(world.device, train.precision):
+            self.raw_model.encoder.fold()
         compiled = self.raw_model if train.compile == "off" else _Compiled(self.raw_model, train.compile)
         self.model = self._wrap(compiled)
         self.optimizer = build_optimizer(self.raw_model, optim)

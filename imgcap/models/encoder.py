@@ -4,14 +4,19 @@ Dimensions: B images, C colour channels, H W pixels, P grid cells, E encoder wid
 """
 
 import difflib
+from collections import OrderedDict
+from copy import deepcopy
+from typing import Any
 
 import torch
 import torchvision
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet
 
 from imgcap.config.schema import EncoderConfig
 from imgcap.errors import UserError
+from imgcap.models.precision import compute_dtype
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -25,7 +30,8 @@ class Encoder(nn.Module):
 
     The constructor builds the architecture with torchvision's random initialisation; pretrained
     values come from `imgcap.models.weights`. Frozen stages take no gradient, keep their BatchNorm
-    in eval mode whatever `.train()` says, and run under `no_grad`.
+    in eval mode whatever `.train()` says, and run as a copy in the compute dtype that has it folded
+    into the convolutions.
     """
 
     scale: torch.Tensor
@@ -48,7 +54,26 @@ class Encoder(nn.Module):
         for stage in STAGES[: self.frozen_stages]:
             for name in stage:
                 getattr(backbone, name).requires_grad_(False)
+        self._folded: tuple[nn.Module, ...] = ()  # in a tuple, so that they are no submodules
+        self._folded_dtype: torch.dtype | None = None
+        self.register_load_state_dict_post_hook(_unfold)
         self.train()
+
+    def fold(self) -> None:
+        """Make the copy of the frozen stages that `forward` runs, unless there is one.
+
+        `forward` calls it. Who compiles `forward` calls it before, under the autocast that `forward` will run under.
+        """
+        dtype = compute_dtype(self.backbone.conv1.weight)
+        if self._folded_dtype != dtype:
+            stages = STAGES[: self.frozen_stages]
+            self._folded = tuple(_folded(self.backbone, stage).to(dtype) for stage in stages)
+            self._folded_dtype = dtype
+
+    def _apply(self, *arguments: Any, **options: Any) -> "Encoder":
+        """Whatever moves or casts the weights: the copy is made again."""
+        _unfold(self)
+        return super()._apply(*arguments, **options)
 
     def train(self, mode: bool = True) -> "Encoder":
         """Set the mode of the trainable stages; the frozen ones stay in eval mode."""
@@ -65,18 +90,40 @@ class Encoder(nn.Module):
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Encode uint8 images to features_BPE, the cells in row-major order."""
-        with torch.no_grad():
+        self.fold()
+        with torch.no_grad(), torch.autocast(images_BCHW.device.type, enabled=False):
             features = images_BCHW.to(self.scale.dtype).contiguous(memory_format=torch.channels_last)
-            features = self._run(features * self.scale + self.shift, STAGES[: self.frozen_stages])
-        features_BEYX = self._run(features, STAGES[self.frozen_stages :])
-        # Channels last already lies in memory as (B, P, E): this is a view.
-        return features_BEYX.permute(0, 2, 3, 1).flatten(1, 2)
-
-    def _run(self, features: torch.Tensor, stages: tuple[tuple[str, ...], ...]) -> torch.Tensor:
-        for stage in stages:
+            features = features * self.scale + self.shift
+            if self._folded:
+                features = features.to(self._folded_dtype)
+            for module in self._folded:
+                features = module(features)
+        for stage in STAGES[self.frozen_stages :]:
             for name in stage:
                 features = getattr(self.backbone, name)(features)
-        return features
+        # Channels last already lies in memory as (B, P, E): this is a view.
+        return features.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _unfold(encoder: Encoder, *_: object) -> None:
+    """The weights are others: the folded copy of the frozen stages is to be made again."""
+    encoder._folded, encoder._folded_dtype = (), None
+
+
+def _folded(backbone: ResNet, stage: tuple[str, ...]) -> nn.Sequential:
+    """A copy of some of a backbone's modules, each BatchNorm folded into the convolution before it."""
+    copy = deepcopy(nn.Sequential(OrderedDict((name, getattr(backbone, name)) for name in stage))).eval()
+    for module in list(copy.modules()):
+        children = dict(module.named_children())
+        pairs = [(name, name.replace("conv", "bn")) for name in children if name.startswith("conv")]
+        if isinstance(module, nn.Sequential) and len(children) == 2 and isinstance(children.get("1"), nn.BatchNorm2d):
+            pairs = [("0", "1")]  # the convolution of a shortcut
+        for convolution, norm in pairs:
+            before, after = children[convolution], children[norm]
+            assert isinstance(before, nn.Conv2d) and isinstance(after, nn.BatchNorm2d)
+            setattr(module, convolution, fuse_conv_bn_eval(before, after))
+            setattr(module, norm, nn.Identity())
+    return copy.requires_grad_(False)
 
 
 def _build_backbone(name: str) -> ResNet:

@@ -52,6 +52,31 @@ def test_stride_16_holds_the_cells_of_stride_32_at_every_second_place(name: str)
     )
 
 
+@pytest.mark.parametrize(("name", "stride"), [("resnet18", 32), ("resnet18", 16), ("resnet50", 16)])
+@pytest.mark.parametrize("train", ["none", "last_block"])
+@torch.no_grad()
+def test_frozen_stages_folded_are_what_they_are_unfolded(name: str, stride: int, train: str) -> None:
+    frozen, whole = encoder(name, output_stride=stride, train=train).eval(), encoder(name, output_stride=stride).eval()
+    whole.load_state_dict(frozen.state_dict())
+    torch.testing.assert_close(frozen(images(64)), whole(images(64)), atol=1e-4, rtol=1e-4)
+    assert frozen.state_dict().keys() == whole.state_dict().keys()
+    with torch.autocast("cpu", torch.bfloat16):
+        half, reference = frozen(images(64)), whole(images(64))
+    assert half.dtype == torch.bfloat16 == reference.dtype
+    assert (half - reference).float().abs().mean() < 0.02 * reference.float().abs().mean()
+
+
+@torch.no_grad()
+def test_new_weights_of_frozen_stages_are_seen() -> None:
+    built, other = encoder(train="none").eval(), encoder(train="all").eval()
+    before = built(images(64))
+    other.backbone.layer2[0].conv1.weight.normal_(std=0.2)
+    built.load_state_dict(other.state_dict())
+    torch.testing.assert_close(built(images(64)), other(images(64)), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(before, built(images(64)), atol=1e-3)
+    assert built.double()(images(64)).dtype == torch.float64
+
+
 @pytest.mark.parametrize("stride", [16, 32])
 @torch.no_grad()
 def test_the_grid_is_known_before_any_image(stride: int) -> None:
