@@ -4,12 +4,13 @@ Dimensions: B images, K captions an image, T tokens, V vocabulary, P grid cells.
 T - 1 steps: step t predicts token t + 1.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 
 from imgcap.types import PAD
+
+_BLOCK = {True: 1 << 18, False: 1 << 27}  # logits looked at together on a CPU, where they fit its cache, and elsewhere
 
 
 class Loss(NamedTuple):
@@ -34,16 +35,65 @@ def caption_loss(
     """
     targets_BKT = tokens_BKT[..., 1:]
     real_BKT = targets_BKT != PAD
-    logits_BKTV = logits_BKTV.to(torch.promote_types(logits_BKTV.dtype, torch.float32))
-    log_probs_BKTV = logits_BKTV.log_softmax(-1)
-    cross_entropy = F.nll_loss(log_probs_BKTV.flatten(0, 2), targets_BKT.flatten(), ignore_index=PAD, reduction="sum")
-    total = cross_entropy
-    if label_smoothing:
-        uniform = -torch.where(real_BKT, log_probs_BKTV.sum(-1), 0.0).sum() / logits_BKTV.shape[-1]
-        total = (1 - label_smoothing) * cross_entropy + label_smoothing * uniform
+    total, cross_entropy = _CrossEntropy.apply(logits_BKTV.flatten(0, 2), targets_BKT.flatten(), label_smoothing)
     if attention_penalty and attention_BKTP is not None:
         total = total + attention_penalty * _unevenness(attention_BKTP, real_BKT)
-    return Loss(total, cross_entropy.detach(), real_BKT.sum())
+    return Loss(total, cross_entropy, real_BKT.sum())
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Sums over M target tokens, without and with smoothing, a block of rows at a time.
+
+    Logits in half precision are never all in float32 at once, and what a block needs stays in a CPU's cache.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits_MV: torch.Tensor, targets_M: torch.Tensor, smoothing: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = _rows_of_a_block(logits_MV)
+        real_M = targets_M != PAD
+        log_sums, means = [], []
+        for block_NV in logits_MV.split(rows):
+            exact_NV = block_NV.to(_exact(block_NV))
+            log_sums.append(exact_NV.logsumexp(-1))
+            if smoothing:
+                means.append(exact_NV.mean(-1))
+        log_sum_M = torch.cat(log_sums)
+        target_M = logits_MV.gather(-1, targets_M[:, None]).squeeze(-1)
+        cross_entropy = torch.where(real_M, log_sum_M - target_M, 0.0).sum()
+        total = cross_entropy.clone()
+        if smoothing:
+            uniform = torch.where(real_M, log_sum_M - torch.cat(means), 0.0).sum()
+            total = (1 - smoothing) * cross_entropy + smoothing * uniform
+        ctx.smoothing = smoothing
+        ctx.save_for_backward(logits_MV, targets_M, log_sum_M)
+        ctx.mark_non_differentiable(cross_entropy)
+        return total, cross_entropy
+
+    @staticmethod
+    def backward(ctx: Any, d_total: torch.Tensor, _: Any) -> tuple[torch.Tensor, None, None]:
+        """Of a real target: softmax, less 1 - smoothing at the target and smoothing / V everywhere."""
+        logits_MV, targets_M, log_sum_M = ctx.saved_tensors
+        d_logits_MV = torch.empty_like(logits_MV)
+        weight_M1 = torch.where(targets_M != PAD, d_total, 0.0)[:, None]
+        rows = _rows_of_a_block(logits_MV)
+        tensors = (logits_MV, targets_M[:, None], log_sum_M[:, None], weight_M1, d_logits_MV)
+        for logits_NV, targets_N1, log_sum_N1, weight_N1, d_logits_NV in zip(
+            *(t.split(rows) for t in tensors), strict=True
+        ):
+            d_exact_NV = (logits_NV - log_sum_N1).exp_().sub_(ctx.smoothing / logits_NV.shape[-1])
+            d_exact_NV.scatter_add_(-1, targets_N1, torch.full_like(log_sum_N1, ctx.smoothing - 1))
+            torch.mul(d_exact_NV, weight_N1, out=d_logits_NV)
+        return d_logits_MV, None, None
+
+
+def _rows_of_a_block(logits_MV: torch.Tensor) -> int:
+    return max(_BLOCK[logits_MV.device.type == "cpu"] // logits_MV.shape[-1], 1)
+
+
+def _exact(tensor: torch.Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def token_accuracy(
