@@ -71,6 +71,7 @@ class DecoderConfig(Section):
     init_state: Literal["zeros", "mean"] = "mean"
     gate: bool = True
     output: Literal["linear", "deep"] = "linear"  # deep: the word and the context feed the logits too
+    feature_dim: Positive | None = None  # attention_lstm: first embed the image's cells so wide (linear, ReLU)
     image_layers: Annotated[int, Field(ge=0)] = 0  # lstm: ReLU layers ahead of the image's projection
 
 

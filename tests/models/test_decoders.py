@@ -36,6 +36,9 @@ def naive_show_attend_tell(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One caption of one image, word by word, from the equations of Xu et al. 2015 (sections 3.1.2 and 4.2)."""
     w, hidden_dim = weights, weights["cells.0.weight_hh"].shape[1]
+    if "feature_dim" in options:
+        embed, bias = w["embed_features.weight"], w["embed_features.bias"]
+        features_PE = torch.stack([(embed @ cell_E + bias).clamp(min=0) for cell_E in features_PE])
     layers = options.get("layers", 1)
     mean_E = sum(features_PE) / len(features_PE)
     h = [torch.zeros(hidden_dim) for _ in range(layers)]
@@ -83,6 +86,7 @@ VARIANTS = [
     {"type": "attention_lstm", "output": "deep"},
     {"type": "attention_lstm", "layers": 2, "output": "deep", "gate": False},
     {"type": "attention_lstm", "layers": 3, "init_state": "zeros", "gate": False},
+    {"type": "attention_lstm", "feature_dim": 7, "output": "deep"},
 ]
 ALL = [*VARIANTS, {"type": "lstm"}, {"type": "lstm", "layers": 2, "image_layers": 2}]
 
@@ -141,16 +145,37 @@ def test_steps_give_what_unroll_gives(options: dict) -> None:
             torch.testing.assert_close(attention_BKP, attention_BKTP[:, :, t], atol=1e-6, rtol=0)
 
 
+class FixedDropout(nn.Dropout):
+    """Drops the same third of the entries of every row, so that two ways to compute drop the same."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.tensor([0.0, 1.5, 1.5]).repeat(x.shape[-1])[: x.shape[-1]]
+
+
 @pytest.mark.parametrize("options", ALL, ids=str)
-def test_ratio_one_is_the_fast_path_and_gradients_agree(options: dict) -> None:
-    model, (features_BPE, tokens_BKT) = decoder(**options).double(), batch()
-    features_BPE = features_BPE.double().requires_grad_()
+@pytest.mark.parametrize("cells", [P, T * K], ids=["few cells", "more cells than steps"])
+def test_the_function_over_all_steps_has_the_plain_loops_values_and_gradients(options: dict, cells: int) -> None:
+    """Also through attention, as its penalty asks, and with dropout between layers."""
+    model, (_, tokens_BKT) = decoder(**options).double().train(), batch()
+    model.dropout = FixedDropout(1 / 3)
+    features_BPE = torch.randn(B, cells, E, dtype=torch.float64, requires_grad=True)
     parameters = [features_BPE, *model.parameters()]
-    gradients = []
-    for forcing in ((None, None), (torch.tensor(1.0), torch.rand(B, K, T))):
-        logits_BKTV, _ = model.unroll(features_BPE, tokens_BKT, *forcing)
-        gradients.append(torch.autograd.grad(logits_BKTV.square().sum(), parameters))
-    torch.testing.assert_close(gradients[0], gradients[1])
+    results = []
+    for unroll_given in (Decoder.unroll_given, type(model).unroll_given):
+        logits_BKTV, attention_BKTP = unroll_given(model, model.init(features_BPE, K), tokens_BKT)
+        loss = logits_BKTV.square().sum()
+        if attention_BKTP is not None:
+            loss = loss + 7 * (1 - attention_BKTP.sum(2)).square().sum()
+        results.append((logits_BKTV, attention_BKTP, torch.autograd.grad(loss, parameters)))
+    torch.testing.assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize("options", ALL, ids=str)
+def test_a_ratio_of_one_gives_the_given_tokens(options: dict) -> None:
+    model, (features_BPE, tokens_BKT) = decoder(**options), batch()
+    given, _ = model.unroll(features_BPE, tokens_BKT)
+    mixed, _ = model.unroll(features_BPE, tokens_BKT, torch.tensor(1.0), torch.rand(B, K, T))
+    torch.testing.assert_close(given, mixed)
 
 
 @pytest.mark.parametrize("options", ALL, ids=str)

@@ -5,6 +5,7 @@ D embedding width, E encoder width, H hidden width, A attention width, G = 4H ga
 """
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from imgcap.config.schema import DecoderConfig
 from imgcap.models.attention import AdditiveAttention
 from imgcap.models.decoders.base import Advance, Decoder, initialise_output
 from imgcap.models.decoders.state import Attended, DecoderState, Memory
+from imgcap.models.decoders.unrolled import Attending, Layer, Unroll
 from imgcap.models.precision import compute_dtype, exact_dtype
 
 
@@ -24,11 +26,14 @@ class AttentionLSTMDecoder(Decoder):
       (section 3.1.2) with the one tanh layer of the authors' code. `zeros` has no parameters.
     - `gate`: the context is scaled by beta = sigmoid(Linear(h)), one value for each of its E entries rather
       than the paper's single one (section 4.2.1).
+    - `feature_dim`: the cells are first embedded, by a linear layer, ReLU and dropout; E is then this width.
     - `output: linear`: L_o h; `deep`: L_o (E y + L_h h + L_z z), the paper's equation 7. Dropout before L_o.
     """
 
     def __init__(self, config: DecoderConfig, vocabulary_size: int, encoder_width: int):
+        cell_width, encoder_width = encoder_width, config.feature_dim or encoder_width
         super().__init__(config, vocabulary_size, config.embed_dim + encoder_width)
+        self.embed_features = nn.Linear(cell_width, encoder_width) if config.feature_dim else None
         hidden, deep = config.hidden_dim, config.output == "deep"
         self.attention = AdditiveAttention(encoder_width, hidden, config.attention_dim)
         self.gate = nn.Linear(hidden, encoder_width) if config.gate else None
@@ -45,6 +50,8 @@ class AttentionLSTMDecoder(Decoder):
         """Project the features once and lay the weights side by side that share an input."""
         dtype = compute_dtype(self.attention.query.weight)
         features_BPE = features_BPE.to(dtype)
+        if self.embed_features is not None:
+            features_BPE = self.dropout(self.embed_features(features_BPE).relu())
         first, top = self.cells[0], self.cells[-1]
         word_GD, context_GE = first.weight_ih.split([self.embed_dim, features_BPE.shape[-1]], dim=1)
         parts = [self.attention.query.weight, top.weight_hh]
@@ -93,6 +100,57 @@ class AttentionLSTMDecoder(Decoder):
         gates_BKG = word_gates_BKG + F.linear(context_BKE, attended.context_GE)
         hidden, cell = self.run_cells(gates_BKG, hidden_BKH, cell_BKH, recurrent_BKG)
         return Advance(hidden, cell, context_BKE, attention_BKP)
+
+    def unroll_given(self, state: DecoderState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As in `Decoder`, by one function over all steps."""
+        attended = state.memory.attended
+        assert attended is not None, "init gives the memory of what to attend to"
+        embedded_TBKD = self.embedding(tokens_BKT[..., :-1].permute(2, 0, 1))
+        word_gates_TNG = state.memory.word_gates(embedded_TBKD.flatten(1, 2))
+        dtype = word_gates_TNG.dtype
+        values_BPX: torch.Tensor = attended.features_BPE
+        context_GX: torch.Tensor | None = attended.context_GE
+        early = self.gate is None and tokens_BKT[0, :, 1:].numel() > values_BPX.shape[1]
+        if early:  # fewer cells than steps: multiply the cells, once, not the steps' contexts
+            values_BPX, context_GX = F.linear(values_BPX, attended.context_GE), None
+        attending = Attending(
+            values_BPX,
+            2 * attended.projected_BPA,
+            2 * self.attention.score.weight[0].to(dtype),
+            self.attention.score.bias,
+            context_GX,
+            attended.top_QH,
+            attended.top_bias_Q,
+        )
+        layers = [self._layer(index, dtype, word_gates_TNG[..., : self.hidden_dim]) for index in range(len(self.cells))]
+        hidden_TNH, read_TNX, attention_TBKP = Unroll.apply(
+            word_gates_TNG, state.hidden_LBKH.flatten(1, 2), state.cell_LBKH.flatten(1, 2), *attending, *chain(*layers)
+        )
+        hidden_BKTH, read_BKTX = (
+            steps_TNX.unflatten(1, tokens_BKT.shape[:2]).permute(1, 2, 0, 3) for steps_TNX in (hidden_TNH, read_TNX)
+        )
+        attention_BKTP = attention_TBKP.permute(1, 2, 0, 3)
+        context_BKTE: torch.Tensor | None = read_BKTX
+        if early:
+            context_BKTE = self._contexts(attention_BKTP, attended.features_BPE) if self.output_context else None
+        return self.logits(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
+
+    @staticmethod
+    def _contexts(attention_BKTP: torch.Tensor, features_BPE: torch.Tensor) -> torch.Tensor:
+        contexts_BME = attention_BKTP.flatten(1, 2).to(features_BPE.dtype) @ features_BPE
+        return contexts_BME.unflatten(1, attention_BKTP.shape[1:3])
+
+    def _layer(self, index: int, dtype: torch.dtype, like_TNH: torch.Tensor) -> Layer:
+        """What a cell has to itself, in the dtype of the matmul; `like_TNH` has the shape of what it reads."""
+        cell, last = self.cells[index], len(self.cells) - 1
+        kept_TNH = self.dropout(torch.ones_like(like_TNH)) if index and self.training and self.dropout.p else None
+        return Layer(
+            cell.weight_ih.to(dtype) if index else None,
+            cell.bias_ih.to(dtype) if index else None,
+            cell.weight_hh.to(dtype) if index < last else None,
+            cell.bias_hh.to(dtype) if index < last else None,
+            kept_TNH,
+        )
 
     def logits(
         self, embedded_BKD: torch.Tensor, hidden_BKH: torch.Tensor, context_BKE: torch.Tensor | None

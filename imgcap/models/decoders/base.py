@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from imgcap.config.schema import DecoderConfig
+from imgcap.models.decoders.cell import lstm_cell
 from imgcap.models.decoders.state import DecoderState, Memory
 
 
@@ -77,7 +78,7 @@ class Decoder(nn.Module):
                 recurrent_BKG = top_recurrent_BKG
             else:
                 recurrent_BKG = F.linear(hidden_BKH[layer], module.weight_hh, module.bias_hh)
-            new_hidden_BKH, new_cell_BKH = _lstm_cell(gates_BKG + recurrent_BKG, cell_BKH[layer])
+            new_hidden_BKH, new_cell_BKH, _ = lstm_cell(gates_BKG + recurrent_BKG, cell_BKH[layer])
             hidden.append(new_hidden_BKH)
             cell.append(new_cell_BKH)
         return hidden, cell
@@ -113,11 +114,11 @@ class Decoder(nn.Module):
         """
         state = self.init(features_BPE, tokens_BKT.shape[1])
         if teacher_ratio is None:
-            return self._unroll_given(state, tokens_BKT)
+            return self.unroll_given(state, tokens_BKT)
         assert coins_BKT is not None, "scheduled sampling needs coins"
         return self._unroll_mixed(state, tokens_BKT, teacher_ratio, coins_BKT)
 
-    def _unroll_given(self, state: DecoderState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def unroll_given(self, state: DecoderState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """All tokens are known: the words' gates before the loop and the logits after it are one matmul each."""
         embedded_TBKD = self.embedding(tokens_BKT[..., :-1].permute(2, 0, 1))
         hidden_BKH: Sequence[torch.Tensor] = state.hidden_LBKH.unbind()
@@ -144,14 +145,6 @@ class Decoder(nn.Module):
             logits.append(logits_BKV)
             attention.append(attention_BKP)
         return torch.stack(logits, dim=2), _stack_steps(attention)
-
-
-def _lstm_cell(gates_BKG: torch.Tensor, cell_BKH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The LSTM's pointwise part, gates in torch's order: input, forget, cell, output."""
-    entry, forget, candidate, output = gates_BKG.chunk(4, dim=-1)
-    cell_BKH = forget.sigmoid() * cell_BKH + entry.sigmoid() * candidate.tanh()
-    hidden_BKH = output.sigmoid() * cell_BKH.tanh()
-    return hidden_BKH.to(gates_BKG.dtype), cell_BKH
 
 
 def _stack_steps(steps: Sequence[torch.Tensor | None]) -> torch.Tensor | None:

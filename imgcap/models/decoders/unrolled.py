@@ -1,0 +1,274 @@
+"""All teacher-forced steps of the attention LSTM as one differentiable function, its gradient written out.
+
+Autograd would compute for each step and each weight a gradient of the weight's size, and add them up. Here a
+weight's gradient is one matrix product over all steps. The plain loop in `base.py` is the reference.
+
+Dimensions: L layers, B images, K captions an image, N = BK, T steps, P grid cells, E encoder width, H hidden width,
+A attention width, G = 4H gates of an LSTM cell, X = E or G, Q = A + G (+ E with a gate), M = NT.
+"""
+
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from imgcap.models.decoders.cell import CellMemory, lstm_cell, lstm_cell_backward
+from imgcap.models.precision import exact_dtype
+
+Maybe = torch.Tensor | None
+
+
+class Attending(NamedTuple):
+    """What every step attends to, and the weights around the attention.
+
+    X is E, or G where `context_GE` is None: then the cells' values are already what they add to the first cell's
+    gates. Without a gate that is the same, the average of products being the product of the average.
+    """
+
+    values_BPX: torch.Tensor
+    twice_projected_BPA: torch.Tensor
+    twice_score_A: torch.Tensor
+    score_bias_1: torch.Tensor  # softmax does not see it: its gradient is zero
+    context_GX: Maybe  # the first cell's input weights, the context's columns
+    top_QH: torch.Tensor  # the weights of query, top recurrence and gate, side by side
+    top_bias_Q: torch.Tensor
+
+    @property
+    def widths(self) -> list[int]:
+        """Of the three products of the top layer's hidden state; the gate's is 0 where there is none."""
+        query, gates = len(self.twice_score_A), 4 * self.top_QH.shape[1]
+        return [query, gates, len(self.top_QH) - query - gates]
+
+
+class Layer(NamedTuple):
+    """What one LSTM cell of the stack has to itself."""
+
+    input_GH: Maybe  # None for the first cell, which reads [word; context]
+    input_bias_G: Maybe
+    recurrent_GH: Maybe  # None for the top cell, whose product is one of `top_QH`
+    recurrent_bias_G: Maybe
+    kept_TNH: Maybe  # dropout of what it reads: 0 or 1 / (1 - p); None where there is none
+
+
+class Attended(NamedTuple):
+    squashed_BKPA: torch.Tensor  # sigmoid(2 (projected + query)); the attention's tanh is twice this, less 1
+    attention_BKP: torch.Tensor
+    context_BKX: torch.Tensor  # before the gate
+
+
+class Step(NamedTuple):
+    """What the gradient of one step needs. Of the states, those before it."""
+
+    attended: Attended
+    gate_NX: Maybe
+    read_NX: torch.Tensor  # the context, after the gate
+    below: list[Maybe]  # what each cell reads of the one below, after dropout
+    hidden: list[torch.Tensor]
+    cells: list[CellMemory]
+
+    def flat(self) -> list[Maybe]:
+        return [*self.attended, self.gate_NX, self.read_NX, *self.below, *self.hidden, *chain(*self.cells)]
+
+    @classmethod
+    def of(cls, flat: tuple[Any, ...], layers: int) -> "Step":
+        below, hidden, cells = flat[5 : 5 + layers], flat[5 + layers : 5 + 2 * layers], flat[5 + 2 * layers :]
+        memories = [CellMemory(*cells[3 * layer : 3 * layer + 3]) for layer in range(layers)]
+        return cls(Attended(*flat[:3]), flat[3], flat[4], list(below), list(hidden), memories)
+
+
+def attend(weights: Attending, query_NA: torch.Tensor) -> Attended:
+    """Additive attention."""
+    values_BPX = weights.values_BPX
+    twice_query_BK1A = (2 * query_NA).view(len(values_BPX), -1, 1, query_NA.shape[-1])
+    squashed_BKPA = (weights.twice_projected_BPA[:, None] + twice_query_BK1A).sigmoid_()
+    scores_BKP = torch.mv(squashed_BKPA.flatten(0, 2), weights.twice_score_A).view(squashed_BKPA.shape[:-1])
+    attention_BKP = scores_BKP.to(exact_dtype(scores_BKP.dtype)).softmax(-1)
+    return Attended(squashed_BKPA, attention_BKP, torch.bmm(attention_BKP.to(values_BPX.dtype), values_BPX))
+
+
+def attend_backward(
+    weights: Attending, attended: Attended, d_context_BKX: torch.Tensor, d_attention_BKP: Maybe
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of the query (N, A), of `twice_projected_BPA` and of `twice_score_A`."""
+    squashed_BKPA, attention_BKP, _ = attended
+    arrived_BKP = torch.bmm(d_context_BKX, weights.values_BPX.transpose(1, 2)).to(attention_BKP.dtype)
+    if d_attention_BKP is not None:
+        arrived_BKP = arrived_BKP + d_attention_BKP
+    d_scores_BKP = attention_BKP * (arrived_BKP - (attention_BKP * arrived_BKP).sum(-1, keepdim=True))
+    d_scores_BKP = d_scores_BKP.to(squashed_BKPA.dtype)
+    slope_BKPA = torch.ops.aten.sigmoid_backward(d_scores_BKP.unsqueeze(-1).expand_as(squashed_BKPA), squashed_BKPA)
+    d_query_NA = slope_BKPA.sum(2).flatten(0, 1) * (2 * weights.twice_score_A)
+    d_twice_score_A = torch.mv(squashed_BKPA.flatten(0, 2).t(), d_scores_BKP.flatten())
+    return d_query_NA, slope_BKPA.sum(1) * weights.twice_score_A, d_twice_score_A
+
+
+def run_step(
+    weights: Attending,
+    layers: list[Layer],
+    t: int,
+    gates_NG: torch.Tensor,
+    hidden: list[torch.Tensor],
+    cell: list[torch.Tensor],
+) -> Step:
+    """Take step t, given the word's share of the first cell's gates; hidden and cell states change in the lists."""
+    before, below, cells = list(hidden), [], []
+    products_NQ = F.linear(hidden[-1], weights.top_QH, weights.top_bias_Q)
+    query_NA, top_recurrent_NG, gate_NX = products_NQ.split(weights.widths, dim=-1)
+    attended = attend(weights, query_NA)
+    read_NX = attended.context_BKX.flatten(0, 1)
+    gate_NX = gate_NX.sigmoid() if weights.widths[-1] else None
+    if gate_NX is not None:
+        read_NX = read_NX * gate_NX
+    if weights.context_GX is None:
+        gates_NG = gates_NG + read_NX
+    else:
+        gates_NG = torch.addmm(gates_NG, read_NX, weights.context_GX.t())
+    for index, layer in enumerate(layers):
+        read_NH = None
+        if layer.input_GH is not None:
+            read_NH = hidden[index - 1] if layer.kept_TNH is None else hidden[index - 1] * layer.kept_TNH[t]
+            gates_NG = F.linear(read_NH, layer.input_GH, layer.input_bias_G)
+        recurrent_NG = top_recurrent_NG
+        if layer.recurrent_GH is not None:
+            recurrent_NG = F.linear(before[index], layer.recurrent_GH, layer.recurrent_bias_G)
+        hidden[index], cell[index], memory = lstm_cell(gates_NG + recurrent_NG, cell[index])
+        below.append(read_NH)
+        cells.append(memory)
+    return Step(attended, gate_NX, read_NX, below, before, cells)
+
+
+class StepGradient(NamedTuple):
+    """What one step leaves for the products over all steps, beside the gradients of the states."""
+
+    products_NQ: torch.Tensor
+    gates: list[torch.Tensor]  # of each layer
+    context_BKX: torch.Tensor
+    twice_projected_BPA: torch.Tensor
+    twice_score_A: torch.Tensor
+
+
+def step_backward(
+    weights: Attending,
+    layers: list[Layer],
+    t: int,
+    step: Step,
+    d_hidden: list[torch.Tensor],
+    d_cell: list[torch.Tensor],
+    d_read_NX: Maybe,
+    d_attention_BKP: Maybe,
+) -> StepGradient:
+    """The gradients of the states change in the lists, from those after the step to those before it."""
+    gates: list[torch.Tensor] = []
+    for index in reversed(range(len(layers))):
+        layer = layers[index]
+        d_gates_NG, d_cell[index] = lstm_cell_backward(step.cells[index], d_hidden[index], d_cell[index])
+        gates.insert(0, d_gates_NG)
+        if layer.recurrent_GH is not None:
+            d_hidden[index] = d_gates_NG @ layer.recurrent_GH
+        if layer.input_GH is not None:
+            d_below_NH = d_gates_NG @ layer.input_GH
+            d_hidden[index - 1] = d_hidden[index - 1] + (
+                d_below_NH if layer.kept_TNH is None else d_below_NH * layer.kept_TNH[t]
+            )
+    through_NX = gates[0] if weights.context_GX is None else gates[0] @ weights.context_GX
+    if d_read_NX is not None:
+        through_NX = through_NX + d_read_NX
+    products = [gates[-1]]
+    context_BKX = step.attended.context_BKX
+    if step.gate_NX is not None:
+        d_gate_NX = through_NX * context_BKX.flatten(0, 1)
+        products.append(torch.ops.aten.sigmoid_backward(d_gate_NX, step.gate_NX))
+        through_NX = through_NX * step.gate_NX
+    d_context_BKX = through_NX.view_as(context_BKX)
+    d_query_NA, *d_attending = attend_backward(weights, step.attended, d_context_BKX, d_attention_BKP)
+    d_products_NQ = torch.cat([d_query_NA, *products], dim=-1)
+    d_hidden[-1] = d_products_NQ @ weights.top_QH
+    return StepGradient(d_products_NQ, gates, d_context_BKX, *d_attending)
+
+
+class Unroll(torch.autograd.Function):
+    """All steps. The inputs after the words' gates and the states are `Attending`'s seven and each `Layer`'s five.
+
+    Returns the top layer's hidden states (T, N, H), what the first cell read of the image (T, N, X) and the
+    attention (T, B, K, P).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, word_gates_TNG: torch.Tensor, hidden_LNH: torch.Tensor, cell_LNH: torch.Tensor, *flat: Maybe
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        weights, layers = _inputs(flat)
+        hidden, cell = list(hidden_LNH.unbind()), list(cell_LNH.unbind())
+        steps, tops = [], []
+        for t, gates_NG in enumerate(word_gates_TNG.unbind()):
+            steps.append(run_step(weights, layers, t, gates_NG, hidden, cell))
+            tops.append(hidden[-1])
+        ctx.steps = len(steps)
+        ctx.save_for_backward(*flat, *chain(*(step.flat() for step in steps)))
+        ctx.set_materialize_grads(False)
+        attention_TBKP = torch.stack([step.attended.attention_BKP for step in steps])
+        return torch.stack(tops), torch.stack([step.read_NX for step in steps]), attention_TBKP
+
+    @staticmethod
+    def backward(ctx: Any, d_hidden_TNH: Maybe, d_read_TNX: Maybe, d_attention_TBKP: Maybe) -> tuple[Maybe, ...]:
+        inputs = len(ctx.needs_input_grad) - 3
+        weights, layers = _inputs(ctx.saved_tensors[:inputs])
+        saved = ctx.saved_tensors[inputs:]
+        length = len(saved) // ctx.steps
+        steps = [Step.of(saved[first : first + length], len(layers)) for first in range(0, len(saved), length)]
+        d_hidden = [torch.zeros_like(hidden_NH) for hidden_NH in steps[0].hidden]
+        d_cell = [torch.zeros_like(memory.cell_NH) for memory in steps[0].cells]
+        gradients: list[StepGradient] = []
+        for t in reversed(range(ctx.steps)):
+            if d_hidden_TNH is not None:
+                d_hidden[-1] = d_hidden[-1] + d_hidden_TNH[t]
+            d_read_NX = None if d_read_TNX is None else d_read_TNX[t]
+            d_attention_BKP = None if d_attention_TBKP is None else d_attention_TBKP[t]
+            gradients.insert(
+                0, step_backward(weights, layers, t, steps[t], d_hidden, d_cell, d_read_NX, d_attention_BKP)
+            )
+        d_attending = _attending_gradient(weights, steps, gradients, values=ctx.needs_input_grad[3])
+        d_layers = [_layer_gradient(layer, index, steps, gradients) for index, layer in enumerate(layers)]
+        d_word_gates_TNG = torch.stack([gradient.gates[0] for gradient in gradients])
+        return d_word_gates_TNG, torch.stack(d_hidden), torch.stack(d_cell), *d_attending, *chain(*d_layers)
+
+
+def _inputs(flat: tuple[Any, ...]) -> tuple[Attending, list[Layer]]:
+    return Attending(*flat[:7]), [Layer(*flat[first : first + 5]) for first in range(7, len(flat), 5)]
+
+
+def _attending_gradient(
+    weights: Attending, steps: list[Step], gradients: list[StepGradient], values: bool
+) -> Attending:
+    """What `Attending` gets, over all steps at once; the values' own share only where it is asked for."""
+    products_MQ = torch.cat([gradient.products_NQ for gradient in gradients])
+    d_values_BPX = d_context_GX = None
+    if values:
+        attention_BMP = torch.cat([step.attended.attention_BKP for step in steps], dim=1)
+        d_context_BMX = torch.cat([gradient.context_BKX for gradient in gradients], dim=1)
+        d_values_BPX = attention_BMP.transpose(1, 2).to(d_context_BMX.dtype) @ d_context_BMX
+    if weights.context_GX is not None:
+        gates_MG = torch.cat([gradient.gates[0] for gradient in gradients])
+        d_context_GX = gates_MG.t() @ torch.cat([step.read_NX for step in steps])
+    return Attending(
+        d_values_BPX,  # type: ignore[arg-type]
+        sum(gradient.twice_projected_BPA for gradient in gradients),  # type: ignore[arg-type]
+        sum(gradient.twice_score_A for gradient in gradients),  # type: ignore[arg-type]
+        torch.zeros_like(weights.score_bias_1),
+        d_context_GX,
+        products_MQ.t() @ torch.cat([step.hidden[-1] for step in steps]),
+        products_MQ.sum(0),
+    )
+
+
+def _layer_gradient(layer: Layer, index: int, steps: list[Step], gradients: list[StepGradient]) -> Layer:
+    gates_MG = torch.cat([gradient.gates[index] for gradient in gradients])
+    d_input_GH = d_recurrent_GH = d_input_bias_G = d_recurrent_bias_G = None
+    if layer.input_GH is not None:
+        d_input_GH = gates_MG.t() @ torch.cat([step.below[index] for step in steps])  # type: ignore[misc]
+        d_input_bias_G = gates_MG.sum(0)
+    if layer.recurrent_GH is not None:
+        d_recurrent_GH = gates_MG.t() @ torch.cat([step.hidden[index] for step in steps])
+        d_recurrent_bias_G = gates_MG.sum(0)
+    return Layer(d_input_GH, d_input_bias_G, d_recurrent_GH, d_recurrent_bias_G, None)
