@@ -8,6 +8,7 @@ Dimensions: B images, K captions an image, N = BK, T tokens, V vocabulary, P gri
 import argparse
 import ast
 import importlib
+import pickle
 import statistics
 import sys
 import types
@@ -109,6 +110,9 @@ def _att2in_model(checkout: Path, length: int) -> torch.nn.Module:
         module = types.ModuleType(package)
         module.__path__ = [str(checkout / package.replace(".", "/"))]
         sys.modules[package] = module
+    moves = types.SimpleNamespace(cPickle=pickle)  # of `six`, which it imports and does not need for this
+    for name, content in (("six", {"moves": moves}), ("six.moves", vars(moves))):
+        sys.modules.setdefault(name, types.ModuleType(name)).__dict__.update(content)
     options = types.SimpleNamespace(
         vocab_size=VOCABULARY - 1,  # it adds one
         input_encoding_size=512,

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from imgcap.models.linear import Linear
 from imgcap.models.precision import exact_dtype
 
 
@@ -19,8 +20,8 @@ class AdditiveAttention(nn.Module):
 
     def __init__(self, encoder_width: int, hidden_dim: int, attention_dim: int):
         super().__init__()
-        self.features = nn.Linear(encoder_width, attention_dim)
-        self.query = nn.Linear(hidden_dim, attention_dim, bias=False)
+        self.features = Linear(encoder_width, attention_dim)
+        self.query = Linear(hidden_dim, attention_dim, bias=False)
         self.score = nn.Linear(attention_dim, 1)
 
     def forward(

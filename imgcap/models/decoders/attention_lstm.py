@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from itertools import chain
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from imgcap.config.schema import DecoderConfig
@@ -16,6 +15,7 @@ from imgcap.models.attention import AdditiveAttention
 from imgcap.models.decoders.base import Advance, Decoder, initialise_output
 from imgcap.models.decoders.state import Attended, DecoderState, Memory
 from imgcap.models.decoders.unrolled import Attending, Layer, Unroll
+from imgcap.models.linear import Linear, linear
 from imgcap.models.precision import compute_dtype, exact_dtype
 
 
@@ -33,17 +33,17 @@ class AttentionLSTMDecoder(Decoder):
     def __init__(self, config: DecoderConfig, vocabulary_size: int, encoder_width: int):
         cell_width, encoder_width = encoder_width, config.feature_dim or encoder_width
         super().__init__(config, vocabulary_size, config.embed_dim + encoder_width)
-        self.embed_features = nn.Linear(cell_width, encoder_width) if config.feature_dim else None
+        self.embed_features = Linear(cell_width, encoder_width) if config.feature_dim else None
         hidden, deep = config.hidden_dim, config.output == "deep"
         self.attention = AdditiveAttention(encoder_width, hidden, config.attention_dim)
-        self.gate = nn.Linear(hidden, encoder_width) if config.gate else None
+        self.gate = Linear(hidden, encoder_width) if config.gate else None
         self._product_widths = [config.attention_dim, 4 * hidden, encoder_width if config.gate else 0]
         mean = config.init_state == "mean"
-        self.init_hidden = nn.Linear(encoder_width, config.layers * hidden) if mean else None
-        self.init_cell = nn.Linear(encoder_width, config.layers * hidden) if mean else None
-        self.output_hidden = nn.Linear(hidden, config.embed_dim, bias=False) if deep else None
-        self.output_context = nn.Linear(encoder_width, config.embed_dim, bias=False) if deep else None
-        self.output = nn.Linear(config.embed_dim if deep else hidden, vocabulary_size)
+        self.init_hidden = Linear(encoder_width, config.layers * hidden) if mean else None
+        self.init_cell = Linear(encoder_width, config.layers * hidden) if mean else None
+        self.output_hidden = Linear(hidden, config.embed_dim, bias=False) if deep else None
+        self.output_context = Linear(encoder_width, config.embed_dim, bias=False) if deep else None
+        self.output = Linear(config.embed_dim if deep else hidden, vocabulary_size)
         initialise_output(self.output)
 
     def init(self, features_BPE: torch.Tensor, rows: int) -> DecoderState:
@@ -62,11 +62,11 @@ class AttentionLSTMDecoder(Decoder):
         attended = Attended(
             features_BPE=features_BPE,
             projected_BPA=self.attention.features(features_BPE),
-            context_GE=context_GE.to(dtype),
+            context_GE=context_GE.to(dtype).contiguous(),
             top_QH=torch.cat(parts).to(dtype),
             top_bias_Q=torch.cat(biases).to(dtype),
         )
-        memory = Memory(word_GD.to(dtype), first.bias_ih.to(dtype), attended)
+        memory = Memory(word_GD.to(dtype).contiguous(), first.bias_ih.to(dtype), attended)
         hidden_LBKH, cell_LBKH = self._begin(features_BPE, rows)
         return DecoderState(hidden_LBKH.to(dtype), cell_LBKH.to(exact_dtype(dtype)), memory)
 
@@ -77,8 +77,8 @@ class AttentionLSTMDecoder(Decoder):
             return zeros_LBKH, zeros_LBKH
         mean_BE = features_BPE.mean(1)
 
-        def project(linear: nn.Linear) -> torch.Tensor:
-            state_LBH = linear(mean_BE).tanh().view(images, layers, self.hidden_dim).transpose(0, 1)
+        def project(layer: nn.Linear) -> torch.Tensor:
+            state_LBH = layer(mean_BE).tanh().view(images, layers, self.hidden_dim).transpose(0, 1)
             return state_LBH[:, :, None].expand(-1, -1, rows, -1)
 
         return project(self.init_hidden), project(self.init_cell)
@@ -92,12 +92,12 @@ class AttentionLSTMDecoder(Decoder):
     ) -> Advance:
         attended = memory.attended
         assert attended is not None, "init gives the memory of what to attend to"
-        products = F.linear(hidden_BKH[-1], attended.top_QH, attended.top_bias_Q)
+        products = linear(hidden_BKH[-1], attended.top_QH, attended.top_bias_Q)
         query_BKA, recurrent_BKG, gate_BKE = products.split(self._product_widths, dim=-1)
         context_BKE, attention_BKP = self.attention(attended.features_BPE, attended.projected_BPA, query_BKA)
         if self.gate is not None:
             context_BKE = context_BKE * gate_BKE.sigmoid()
-        gates_BKG = word_gates_BKG + F.linear(context_BKE, attended.context_GE)
+        gates_BKG = word_gates_BKG + linear(context_BKE, attended.context_GE)
         hidden, cell = self.run_cells(gates_BKG, hidden_BKH, cell_BKH, recurrent_BKG)
         return Advance(hidden, cell, context_BKE, attention_BKP)
 
@@ -112,7 +112,7 @@ class AttentionLSTMDecoder(Decoder):
         context_GX: torch.Tensor | None = attended.context_GE
         early = self.gate is None and tokens_BKT[0, :, 1:].numel() > values_BPX.shape[1]
         if early:  # fewer cells than steps: multiply the cells, once, not the steps' contexts
-            values_BPX, context_GX = F.linear(values_BPX, attended.context_GE), None
+            values_BPX, context_GX = linear(values_BPX, attended.context_GE), None
         attending = Attending(
             values_BPX,
             2 * attended.projected_BPA,

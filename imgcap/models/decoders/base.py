@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from imgcap.config.schema import DecoderConfig
 from imgcap.models.decoders.cell import lstm_cell
 from imgcap.models.decoders.state import DecoderState, Memory
+from imgcap.models.linear import linear
 
 
 class Advance(NamedTuple):
@@ -73,11 +73,11 @@ class Decoder(nn.Module):
         cell: list[torch.Tensor] = []
         for layer, module in enumerate(self.cells):
             if layer:
-                gates_BKG = F.linear(self.dropout(hidden[-1]), module.weight_ih, module.bias_ih)
+                gates_BKG = linear(self.dropout(hidden[-1]), module.weight_ih, module.bias_ih)
             if top_recurrent_BKG is not None and layer == len(self.cells) - 1:
                 recurrent_BKG = top_recurrent_BKG
             else:
-                recurrent_BKG = F.linear(hidden_BKH[layer], module.weight_hh, module.bias_hh)
+                recurrent_BKG = linear(hidden_BKH[layer], module.weight_hh, module.bias_hh)
             new_hidden_BKH, new_cell_BKH, _ = lstm_cell(gates_BKG + recurrent_BKG, cell_BKH[layer])
             hidden.append(new_hidden_BKH)
             cell.append(new_cell_BKH)

@@ -7,13 +7,18 @@ from typing import NamedTuple
 
 import torch
 
+aten = torch.ops.aten
+
 
 class CellMemory(NamedTuple):
-    """What the gradient needs."""
+    """What the gradient needs: the cell before, the gates after their sigmoid or tanh, and tanh of the cell after."""
 
-    cell_NH: torch.Tensor  # before
-    activated_NG: torch.Tensor  # the gates after their sigmoid or tanh
-    squashed_NH: torch.Tensor  # tanh of the cell after
+    cell_NH: torch.Tensor
+    entry_NH: torch.Tensor
+    forget_NH: torch.Tensor
+    candidate_NH: torch.Tensor
+    output_NH: torch.Tensor
+    squashed_NH: torch.Tensor
 
 
 def lstm_cell(gates_NG: torch.Tensor, cell_NH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, CellMemory]:
@@ -22,20 +27,20 @@ def lstm_cell(gates_NG: torch.Tensor, cell_NH: torch.Tensor) -> tuple[torch.Tens
     entry, forget, candidate, output = entry.sigmoid(), forget.sigmoid(), candidate.tanh(), output.sigmoid()
     after_NH = forget * cell_NH + entry * candidate
     squashed_NH = after_NH.tanh()
-    activated_NG = torch.cat([entry, forget, candidate, output], dim=-1)
-    return (output * squashed_NH).to(gates_NG.dtype), after_NH, CellMemory(cell_NH, activated_NG, squashed_NH)
+    memory = CellMemory(cell_NH, entry, forget, candidate, output, squashed_NH)
+    return (output * squashed_NH).to(gates_NG.dtype), after_NH, memory
 
 
 def lstm_cell_backward(
     memory: CellMemory, d_hidden_NH: torch.Tensor, d_cell_NH: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """From the gradients of what `lstm_cell` returned to those of the gates and of the old cell."""
-    entry, forget, candidate, output = memory.activated_NG.chunk(4, dim=-1)
-    d_cell_NH = d_cell_NH + d_hidden_NH * output * (1 - memory.squashed_NH.square())
+    cell, entry, forget, candidate, output, squashed = memory
+    d_cell_NH = d_cell_NH + aten.tanh_backward(d_hidden_NH * output, squashed)
     d_gates = (
-        d_cell_NH * candidate * entry * (1 - entry),
-        d_cell_NH * memory.cell_NH * forget * (1 - forget),
-        d_cell_NH * entry * (1 - candidate.square()),
-        d_hidden_NH * memory.squashed_NH * output * (1 - output),
+        aten.sigmoid_backward(d_cell_NH * candidate, entry),
+        aten.sigmoid_backward(d_cell_NH * cell, forget),
+        aten.tanh_backward(d_cell_NH * entry, candidate),
+        aten.sigmoid_backward(d_hidden_NH * squashed, output),
     )
-    return torch.cat(d_gates, dim=-1).to(entry.dtype), d_cell_NH * forget
+    return torch.cat([gate.to(entry.dtype) for gate in d_gates], dim=-1), d_cell_NH * forget

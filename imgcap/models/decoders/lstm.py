@@ -12,6 +12,7 @@ from torch import nn
 from imgcap.config.schema import DecoderConfig
 from imgcap.models.decoders.base import Advance, Decoder, initialise_output
 from imgcap.models.decoders.state import DecoderState, Memory
+from imgcap.models.linear import Linear
 from imgcap.models.precision import compute_dtype, exact_dtype
 
 
@@ -23,10 +24,10 @@ class LSTMDecoder(Decoder):
         layers: list[nn.Module] = []
         width = encoder_width
         for _ in range(config.image_layers):
-            layers += [nn.Linear(width, config.hidden_dim), nn.ReLU(), nn.Dropout(config.dropout)]
+            layers += [Linear(width, config.hidden_dim), nn.ReLU(), nn.Dropout(config.dropout)]
             width = config.hidden_dim
-        self.image = nn.Sequential(*layers, nn.Linear(width, config.embed_dim))
-        self.output = nn.Linear(config.hidden_dim, vocabulary_size)
+        self.image = nn.Sequential(*layers, Linear(width, config.embed_dim))
+        self.output = Linear(config.hidden_dim, vocabulary_size)
         initialise_output(self.output)
 
     def init(self, features_BPE: torch.Tensor, rows: int) -> DecoderState:

@@ -8,7 +8,8 @@ Q = A + G (+ E with a gate), several products side by side.
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
+
+from imgcap.models.linear import linear
 
 
 class Attended(NamedTuple):
@@ -34,7 +35,7 @@ class Memory(NamedTuple):
 
     def word_gates(self, embedded_BKD: torch.Tensor) -> torch.Tensor:
         """The words' share of the first cell's gates."""
-        return F.linear(embedded_BKD, self.word_GD, self.word_bias_G)
+        return linear(embedded_BKD, self.word_GD, self.word_bias_G)
 
 
 class DecoderState(NamedTuple):

@@ -11,9 +11,9 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 
 from imgcap.models.decoders.cell import CellMemory, lstm_cell, lstm_cell_backward
+from imgcap.models.linear import product, weight_gradient
 from imgcap.models.precision import exact_dtype
 
 Maybe = torch.Tensor | None
@@ -73,7 +73,8 @@ class Step(NamedTuple):
     @classmethod
     def of(cls, flat: tuple[Any, ...], layers: int) -> "Step":
         below, hidden, cells = flat[5 : 5 + layers], flat[5 + layers : 5 + 2 * layers], flat[5 + 2 * layers :]
-        memories = [CellMemory(*cells[3 * layer : 3 * layer + 3]) for layer in range(layers)]
+        width = len(CellMemory._fields)
+        memories = [CellMemory(*cells[width * layer : width * layer + width]) for layer in range(layers)]
         return cls(Attended(*flat[:3]), flat[3], flat[4], list(below), list(hidden), memories)
 
 
@@ -113,25 +114,22 @@ def run_step(
 ) -> Step:
     """Take step t, given the word's share of the first cell's gates; hidden and cell states change in the lists."""
     before, below, cells = list(hidden), [], []
-    products_NQ = F.linear(hidden[-1], weights.top_QH, weights.top_bias_Q)
+    products_NQ = product(hidden[-1], weights.top_QH, weights.top_bias_Q)
     query_NA, top_recurrent_NG, gate_NX = products_NQ.split(weights.widths, dim=-1)
     attended = attend(weights, query_NA)
     read_NX = attended.context_BKX.flatten(0, 1)
     gate_NX = gate_NX.sigmoid() if weights.widths[-1] else None
     if gate_NX is not None:
         read_NX = read_NX * gate_NX
-    if weights.context_GX is None:
-        gates_NG = gates_NG + read_NX
-    else:
-        gates_NG = torch.addmm(gates_NG, read_NX, weights.context_GX.t())
+    gates_NG = gates_NG + (read_NX if weights.context_GX is None else product(read_NX, weights.context_GX))
     for index, layer in enumerate(layers):
         read_NH = None
         if layer.input_GH is not None:
             read_NH = hidden[index - 1] if layer.kept_TNH is None else hidden[index - 1] * layer.kept_TNH[t]
-            gates_NG = F.linear(read_NH, layer.input_GH, layer.input_bias_G)
+            gates_NG = product(read_NH, layer.input_GH, layer.input_bias_G)
         recurrent_NG = top_recurrent_NG
         if layer.recurrent_GH is not None:
-            recurrent_NG = F.linear(before[index], layer.recurrent_GH, layer.recurrent_bias_G)
+            recurrent_NG = product(before[index], layer.recurrent_GH, layer.recurrent_bias_G)
         hidden[index], cell[index], memory = lstm_cell(gates_NG + recurrent_NG, cell[index])
         below.append(read_NH)
         cells.append(memory)
@@ -165,13 +163,13 @@ def step_backward(
         d_gates_NG, d_cell[index] = lstm_cell_backward(step.cells[index], d_hidden[index], d_cell[index])
         gates.insert(0, d_gates_NG)
         if layer.recurrent_GH is not None:
-            d_hidden[index] = d_gates_NG @ layer.recurrent_GH
+            d_hidden[index] = product(d_gates_NG, layer.recurrent_GH.t())
         if layer.input_GH is not None:
-            d_below_NH = d_gates_NG @ layer.input_GH
+            d_below_NH = product(d_gates_NG, layer.input_GH.t())
             d_hidden[index - 1] = d_hidden[index - 1] + (
                 d_below_NH if layer.kept_TNH is None else d_below_NH * layer.kept_TNH[t]
             )
-    through_NX = gates[0] if weights.context_GX is None else gates[0] @ weights.context_GX
+    through_NX = gates[0] if weights.context_GX is None else product(gates[0], weights.context_GX.t())
     if d_read_NX is not None:
         through_NX = through_NX + d_read_NX
     products = [gates[-1]]
@@ -183,7 +181,7 @@ def step_backward(
     d_context_BKX = through_NX.view_as(context_BKX)
     d_query_NA, *d_attending = attend_backward(weights, step.attended, d_context_BKX, d_attention_BKP)
     d_products_NQ = torch.cat([d_query_NA, *products], dim=-1)
-    d_hidden[-1] = d_products_NQ @ weights.top_QH
+    d_hidden[-1] = product(d_products_NQ, weights.top_QH.t())
     return StepGradient(d_products_NQ, gates, d_context_BKX, *d_attending)
 
 
@@ -228,9 +226,14 @@ class Unroll(torch.autograd.Function):
             gradients.insert(
                 0, step_backward(weights, layers, t, steps[t], d_hidden, d_cell, d_read_NX, d_attention_BKP)
             )
-        d_attending = _attending_gradient(weights, steps, gradients, values=ctx.needs_input_grad[3])
-        d_layers = [_layer_gradient(layer, index, steps, gradients) for index, layer in enumerate(layers)]
-        d_word_gates_TNG = torch.stack([gradient.gates[0] for gradient in gradients])
+        products_MQ = torch.cat([gradient.products_NQ for gradient in gradients])
+        gates_MG = [torch.cat([gradient.gates[index] for gradient in gradients]) for index in range(len(layers) - 1)]
+        gates_MG.append(products_MQ.split(weights.widths, dim=-1)[1])
+        d_attending = _attending_gradient(
+            weights, steps, gradients, products_MQ, gates_MG[0], values=ctx.needs_input_grad[3]
+        )
+        d_layers = [_layer_gradient(layer, index, steps, gates_MG[index]) for index, layer in enumerate(layers)]
+        d_word_gates_TNG = gates_MG[0].unflatten(0, (ctx.steps, -1))
         return d_word_gates_TNG, torch.stack(d_hidden), torch.stack(d_cell), *d_attending, *chain(*d_layers)
 
 
@@ -239,36 +242,38 @@ def _inputs(flat: tuple[Any, ...]) -> tuple[Attending, list[Layer]]:
 
 
 def _attending_gradient(
-    weights: Attending, steps: list[Step], gradients: list[StepGradient], values: bool
+    weights: Attending,
+    steps: list[Step],
+    gradients: list[StepGradient],
+    products_MQ: torch.Tensor,
+    gates_MG: torch.Tensor,
+    values: bool,
 ) -> Attending:
     """What `Attending` gets, over all steps at once; the values' own share only where it is asked for."""
-    products_MQ = torch.cat([gradient.products_NQ for gradient in gradients])
     d_values_BPX = d_context_GX = None
     if values:
         attention_BMP = torch.cat([step.attended.attention_BKP for step in steps], dim=1)
         d_context_BMX = torch.cat([gradient.context_BKX for gradient in gradients], dim=1)
         d_values_BPX = attention_BMP.transpose(1, 2).to(d_context_BMX.dtype) @ d_context_BMX
     if weights.context_GX is not None:
-        gates_MG = torch.cat([gradient.gates[0] for gradient in gradients])
-        d_context_GX = gates_MG.t() @ torch.cat([step.read_NX for step in steps])
+        d_context_GX = weight_gradient(gates_MG, torch.cat([step.read_NX for step in steps]))
     return Attending(
         d_values_BPX,  # type: ignore[arg-type]
         sum(gradient.twice_projected_BPA for gradient in gradients),  # type: ignore[arg-type]
         sum(gradient.twice_score_A for gradient in gradients),  # type: ignore[arg-type]
         torch.zeros_like(weights.score_bias_1),
         d_context_GX,
-        products_MQ.t() @ torch.cat([step.hidden[-1] for step in steps]),
+        weight_gradient(products_MQ, torch.cat([step.hidden[-1] for step in steps])),
         products_MQ.sum(0),
     )
 
 
-def _layer_gradient(layer: Layer, index: int, steps: list[Step], gradients: list[StepGradient]) -> Layer:
-    gates_MG = torch.cat([gradient.gates[index] for gradient in gradients])
+def _layer_gradient(layer: Layer, index: int, steps: list[Step], gates_MG: torch.Tensor) -> Layer:
     d_input_GH = d_recurrent_GH = d_input_bias_G = d_recurrent_bias_G = None
     if layer.input_GH is not None:
-        d_input_GH = gates_MG.t() @ torch.cat([step.below[index] for step in steps])  # type: ignore[misc]
+        d_input_GH = weight_gradient(gates_MG, torch.cat([step.below[index] for step in steps]))  # type: ignore[misc]
         d_input_bias_G = gates_MG.sum(0)
     if layer.recurrent_GH is not None:
-        d_recurrent_GH = gates_MG.t() @ torch.cat([step.hidden[index] for step in steps])
+        d_recurrent_GH = weight_gradient(gates_MG, torch.cat([step.hidden[index] for step in steps]))
         d_recurrent_bias_G = gates_MG.sum(0)
     return Layer(d_input_GH, d_input_bias_G, d_recurrent_GH, d_recurrent_bias_G, None)
