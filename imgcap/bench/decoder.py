@@ -88,14 +88,19 @@ def usual_step(
     cell_WH: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     attention = decoder.attention
-    projected_WPA = attention.features(features_WPE)
-    energy_WP1 = attention.score(torch.tanh(projected_WPA + attention.query(hidden_WH)[:, None]))
+    projected_WPA = plain(attention.features, features_WPE)
+    energy_WP1 = plain(attention.score, torch.tanh(projected_WPA + plain(attention.query, hidden_WH)[:, None]))
     context_WE = (features_WPE * energy_WP1.softmax(1)).sum(1)
     assert decoder.gate is not None
-    context_WE = torch.sigmoid(decoder.gate(hidden_WH)) * context_WE
+    context_WE = torch.sigmoid(plain(decoder.gate, hidden_WH)) * context_WE
     cell = decoder.cells[0]
     hidden_WH, cell_WH = cell(torch.cat([decoder.embedding(token_W), context_WE], dim=1), (hidden_WH, cell_WH))
-    return decoder.output(hidden_WH), hidden_WH, cell_WH
+    return plain(decoder.output, hidden_WH), hidden_WH, cell_WH
+
+
+def plain(layer: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    """As `torch.nn.Linear` computes, which ours do in a way of their own."""
+    return F.linear(x, layer.weight, layer.bias)
 
 
 def bench_step(arguments: argparse.Namespace) -> dict[str, Any]:
