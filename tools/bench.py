@@ -61,7 +61,8 @@ def main() -> None:
     if arguments.measure == "loader" and arguments.workers < 1:
         raise UserError("the loader is compared with processes of the same number; give --workers 1 or more")
     measure = {"beam": bench_beam, "step": bench_step, "loader": bench_loader, "peers": bench_peers}[arguments.measure]
-    result = {"measure": arguments.measure, "machine": machine(torch.device(arguments.device))} | measure(arguments)
+    device = torch.device("cpu" if arguments.measure in ("loader", "peers") else arguments.device)
+    result = {"measure": arguments.measure, "machine": machine(device)} | measure(arguments)
     result["torch"] = torch.__version__
     print_table(result)
     print(json.dumps(result), flush=True)

@@ -11,6 +11,7 @@ import torch
 from imgcap.bench.timing import alternate, row
 from imgcap.config.schema import DataConfig
 from imgcap.data import Accumulation, Plan, PlanSampler, TrainDataset, TrainLoader, augmented_image, decode
+from imgcap.errors import UserError
 from imgcap.shards import ShardReader, TokenCounts
 from imgcap.text import Vocabulary
 
@@ -53,7 +54,10 @@ def bare_loop(reader: ShardReader, data: DataConfig, samples: int) -> float:
         process.start()
     for process in processes:
         process.join()
-    return time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    if any(process.exitcode for process in processes):
+        raise UserError("the bare loop met a damaged sample; see which with tools/verify_shards.py --decode")
+    return seconds
 
 
 def read_samples(reader: ShardReader, data: DataConfig, first: int, count: int) -> None:

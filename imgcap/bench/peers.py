@@ -125,7 +125,10 @@ def _att2in_model(checkout: Path, length: int) -> torch.nn.Module:
         att_hid_size=512,
         vocab={},
     )
-    model: torch.nn.Module = importlib.import_module("captioning.models.AttModel").Att2in2Model(options)
+    try:
+        model: torch.nn.Module = importlib.import_module("captioning.models.AttModel").Att2in2Model(options)
+    except ImportError as error:
+        raise UserError(f"{checkout} can't be imported from ({error}); is this a checkout of that peer?") from None
     return model
 
 

@@ -25,10 +25,10 @@ class DDPEngine:
         self.world, self.precision = world, train.precision
         self.clip_norm = train.clip_norm or float("inf")
         set_float32_matmul(train.precision)
-        with autocast(world.device, train.precision):
-            self.raw_model.encoder.fold()
         compiled = self.raw_model if train.compile == "off" else _Compiled(self.raw_model, train.compile)
         self.model = self._wrap(compiled)
+        with autocast(world.device, train.precision):
+            self.raw_model.encoder.fold()  # after DDP has given all ranks the same weights, before any compiling
         self.optimizer = build_optimizer(self.raw_model, optim)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16")

@@ -73,4 +73,4 @@ def _fill(encoder: Encoder, state: Mapping[str, torch.Tensor], source: str) -> N
                 f"model.encoder.weights={source} does not fit {encoder.name}: it {fault} {names[0]} "
                 f"({len(names)} such); give a state dict of torchvision's {encoder.name}"
             )
-    encoder.backbone.load_state_dict(given, strict=False)
+    encoder.load_state_dict({f"backbone.{name}": tensor for name, tensor in given.items()}, strict=False)

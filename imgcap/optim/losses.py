@@ -10,7 +10,7 @@ import torch
 
 from imgcap.types import PAD
 
-_BLOCK = {True: 1 << 18, False: 1 << 27}  # logits looked at together on a CPU, where they fit its cache, and elsewhere
+_BLOCK = {True: 1 << 18, False: 1 << 24}  # logits looked at together on a CPU, where they fit its cache, and elsewhere
 
 
 class Loss(NamedTuple):

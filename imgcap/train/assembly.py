@@ -9,7 +9,7 @@ import torch
 
 from imgcap import checkpoint
 from imgcap.config import Config, as_yaml, save_config
-from imgcap.config.schema import DataConfig, steps_of
+from imgcap.config.schema import steps_of
 from imgcap.data import Plan, PlanSampler, TrainDataset, TrainLoader, cut_batch
 from imgcap.dist import World, broadcast_object, gather_objects, on_main
 from imgcap.engine import build_engine
@@ -73,7 +73,7 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
     if not dry_run:
         on_main(lambda: _describe_run(config, vocabulary))
         if world.is_main:
-            _tell_cuts(counts, config.data)
+            _tell_cuts(counts, config)
     monitor.rewind(trainer.step)
     monitor.text("config", f"```\n{as_yaml(config)}```", trainer.step)
     return trainer
@@ -165,14 +165,13 @@ def _describe_run(config: Config, vocabulary: Vocabulary) -> None:
     vocabulary.save(run / "vocab.json")
 
 
-def _tell_cuts(counts: TokenCounts, data: DataConfig) -> None:
-    cut, captions = counts.longer_than(data.max_tokens), sum(counts.lengths.values())
+def _tell_cuts(counts: TokenCounts, config: Config) -> None:
+    longest, captions = config.data.max_tokens, sum(counts.lengths.values())
+    cut = counts.longer_than(longest)
     if cut:
-        print(
-            f"data.max_tokens={data.max_tokens} cuts {cut:,} of {captions:,} captions ({cut / captions:.1%})",
-            file=sys.stderr,
-            flush=True,
-        )
+        at_least = "at least " if config.vocab.oov == "characters" else ""  # spelled words take more places
+        told = f"data.max_tokens={longest} cuts {at_least}{cut:,} of {captions:,} captions ({cut / captions:.1%})"
+        print(told, file=sys.stderr, flush=True)
 
 
 def _set_aside(run: Path) -> None:

@@ -134,6 +134,18 @@ def test_compiled_training_equals_eager_and_leaves_the_model_raw():
     assert set(compiled.raw_model.state_dict()) == set(eager.raw_model.state_dict())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", ["none", "last_block"])
+def test_frozen_stages_compile_in_half_precision(trained):
+    model = MODEL.model_copy(update={"encoder": EncoderConfig(name="resnet18", weights=None, train=trained)})
+    losses = []
+    for compile in ("off", "default"):
+        torch.manual_seed(0)
+        settings = TrainConfig(precision="bf16", compile=compile)
+        losses.append(train(DDPEngine(build_captioner(model, 20), settings, OptimConfig(lr=3e-3), CPU), 2))
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
 @pytest.mark.parametrize("compile", ["off", "default"])

@@ -62,7 +62,13 @@ def test_a_peer_is_run_from_its_checkout_beside_ours(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"), [("nobody=DIR", "no peer 'nobody'"), ("imgcap=missing", "can't be read"), ("imgcap", "NAME=DIR")]
+    ("given", "told"),
+    [
+        ("nobody=DIR", "no peer 'nobody'"),
+        ("imgcap=missing", "can't be read"),
+        ("att2in=missing", "can't be imported"),
+        ("imgcap", "NAME=DIR"),
+    ],
 )
 def test_a_wrong_checkout_is_one_line(given, told):
     result = bench("peers", given)

@@ -101,8 +101,10 @@ class AttentionLSTMDecoder(Decoder):
         hidden, cell = self.run_cells(gates_BKG, hidden_BKH, cell_BKH, recurrent_BKG)
         return Advance(hidden, cell, context_BKE, attention_BKP)
 
-    def unroll_given(self, state: DecoderState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As in `Decoder`, by one function over all steps."""
+    def unroll_given(self, state: DecoderState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As in `Decoder`; by one function over all steps where a gradient is wanted, which keeps what it needs."""
+        if not torch.is_grad_enabled():
+            return super().unroll_given(state, tokens_BKT)
         attended = state.memory.attended
         assert attended is not None, "init gives the memory of what to attend to"
         embedded_TBKD = self.embedding(tokens_BKT[..., :-1].permute(2, 0, 1))
@@ -143,7 +145,8 @@ class AttentionLSTMDecoder(Decoder):
     def _layer(self, index: int, dtype: torch.dtype, like_TNH: torch.Tensor) -> Layer:
         """What a cell has to itself, in the dtype of the matmul; `like_TNH` has the shape of what it reads."""
         cell, last = self.cells[index], len(self.cells) - 1
-        kept_TNH = self.dropout(torch.ones_like(like_TNH)) if index and self.training and self.dropout.p else None
+        dropped = index and self.training and self.dropout.p
+        kept_TNH = self.dropout(torch.ones_like(like_TNH, dtype=exact_dtype(dtype))) if dropped else None
         return Layer(
             cell.weight_ih.to(dtype) if index else None,
             cell.bias_ih.to(dtype) if index else None,

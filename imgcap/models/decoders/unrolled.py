@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from imgcap.models.decoders.cell import CellMemory, lstm_cell, lstm_cell_backward
 from imgcap.models.linear import product, weight_gradient
@@ -83,7 +84,9 @@ def attend(weights: Attending, query_NA: torch.Tensor) -> Attended:
     values_BPX = weights.values_BPX
     twice_query_BK1A = (2 * query_NA).view(len(values_BPX), -1, 1, query_NA.shape[-1])
     squashed_BKPA = (weights.twice_projected_BPA[:, None] + twice_query_BK1A).sigmoid_()
-    scores_BKP = torch.mv(squashed_BKPA.flatten(0, 2), weights.twice_score_A).view(squashed_BKPA.shape[:-1])
+    # Softmax does not see the constant, which takes out the scores' mean before they are rounded.
+    centre = -weights.twice_score_A.sum(0, keepdim=True) / 2
+    scores_BKP = F.linear(squashed_BKPA, weights.twice_score_A[None], centre).squeeze(-1)
     attention_BKP = scores_BKP.to(exact_dtype(scores_BKP.dtype)).softmax(-1)
     return Attended(squashed_BKPA, attention_BKP, torch.bmm(attention_BKP.to(values_BPX.dtype), values_BPX))
 
@@ -125,7 +128,7 @@ def run_step(
     for index, layer in enumerate(layers):
         read_NH = None
         if layer.input_GH is not None:
-            read_NH = hidden[index - 1] if layer.kept_TNH is None else hidden[index - 1] * layer.kept_TNH[t]
+            read_NH = _kept(hidden[index - 1], layer, t)
             gates_NG = product(read_NH, layer.input_GH, layer.input_bias_G)
         recurrent_NG = top_recurrent_NG
         if layer.recurrent_GH is not None:
@@ -134,6 +137,10 @@ def run_step(
         below.append(read_NH)
         cells.append(memory)
     return Step(attended, gate_NX, read_NX, below, before, cells)
+
+
+def _kept(below_NH: torch.Tensor, layer: Layer, t: int) -> torch.Tensor:
+    return below_NH if layer.kept_TNH is None else (below_NH * layer.kept_TNH[t]).to(below_NH.dtype)
 
 
 class StepGradient(NamedTuple):
@@ -165,10 +172,7 @@ def step_backward(
         if layer.recurrent_GH is not None:
             d_hidden[index] = product(d_gates_NG, layer.recurrent_GH.t())
         if layer.input_GH is not None:
-            d_below_NH = product(d_gates_NG, layer.input_GH.t())
-            d_hidden[index - 1] = d_hidden[index - 1] + (
-                d_below_NH if layer.kept_TNH is None else d_below_NH * layer.kept_TNH[t]
-            )
+            d_hidden[index - 1] = d_hidden[index - 1] + _kept(product(d_gates_NG, layer.input_GH.t()), layer, t)
     through_NX = gates[0] if weights.context_GX is None else product(gates[0], weights.context_GX.t())
     if d_read_NX is not None:
         through_NX = through_NX + d_read_NX
