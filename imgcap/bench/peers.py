@@ -21,13 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from imgcap.bench.decoder import CELLS, WIDTH, training_step
+from imgcap.bench.decoder import CELLS, VOCABULARY, WIDTH, training_step
 from imgcap.bench.timing import alternate, row, timed
 from imgcap.config.schema import DecoderConfig
 from imgcap.errors import UserError
+from imgcap.types import SOS, SPECIAL_TOKENS
 
-VOCABULARY = 4096
-SOS = 1
 Step = Callable[[], None]
 
 
@@ -43,7 +42,8 @@ class Inputs:
         random = torch.Generator().manual_seed(0)
         self.features_BPE = torch.randn(self.images, CELLS, WIDTH, generator=random).relu()
         self.features_NPE = self.features_BPE.repeat_interleave(self.captions, 0)
-        self.tokens_NT = torch.randint(4, VOCABULARY, (len(self.features_NPE), self.tokens), generator=random)
+        shape = (len(self.features_NPE), self.tokens)
+        self.tokens_NT = torch.randint(len(SPECIAL_TOKENS), VOCABULARY, shape, generator=random)
         self.tokens_NT[:, 0] = SOS
 
 

@@ -41,9 +41,6 @@ class TrainLoader:
     def __init__(self, dataset: TrainDataset, sampler: PlanSampler, workers: int, pin_memory: bool):
         self.dataset, self.sampler, self.workers, self.pin_memory = dataset, sampler, workers, pin_memory
 
-    def __len__(self) -> int:
-        return len(self.sampler)
-
     def __iter__(self) -> Iterator[Batch]:
         shape = self.dataset.shape(self.sampler.cut.micro_batch)
         if not self.workers:

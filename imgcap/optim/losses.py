@@ -44,7 +44,7 @@ def caption_loss(
 class _CrossEntropy(torch.autograd.Function):
     """Sums over M target tokens, without and with smoothing, a block of rows at a time.
 
-    Logits in half precision are never all in float32 at once, and what a block needs stays in a CPU's cache.
+    Of logits in half precision no more than a block is in float32, and what it needs stays in a CPU's cache.
     """
 
     @staticmethod
@@ -55,7 +55,7 @@ class _CrossEntropy(torch.autograd.Function):
         real_M = targets_M != PAD
         log_sums, means = [], []
         for block_NV in logits_MV.split(rows):
-            exact_NV = block_NV.to(_exact(block_NV))
+            exact_NV = block_NV.to(torch.promote_types(block_NV.dtype, torch.float32))
             log_sums.append(exact_NV.logsumexp(-1))
             if smoothing:
                 means.append(exact_NV.mean(-1))
@@ -90,10 +90,6 @@ class _CrossEntropy(torch.autograd.Function):
 
 def _rows_of_a_block(logits_MV: torch.Tensor) -> int:
     return max(_BLOCK[logits_MV.device.type == "cpu"] // logits_MV.shape[-1], 1)
-
-
-def _exact(tensor: torch.Tensor) -> torch.dtype:
-    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def token_accuracy(
