@@ -23,6 +23,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What scoring keeps on disk begins empty and leaves the user's own alone; processes that tests start share it."""
+    os.environ["IMGCAP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of raw datasets: $IMGCAP_REAL_DATA, or `shared/data` beside the checkout."""

@@ -1,24 +1,63 @@
 """The scores of captions, equal to those of pycocoevalcap called directly, to the last digit."""
 
-import subprocess
+import json
 import sys
-import threading
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from importlib import util
+from functools import cached_property, lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pycocoevalcap.bleu.bleu import Bleu
-from pycocoevalcap.cider.cider import Cider
-from pycocoevalcap.meteor.meteor import METEOR_JAR, Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 
 from imgcap.errors import UserError
-from imgcap.evaluation.ptb import find_java, tokenise
+from imgcap.evaluation.cache import cached, content_hash
+from imgcap.evaluation.cider import CiderReferences
+from imgcap.evaluation.meteor import PARAPHRASES, meteor, package_folder
+from imgcap.evaluation.paraphrases import filter_aside
+from imgcap.evaluation.ptb import tokenise
 
 METRICS = ("BLEU", "METEOR", "ROUGE-L", "CIDEr")
+FORMAT = b"1"  # of what is cached; part of its name
 
 Captions = dict[int, list[str]]
+
+
+class References:
+    """Tokenised references, and what METEOR and CIDEr make of them alone: each computed once, when it is asked for.
+
+    The tokens and METEOR's table are kept on disk by the hash of the captions.
+    """
+
+    def __init__(self, text: str):
+        """From the references as JSON: a list of [image, captions]."""
+        self._hash = content_hash(FORMAT, text.encode())
+        self._text = text
+
+    @cached_property
+    def tokens(self) -> Captions:
+        def tokenised() -> bytes:
+            return json.dumps(list(tokenise(dict(json.loads(self._text))).items())).encode()
+
+        return dict(json.loads(cached(f"references-{self._hash}.json", tokenised)))
+
+    @cached_property
+    def cider(self) -> CiderReferences:
+        return CiderReferences(self.tokens)
+
+    @cached_property
+    def paraphrases(self) -> bytes:
+        table = package_folder() / PARAPHRASES
+        captions = [caption for group in self.tokens.values() for caption in group]
+        name = f"paraphrases-{content_hash(FORMAT, self._hash.encode(), str(table.stat().st_size).encode())}.gz"
+        return cached(name, lambda: filter_aside(table, captions))
+
+
+@lru_cache(maxsize=2)
+def _prepared(text: str) -> References:
+    """A run evaluates the same split again and again: what was prepared stays."""
+    return References(text)
 
 
 def score(
@@ -36,14 +75,15 @@ def score(
         return {}
     if "CIDEr" in metrics and len(references) == 1:
         print("warning: CIDEr of a single image is always 0; score more images", file=sys.stderr, flush=True)
-    wrapped = {image_id: [hypotheses[image_id]] for image_id in references}
-    with ThreadPoolExecutor(max_workers=2) as pool:  # two Java processes at a time
-        first = pool.submit(tokenise, dict(references))
-        hypothesis_tokens, reference_tokens = tokenise(wrapped), first.result()
-        meteor = pool.submit(_meteor, reference_tokens, hypothesis_tokens) if "METEOR" in metrics else None
-        scores = _python_scores(reference_tokens, hypothesis_tokens, metrics)
-        if meteor is not None:
-            scores["METEOR"] = meteor.result()
+    references = dict(references)
+    prepared = _prepared(json.dumps(list(references.items())))
+    with ThreadPoolExecutor(max_workers=2) as pool:  # Java's processes beside Python's own work
+        tokens = pool.submit(lambda: prepared.tokens)
+        hypothesis_tokens, _ = tokenise({image_id: [hypotheses[image_id]] for image_id in references}), tokens.result()
+        meteor_score = pool.submit(_meteor, prepared, hypothesis_tokens) if "METEOR" in metrics else None
+        scores = _python_scores(prepared, hypothesis_tokens, metrics)
+        if meteor_score is not None:
+            scores["METEOR"] = meteor_score.result()
     order = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr"]
     return {name: scores[name] for name in order if name in scores}
 
@@ -61,49 +101,20 @@ def _check_images(hypotheses: Mapping[int, str], references: Mapping[int, list[s
         raise UserError(f"{len(bare)} images have no reference, for example {bare[0]}; leave them out")
 
 
-def _python_scores(references: Captions, hypotheses: Captions, metrics: Collection[str]) -> dict[str, float]:
+def _python_scores(references: References, hypotheses: Captions, metrics: Collection[str]) -> dict[str, float]:
     scores: dict[str, float] = {}
     if "BLEU" in metrics:
-        bleu, _ = Bleu(4).compute_score(references, hypotheses, verbose=0)  # verbose prints to stdout
+        bleu, _ = Bleu(4).compute_score(references.tokens, hypotheses, verbose=0)  # verbose prints to stdout
         scores |= {f"BLEU-{n}": float(value) for n, value in enumerate(bleu, start=1)}
     if "ROUGE-L" in metrics:
-        scores["ROUGE-L"] = float(Rouge().compute_score(references, hypotheses)[0])
+        scores["ROUGE-L"] = float(Rouge().compute_score(references.tokens, hypotheses)[0])
     if "CIDEr" in metrics:
-        scores["CIDEr"] = float(Cider().compute_score(references, hypotheses)[0])
+        scores["CIDEr"] = references.cider.score(hypotheses)
     return scores
 
 
-class _Meteor(Meteor):
-    """pycocoevalcap's METEOR with the Java we choose, closed when done, its unread stderr discarded."""
-
-    def __init__(self) -> None:
-        package = util.find_spec("pycocoevalcap.meteor")
-        assert package is not None and package.submodule_search_locations
-        command = [find_java(), "-Dfile.encoding=UTF-8", "-Xmx2G", "-jar", METEOR_JAR, "-", "-", "-stdio", "-l", "en"]
-        self.lock = threading.Lock()
-        self.meteor_p = subprocess.Popen(
-            [*command, "-norm"],
-            cwd=Path(package.submodule_search_locations[0]),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def __enter__(self) -> "_Meteor":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self.meteor_p.kill()
-        self.meteor_p.communicate()
-
-    def __del__(self) -> None:
-        """Nothing: the parent's would wait for a lock that an error may have left closed."""
-
-
-def _meteor(references: Captions, hypotheses: Captions) -> float:
-    with _Meteor() as meteor:
-        try:
-            value, _ = meteor.compute_score(references, hypotheses)
-        except (OSError, ValueError) as error:  # it went away, or answered with no number
-            raise RuntimeError(f"METEOR's Java process failed: {error}") from error
-    return float(value)
+def _meteor(references: References, hypotheses: Captions) -> float:
+    with TemporaryDirectory() as folder:
+        table = Path(folder) / "paraphrases.gz"
+        table.write_bytes(references.paraphrases)
+        return meteor(references.tokens, hypotheses, table)

@@ -1,0 +1,48 @@
+"""What scoring computes once and keeps on disk: files named by the hash of what they were made from.
+
+They lie in `$IMGCAP_CACHE`, else `$XDG_CACHE_HOME/imgcap`, else `~/.cache/imgcap`. Any of them may be deleted at
+any time. Where nothing can be written there, everything is computed anew, with the same result.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+KEPT = 32  # files; the ones read longest ago go first
+
+
+def cache_folder() -> Path:
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("IMGCAP_CACHE") or base / "imgcap")
+
+
+def content_hash(*parts: bytes) -> str:
+    """Of the parts as they are divided: no two lists of parts share it."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()
+
+
+def cached(name: str, make: Callable[[], bytes]) -> bytes:
+    """The bytes kept under this name, or those that `make` returns, which are then kept.
+
+    A file opens with the hash of the rest: one that is damaged is made again.
+    """
+    path = cache_folder() / name
+    with contextlib.suppress(OSError):
+        kept = path.read_bytes()
+        if hashlib.sha256(kept[32:]).digest() == kept[:32]:
+            os.utime(path)
+            return kept[32:]
+    data = make()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{name}.{os.getpid()}.partial")
+        partial.write_bytes(hashlib.sha256(data).digest() + data)
+        partial.replace(path)
+        for old in sorted(path.parent.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)[KEPT:]:
+            old.unlink()
+    return data
