@@ -42,3 +42,14 @@ class Batch(NamedTuple):
     tokens_BKT: torch.Tensor  # int64: <sos> words <eos> <pad> ...; all <pad> where there is no caption
     weight_B: torch.Tensor  # float32, 1 or 0
     image_ids: torch.Tensor  # int64, shape (B,)
+
+
+class Forcing(NamedTuple):
+    """Scheduled sampling (Bengio et al. 2015): which words the decoder reads as given and which of its own.
+
+    Token t + 1 is read as given where coins_BKT[..., t] is below the ratio, and as the model's likeliest elsewhere.
+    """
+
+    ratio: torch.Tensor  # 0-D: compiled code sees its value change
+    coins_BKT: torch.Tensor  # uniform in [0, 1)
+    two_pass: bool = False  # guess all words from the true ones before (Duckworth et al. 2019), not each in its turn

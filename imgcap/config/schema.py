@@ -67,12 +67,22 @@ class DecoderConfig(Section):
     embed_dim: Positive = 512
     hidden_dim: Positive = 512
     attention_dim: Positive = 512
+    query: Literal["before", "after"] = "before"  # attention_lstm: attention feeds the recurrence, or follows it
+    attention: Literal["additive", "dot"] = "additive"  # dot: scaled, for query: after
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     init_state: Literal["zeros", "mean"] = "mean"
     gate: bool = True
     output: Literal["linear", "deep"] = "linear"  # deep: the word and the context feed the logits too
     feature_dim: Positive | None = None  # attention_lstm: first embed the image's cells so wide (linear, ReLU)
     image_layers: Annotated[int, Field(ge=0)] = 0  # lstm: ReLU layers ahead of the image's projection
+
+    @model_validator(mode="after")
+    def _check_attention(self) -> "DecoderConfig":
+        if self.attention == "dot" and self.query == "before":
+            raise ValueError("model.decoder.attention=dot is for query=after; with query=before use additive")
+        if self.type == "lstm" and self.query == "after":
+            raise ValueError("model.decoder.query=after is for type=attention_lstm; leave it out with type=lstm")
+        return self
 
 
 class ModelConfig(Section):
@@ -86,6 +96,7 @@ class TeacherForcingConfig(Section):
     schedule: Literal["constant", "linear", "exponential", "inverse_sigmoid"] = "constant"
     start: Fraction = 1.0
     end: Fraction = 1.0
+    sampling: Literal["in_turn", "two_pass"] = "in_turn"  # two_pass: the model's words are those after the true ones
 
 
 class EarlyStoppingConfig(Section):

@@ -15,6 +15,7 @@ from imgcap.engine.protocol import StepResult
 from imgcap.errors import UserError
 from imgcap.models import Captioner
 from imgcap.optim import build_optimizer
+from imgcap.types import Forcing
 
 
 class DDPEngine:
@@ -49,11 +50,10 @@ class DDPEngine:
         self,
         images_BCHW: torch.Tensor,
         tokens_BKT: torch.Tensor,
-        teacher_ratio: torch.Tensor | None,
-        coins_BKT: torch.Tensor | None,
+        forcing: Forcing | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         with autocast(self.world.device, self.precision):
-            return self.model(images_BCHW, tokens_BKT, teacher_ratio, coins_BKT)
+            return self.model(images_BCHW, tokens_BKT, forcing)
 
     def backward(self, loss_sum: torch.Tensor, global_tokens: torch.Tensor) -> None:
         # DDP averages gradients over ranks; the sum over ranks is what a global token count divides.
@@ -117,6 +117,6 @@ class _Compiled(torch.nn.Module):
         self.unroll = torch.compile(model.decoder.unroll, mode=mode, dynamic=False)
 
     def forward(
-        self, images_BCHW: torch.Tensor, tokens_BKT: torch.Tensor, *forcing: torch.Tensor | None
+        self, images_BCHW: torch.Tensor, tokens_BKT: torch.Tensor, forcing: Forcing | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return self.unroll(self.encode(images_BCHW), tokens_BKT, *forcing)
+        return self.unroll(self.encode(images_BCHW), tokens_BKT, forcing)

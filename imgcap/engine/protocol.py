@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from imgcap.models import Captioner
+from imgcap.types import Forcing
 
 
 class StepResult(NamedTuple):
@@ -29,8 +30,7 @@ class Engine(Protocol):
         self,
         images_BCHW: torch.Tensor,
         tokens_BKT: torch.Tensor,
-        teacher_ratio: torch.Tensor | None,
-        coins_BKT: torch.Tensor | None,
+        forcing: Forcing | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Logits of the T-1 predictions, and the attention where the decoder attends."""
         ...

@@ -11,6 +11,7 @@ from imgcap.config.schema import ModelConfig
 from imgcap.models.decoders import build_decoder
 from imgcap.models.encoder import Encoder
 from imgcap.models.weights import load_pretrained
+from imgcap.types import Forcing
 
 
 class Captioner(nn.Module):
@@ -28,11 +29,10 @@ class Captioner(nn.Module):
         self,
         images_BCHW: torch.Tensor,
         tokens_BKT: torch.Tensor,
-        teacher_ratio: torch.Tensor | None = None,
-        coins_BKT: torch.Tensor | None = None,
+        forcing: Forcing | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Predict each caption's tokens from those before; see `Decoder.unroll`."""
-        return self.decoder.unroll(self.encoder(images_BCHW), tokens_BKT, teacher_ratio, coins_BKT)
+        return self.decoder.unroll(self.encoder(images_BCHW), tokens_BKT, forcing)
 
 
 def build_captioner(model: ModelConfig, vocabulary_size: int) -> Captioner:

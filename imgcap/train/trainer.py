@@ -20,7 +20,7 @@ from imgcap.train.early_stopping import EarlyStopping
 from imgcap.train.meter import Meter, StepCounts
 from imgcap.train.preemption import Preempted, PreemptionNotice, leave_marker
 from imgcap.train.report import report_evaluation
-from imgcap.types import Batch
+from imgcap.types import Batch, Forcing
 
 STOP_EVERY = 10  # steps at most until a request to stop is seen; looking waits for the device
 
@@ -118,7 +118,7 @@ class Trainer:
             batch = Batch(*(tensor.to(self.world.device, non_blocking=True) for tensor in batch))
             with self.engine.micro_batch(last=number == len(micro_batches)):
                 forcing = self._forcing(ratio, batch)
-                logits_BKTV, attention_BKTP = self.engine.forward(batch.images_BCHW, batch.tokens_BKT, *forcing)
+                logits_BKTV, attention_BKTP = self.engine.forward(batch.images_BCHW, batch.tokens_BKT, forcing)
                 smoothing, penalty = self.config.label_smoothing, self.config.attention_penalty
                 loss = caption_loss(logits_BKTV, batch.tokens_BKT, smoothing, attention_BKTP, penalty)
                 self.engine.backward(loss.total, counts.tokens)
@@ -136,12 +136,13 @@ class Trainer:
         """Dropout is a function of (seed, step, rank), so a resumed run draws what an unstopped one would."""
         torch.manual_seed((self.plan.seed << 32) ^ (self.step * self.world.world_size + self.world.rank))
 
-    def _forcing(self, ratio: float, batch: Batch) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """The ratio as a 0-D tensor and a coin for each token; nothing where every token is the true one."""
+    def _forcing(self, ratio: float, batch: Batch) -> Forcing | None:
+        """Nothing where every token is the true one."""
         if ratio >= 1:
-            return None, None
+            return None
         coins_BKT = coins(self.plan.seed, self.step, batch.image_ids, *batch.tokens_BKT.shape[1:])
-        return torch.tensor(ratio).to(self.world.device, non_blocking=True), coins_BKT
+        two_pass = self.config.teacher_forcing.sampling == "two_pass"
+        return Forcing(torch.tensor(ratio).to(self.world.device, non_blocking=True), coins_BKT, two_pass)
 
     def _log(
         self, epoch: int, counts: StepCounts, correct: torch.Tensor, result: StepResult, ratio: float

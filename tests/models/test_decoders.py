@@ -6,7 +6,7 @@ from torch import nn
 
 from imgcap.config.schema import DecoderConfig, EncoderConfig, ModelConfig
 from imgcap.models import Captioner, Decoder, build_decoder
-from imgcap.types import EOS, PAD, SOS
+from imgcap.types import EOS, PAD, SOS, Forcing
 
 B, K, T, V, P, E = 3, 4, 7, 23, 6, 10
 SIZES = {"embed_dim": 8, "hidden_dim": 9, "attention_dim": 5, "dropout": 0.0}
@@ -31,10 +31,35 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return features_BPE, tokens_BKT
 
 
-def naive_show_attend_tell(
+def naive_attention(
+    w: dict[str, torch.Tensor], options: dict, features_PE: torch.Tensor, h: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The context and the weights of one step."""
+    energies = []
+    for cell_E in features_PE:
+        cell_A = w["attention.features.weight"] @ cell_E + w["attention.features.bias"]
+        query_A = w["attention.query.weight"] @ h
+        if options.get("attention") == "dot":
+            energies.append(sum(cell_A * query_A) / len(cell_A) ** 0.5)
+        else:
+            energies.append(
+                w["attention.score.weight"][0] @ torch.tanh(cell_A + query_A) + w["attention.score.bias"][0]
+            )
+    alpha_P = torch.stack(energies).exp() / sum(energy.exp() for energy in energies)
+    z = sum(alpha * cell_E for alpha, cell_E in zip(alpha_P, features_PE, strict=True))
+    if options.get("gate", True):
+        z = z / (1 + torch.exp(-(w["gate.weight"] @ h + w["gate.bias"])))
+    return z, alpha_P
+
+
+def naive_unroll(
     weights: dict[str, torch.Tensor], options: dict, features_PE: torch.Tensor, tokens: list[int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One caption of one image, word by word, from the equations of Xu et al. 2015 (sections 3.1.2 and 4.2)."""
+    """One caption of one image, word by word, from the equations of Xu et al. 2015 (sections 3.1.2 and 4.2).
+
+    With query: after, the recurrence of Luong et al. 2015 (section 3.1) in their place.
+    """
+    after = options.get("query") == "after"
     w, hidden_dim = weights, weights["cells.0.weight_hh"].shape[1]
     if "feature_dim" in options:
         embed, bias = w["embed_features.weight"], w["embed_features.bias"]
@@ -50,31 +75,22 @@ def naive_show_attend_tell(
         c = [all_c[layer * hidden_dim : (layer + 1) * hidden_dim] for layer in range(layers)]
     logits, attention = [], []
     for token in tokens[:-1]:
-        energies = [
-            w["attention.score.weight"][0]
-            @ torch.tanh(
-                w["attention.features.weight"] @ cell_E
-                + w["attention.features.bias"]
-                + w["attention.query.weight"] @ h[-1]
-            )
-            + w["attention.score.bias"][0]
-            for cell_E in features_PE
-        ]
-        alpha_P = torch.stack(energies).exp() / sum(energy.exp() for energy in energies)
-        z = sum(alpha * cell_E for alpha, cell_E in zip(alpha_P, features_PE, strict=True))
-        if options.get("gate", True):
-            z = z / (1 + torch.exp(-(w["gate.weight"] @ h[-1] + w["gate.bias"])))
         word = w["embedding.weight"][token]
-        x = torch.cat([word, z])
+        if not after:
+            z, alpha_P = naive_attention(w, options, features_PE, h[-1])
+        x = word if after else torch.cat([word, z])
         for layer in range(layers):
             names = [f"cells.{layer}.{name}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
             w_ih, w_hh, b_ih, b_hh = (w[name] for name in names)
             i, f, g, o = (w_ih @ x + b_ih + w_hh @ h[layer] + b_hh).view(4, hidden_dim)
             c[layer] = torch.sigmoid(f) * c[layer] + torch.sigmoid(i) * torch.tanh(g)
             h[layer] = x = torch.sigmoid(o) * torch.tanh(c[layer])
+        if after:
+            z, alpha_P = naive_attention(w, options, features_PE, h[-1])
         readout = h[-1]
-        if options.get("output") == "deep":
-            readout = word + w["output_hidden.weight"] @ h[-1] + w["output_context.weight"] @ z
+        if options.get("output") == "deep" or after:
+            readout = w["output_hidden.weight"] @ h[-1] + w["output_context.weight"] @ z
+            readout = word + readout if options.get("output") == "deep" else torch.tanh(readout)
         logits.append(w["output.weight"] @ readout + w["output.bias"])
         attention.append(alpha_P)
     return torch.stack(logits), torch.stack(attention)
@@ -87,18 +103,21 @@ VARIANTS = [
     {"type": "attention_lstm", "layers": 2, "output": "deep", "gate": False},
     {"type": "attention_lstm", "layers": 3, "init_state": "zeros", "gate": False},
     {"type": "attention_lstm", "feature_dim": 7, "output": "deep"},
+    {"type": "attention_lstm", "query": "after"},
+    {"type": "attention_lstm", "query": "after", "layers": 2, "attention": "dot", "output": "deep"},
+    {"type": "attention_lstm", "query": "after", "attention": "dot", "gate": False, "init_state": "zeros"},
 ]
 ALL = [*VARIANTS, {"type": "lstm"}, {"type": "lstm", "layers": 2, "image_layers": 2}]
 
 
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 @torch.no_grad()
-def test_unroll_is_show_attend_and_tell(options: dict) -> None:
+def test_unroll_follows_the_papers(options: dict) -> None:
     model, (features_BPE, tokens_BKT) = decoder(**options), batch()
     logits_BKTV, attention_BKTP = model.unroll(features_BPE, tokens_BKT)
     for b in range(B):
         for k in range(K):
-            expected = naive_show_attend_tell(model.state_dict(), options, features_BPE[b], tokens_BKT[b, k].tolist())
+            expected = naive_unroll(model.state_dict(), options, features_BPE[b], tokens_BKT[b, k].tolist())
             torch.testing.assert_close((logits_BKTV[b, k], attention_BKTP[b, k]), expected, atol=1e-5, rtol=0)
 
 
@@ -109,7 +128,7 @@ def test_unroll_is_show_attend_and_tell_at_full_size() -> None:
     features_BPE, tokens_BKT = torch.randn(1, 49, 2048).relu(), torch.randint(4, 1000, (1, 2, 8))
     logits_BKTV, _ = model.unroll(features_BPE, tokens_BKT)
     for k in range(2):
-        expected, _ = naive_show_attend_tell(model.state_dict(), {}, features_BPE[0], tokens_BKT[0, k].tolist())
+        expected, _ = naive_unroll(model.state_dict(), {}, features_BPE[0], tokens_BKT[0, k].tolist())
         torch.testing.assert_close(logits_BKTV[0, k], expected, atol=1e-5, rtol=0)
 
 
@@ -174,23 +193,39 @@ def test_the_function_over_all_steps_has_the_plain_loops_values_and_gradients(op
 def test_a_ratio_of_one_gives_the_given_tokens(options: dict) -> None:
     model, (features_BPE, tokens_BKT) = decoder(**options), batch()
     given, _ = model.unroll(features_BPE, tokens_BKT)
-    mixed, _ = model.unroll(features_BPE, tokens_BKT, torch.tensor(1.0), torch.rand(B, K, T))
+    mixed, _ = model.unroll(features_BPE, tokens_BKT, Forcing(torch.tensor(1.0), torch.rand(B, K, T)))
     torch.testing.assert_close(given, mixed)
 
 
 @pytest.mark.parametrize("options", ALL, ids=str)
 @torch.no_grad()
-def test_mixed_unroll_reads_its_own_words_where_the_coins_say_so(options: dict) -> None:
+def test_forcing_in_turn_reads_the_models_words_after_those_it_read(options: dict) -> None:
     model, (features_BPE, tokens_BKT) = decoder(**options), batch()
     coins_BKT = torch.rand(B, K, T, generator=torch.Generator().manual_seed(3))
     ratio = torch.tensor(0.5)
-    logits_BKTV, _ = model.unroll(features_BPE, tokens_BKT, ratio, coins_BKT)
+    logits_BKTV, _ = model.unroll(features_BPE, tokens_BKT, Forcing(ratio, coins_BKT))
     read_BKT = tokens_BKT.clone()
     own_BKT = coins_BKT[..., : T - 1] >= ratio
     read_BKT[..., 1:] = torch.where(own_BKT, logits_BKTV.argmax(-1), tokens_BKT[..., 1:])
     assert not torch.equal(read_BKT, tokens_BKT)
     expected, _ = model.unroll(features_BPE, read_BKT)
     torch.testing.assert_close(logits_BKTV, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("options", ALL, ids=str)
+def test_forcing_in_two_passes_reads_the_models_words_after_the_true_ones(options: dict) -> None:
+    """Values and gradients: none flows through the first pass."""
+    model, (features_BPE, tokens_BKT) = decoder(**options), batch()
+    coins_BKT = torch.rand(B, K, T, generator=torch.Generator().manual_seed(3))
+    first, _ = model.unroll(features_BPE, tokens_BKT)
+    read_BKT = tokens_BKT.clone()
+    read_BKT[..., 1:] = torch.where(coins_BKT[..., : T - 1] >= 0.5, first.argmax(-1), tokens_BKT[..., 1:])
+    results = []
+    for tokens, forcing in ((tokens_BKT, Forcing(torch.tensor(0.5), coins_BKT, two_pass=True)), (read_BKT, None)):
+        logits_BKTV, _ = model.unroll(features_BPE, tokens, forcing)
+        results.append((logits_BKTV, torch.autograd.grad(logits_BKTV.square().mean(), list(model.parameters()))))
+    torch.testing.assert_close(*results)
+    assert not torch.equal(results[0][0], first)
 
 
 @pytest.mark.parametrize("options", ALL, ids=str)
@@ -237,22 +272,23 @@ def test_dropout_acts_in_training_only() -> None:
 
 
 COMPILED = [
-    pytest.param("aot_eager", ALL[3], None, id="attention"),
-    pytest.param("aot_eager", ALL[3], 0.5, id="attention-mixed"),
-    pytest.param("aot_eager", ALL[-1], 0.5, id="lstm-mixed"),
-    pytest.param("inductor", ALL[3], None, id="attention-inductor", marks=pytest.mark.slow),
+    pytest.param("aot_eager", ALL[3], None, False, id="attention"),
+    pytest.param("aot_eager", ALL[3], 0.5, False, id="attention-in-turn"),
+    pytest.param("aot_eager", VARIANTS[-1], 0.5, True, id="after-two-pass"),
+    pytest.param("aot_eager", ALL[-1], 0.5, False, id="lstm-in-turn"),
+    pytest.param("inductor", ALL[3], None, False, id="attention-inductor", marks=pytest.mark.slow),
 ]
 
 
-@pytest.mark.parametrize(("backend", "options", "ratio"), COMPILED)
-def test_unroll_compiles_to_one_graph(backend: str, options: dict, ratio: float | None) -> None:
+@pytest.mark.parametrize(("backend", "options", "ratio", "two_pass"), COMPILED)
+def test_unroll_compiles_to_one_graph(backend: str, options: dict, ratio: float | None, two_pass: bool) -> None:
     model, (features_BPE, tokens_BKT) = decoder(**options), batch()
     tokens_BKT = tokens_BKT[..., :3]
-    forcing = () if ratio is None else (torch.tensor(ratio), torch.rand(B, K, 3))
+    forcing = None if ratio is None else Forcing(torch.tensor(ratio), torch.rand(B, K, 3), two_pass)
     compiled = torch.compile(model.unroll, backend=backend, fullgraph=True, dynamic=False)
     results = []
     for unroll in (model.unroll, compiled):
-        logits_BKTV, _ = unroll(features_BPE, tokens_BKT, *forcing)
+        logits_BKTV, _ = unroll(features_BPE, tokens_BKT, forcing)
         results.append((logits_BKTV, torch.autograd.grad(logits_BKTV.square().mean(), list(model.parameters()))))
     torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-4)
 

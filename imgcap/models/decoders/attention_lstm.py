@@ -8,80 +8,48 @@ from collections.abc import Sequence
 from itertools import chain
 
 import torch
-from torch import nn
 
 from imgcap.config.schema import DecoderConfig
 from imgcap.models.attention import AdditiveAttention
-from imgcap.models.decoders.base import Advance, Decoder, initialise_output
-from imgcap.models.decoders.state import Attended, DecoderState, Memory
+from imgcap.models.decoders.attending import AttendingDecoder
+from imgcap.models.decoders.base import Advance
+from imgcap.models.decoders.state import DecoderState, Joined, Memory
 from imgcap.models.decoders.unrolled import Attending, Layer, Unroll
-from imgcap.models.linear import Linear, linear
-from imgcap.models.precision import compute_dtype, exact_dtype
+from imgcap.models.linear import linear
+from imgcap.models.precision import exact_dtype
 
 
-class AttentionLSTMDecoder(Decoder):
+class AttentionLSTMDecoder(AttendingDecoder):
     """At each step the top layer's last hidden state asks, and the first cell reads [word; context].
 
-    - `init_state: mean`: h_0 and c_0 of each layer are tanh(Linear(mean of the cells)), the paper's f_init
-      (section 3.1.2) with the one tanh layer of the authors' code. `zeros` has no parameters.
-    - `gate`: the context is scaled by beta = sigmoid(Linear(h)), one value for each of its E entries rather
-      than the paper's single one (section 4.2.1).
-    - `feature_dim`: the cells are first embedded, by a linear layer, ReLU and dropout; E is then this width.
-    - `output: linear`: L_o h; `deep`: L_o (E y + L_h h + L_z z), the paper's equation 7. Dropout before L_o.
+    `output: linear`: L_o h; `deep`: L_o (E y + L_h h + L_z z), the paper's equation 7. Dropout before L_o.
     """
 
+    reads_context = True
+    attention: AdditiveAttention
+
     def __init__(self, config: DecoderConfig, vocabulary_size: int, encoder_width: int):
-        cell_width, encoder_width = encoder_width, config.feature_dim or encoder_width
-        super().__init__(config, vocabulary_size, config.embed_dim + encoder_width)
-        self.embed_features = Linear(cell_width, encoder_width) if config.feature_dim else None
-        hidden, deep = config.hidden_dim, config.output == "deep"
-        self.attention = AdditiveAttention(encoder_width, hidden, config.attention_dim)
-        self.gate = Linear(hidden, encoder_width) if config.gate else None
-        self._product_widths = [config.attention_dim, 4 * hidden, encoder_width if config.gate else 0]
-        mean = config.init_state == "mean"
-        self.init_hidden = Linear(encoder_width, config.layers * hidden) if mean else None
-        self.init_cell = Linear(encoder_width, config.layers * hidden) if mean else None
-        self.output_hidden = Linear(hidden, config.embed_dim, bias=False) if deep else None
-        self.output_context = Linear(encoder_width, config.embed_dim, bias=False) if deep else None
-        self.output = Linear(config.embed_dim if deep else hidden, vocabulary_size)
-        initialise_output(self.output)
+        super().__init__(config, vocabulary_size, encoder_width)
+        gate = 0 if self.gate is None else self.gate.out_features
+        self._product_widths = [config.attention_dim, 4 * config.hidden_dim, gate]
 
     def init(self, features_BPE: torch.Tensor, rows: int) -> DecoderState:
         """Project the features once and lay the weights side by side that share an input."""
-        dtype = compute_dtype(self.attention.query.weight)
-        features_BPE = features_BPE.to(dtype)
-        if self.embed_features is not None:
-            features_BPE = self.dropout(self.embed_features(features_BPE).relu())
-        first, top = self.cells[0], self.cells[-1]
-        word_GD, context_GE = first.weight_ih.split([self.embed_dim, features_BPE.shape[-1]], dim=1)
+        image = self.look(features_BPE)
+        dtype, first, top = image.features_BPE.dtype, self.cells[0], self.cells[-1]
+        word_GD, context_GE = first.weight_ih.split([self.embed_dim, image.features_BPE.shape[-1]], dim=1)
         parts = [self.attention.query.weight, top.weight_hh]
         biases = [torch.zeros_like(self.attention.score.weight[0]), top.bias_hh]
         if self.gate is not None:
             parts.append(self.gate.weight)
             biases.append(self.gate.bias)
-        attended = Attended(
-            features_BPE=features_BPE,
-            projected_BPA=self.attention.features(features_BPE),
+        joined = Joined(
             context_GE=context_GE.to(dtype).contiguous(),
             top_QH=torch.cat(parts).to(dtype),
             top_bias_Q=torch.cat(biases).to(dtype),
         )
-        memory = Memory(word_GD.to(dtype).contiguous(), first.bias_ih.to(dtype), attended)
-        hidden_LBKH, cell_LBKH = self._begin(features_BPE, rows)
-        return DecoderState(hidden_LBKH.to(dtype), cell_LBKH.to(exact_dtype(dtype)), memory)
-
-    def _begin(self, features_BPE: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        layers, images = len(self.cells), len(features_BPE)
-        if self.init_hidden is None or self.init_cell is None:
-            zeros_LBKH = features_BPE.new_zeros(layers, images, rows, self.hidden_dim)
-            return zeros_LBKH, zeros_LBKH
-        mean_BE = features_BPE.mean(1)
-
-        def project(layer: nn.Linear) -> torch.Tensor:
-            state_LBH = layer(mean_BE).tanh().view(images, layers, self.hidden_dim).transpose(0, 1)
-            return state_LBH[:, :, None].expand(-1, -1, rows, -1)
-
-        return project(self.init_hidden), project(self.init_cell)
+        memory = Memory(word_GD.to(dtype).contiguous(), first.bias_ih.to(dtype), image, joined)
+        return DecoderState(*self.begin(image.features_BPE, rows), memory)
 
     def advance(
         self,
@@ -90,14 +58,14 @@ class AttentionLSTMDecoder(Decoder):
         memory: Memory,
         word_gates_BKG: torch.Tensor,
     ) -> Advance:
-        attended = memory.attended
-        assert attended is not None, "init gives the memory of what to attend to"
-        products = linear(hidden_BKH[-1], attended.top_QH, attended.top_bias_Q)
+        image, joined = memory.image, memory.joined
+        assert image is not None and joined is not None, "init gives both"
+        products = linear(hidden_BKH[-1], joined.top_QH, joined.top_bias_Q)
         query_BKA, recurrent_BKG, gate_BKE = products.split(self._product_widths, dim=-1)
-        context_BKE, attention_BKP = self.attention(attended.features_BPE, attended.projected_BPA, query_BKA)
+        context_BKE, attention_BKP = self.attention(*image, query_BKA)
         if self.gate is not None:
             context_BKE = context_BKE * gate_BKE.sigmoid()
-        gates_BKG = word_gates_BKG + linear(context_BKE, attended.context_GE)
+        gates_BKG = word_gates_BKG + linear(context_BKE, joined.context_GE)
         hidden, cell = self.run_cells(gates_BKG, hidden_BKH, cell_BKH, recurrent_BKG)
         return Advance(hidden, cell, context_BKE, attention_BKP)
 
@@ -105,24 +73,24 @@ class AttentionLSTMDecoder(Decoder):
         """As in `Decoder`; by one function over all steps where a gradient is wanted, which keeps what it needs."""
         if not torch.is_grad_enabled():
             return super().unroll_given(state, tokens_BKT)
-        attended = state.memory.attended
-        assert attended is not None, "init gives the memory of what to attend to"
+        image, joined = state.memory.image, state.memory.joined
+        assert image is not None and joined is not None, "init gives both"
         embedded_TBKD = self.embedding(tokens_BKT[..., :-1].permute(2, 0, 1))
         word_gates_TNG = state.memory.word_gates(embedded_TBKD.flatten(1, 2))
         dtype = word_gates_TNG.dtype
-        values_BPX: torch.Tensor = attended.features_BPE
-        context_GX: torch.Tensor | None = attended.context_GE
+        values_BPX: torch.Tensor = image.features_BPE
+        context_GX: torch.Tensor | None = joined.context_GE
         early = self.gate is None and tokens_BKT[0, :, 1:].numel() > values_BPX.shape[1]
         if early:  # fewer cells than steps: multiply the cells, once, not the steps' contexts
-            values_BPX, context_GX = linear(values_BPX, attended.context_GE), None
+            values_BPX, context_GX = linear(values_BPX, joined.context_GE), None
         attending = Attending(
             values_BPX,
-            2 * attended.projected_BPA,
+            2 * image.projected_BPA,
             2 * self.attention.score.weight[0].to(dtype),
             self.attention.score.bias,
             context_GX,
-            attended.top_QH,
-            attended.top_bias_Q,
+            joined.top_QH,
+            joined.top_bias_Q,
         )
         layers = [self._layer(index, dtype, word_gates_TNG[..., : self.hidden_dim]) for index in range(len(self.cells))]
         hidden_TNH, read_TNX, attention_TBKP = Unroll.apply(
@@ -134,7 +102,7 @@ class AttentionLSTMDecoder(Decoder):
         attention_BKTP = attention_TBKP.permute(1, 2, 0, 3)
         context_BKTE: torch.Tensor | None = read_BKTX
         if early:
-            context_BKTE = self._contexts(attention_BKTP, attended.features_BPE) if self.output_context else None
+            context_BKTE = self._contexts(attention_BKTP, image.features_BPE) if self.output_context else None
         return self.logits(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
 
     @staticmethod

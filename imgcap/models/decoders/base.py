@@ -14,6 +14,7 @@ from imgcap.config.schema import DecoderConfig
 from imgcap.models.decoders.cell import lstm_cell
 from imgcap.models.decoders.state import DecoderState, Memory
 from imgcap.models.linear import linear
+from imgcap.types import Forcing
 
 
 class Advance(NamedTuple):
@@ -104,19 +105,19 @@ class Decoder(nn.Module):
         self,
         features_BPE: torch.Tensor,
         tokens_BKT: torch.Tensor,
-        teacher_ratio: torch.Tensor | None = None,
-        coins_BKT: torch.Tensor | None = None,
+        forcing: Forcing | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Predict tokens 1 to T - 1 from those before; return logits_BKTV and attention_BKTP of T - 1 steps.
 
-        With a `teacher_ratio` (0-D), token t + 1 is read as given where coins_BKT[..., t] is below it, and
-        as the model's own likeliest token elsewhere (scheduled sampling, Bengio et al. 2015).
+        The tokens before are the given ones, or, with `forcing`, some of them the model's own.
         """
         state = self.init(features_BPE, tokens_BKT.shape[1])
-        if teacher_ratio is None:
-            return self.unroll_given(state, tokens_BKT)
-        assert coins_BKT is not None, "scheduled sampling needs coins"
-        return self._unroll_mixed(state, tokens_BKT, teacher_ratio, coins_BKT)
+        if forcing is not None:
+            # No gradient goes through the choice of a word: the words are chosen first, then all are known.
+            choose = self._choose_at_once if forcing.two_pass else self._choose_in_turn
+            with torch.no_grad():
+                tokens_BKT = choose(state, tokens_BKT, forcing.coins_BKT < forcing.ratio)
+        return self.unroll_given(state, tokens_BKT)
 
     def unroll_given(self, state: DecoderState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """All tokens are known: the words' gates before the loop and the logits after it are one matmul each."""
@@ -133,18 +134,19 @@ class Decoder(nn.Module):
         attention_BKTP = _stack_steps([step.attention_BKP for step in steps])
         return self.logits(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
 
-    def _unroll_mixed(
-        self, state: DecoderState, tokens_BKT: torch.Tensor, teacher_ratio: torch.Tensor, coins_BKT: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        tokens = tokens_BKT.unbind(-1)
-        token_BK, logits, attention = tokens[0], [], []
+    def _choose_in_turn(self, state: DecoderState, tokens_BKT: torch.Tensor, given_BKT: torch.Tensor) -> torch.Tensor:
+        """Each guess follows the words that were read before it."""
+        tokens, read = tokens_BKT.unbind(-1), [tokens_BKT[..., 0]]
         for t in range(len(tokens) - 1):
-            logits_BKV, state, attention_BKP = self.step(state, token_BK)
-            guess_BK = logits_BKV.detach().argmax(-1)
-            token_BK = torch.where(coins_BKT[..., t] < teacher_ratio, tokens[t + 1], guess_BK)
-            logits.append(logits_BKV)
-            attention.append(attention_BKP)
-        return torch.stack(logits, dim=2), _stack_steps(attention)
+            logits_BKV, state, _ = self.step(state, read[-1])
+            read.append(torch.where(given_BKT[..., t], tokens[t + 1], logits_BKV.argmax(-1)))
+        return torch.stack(read, dim=-1)
+
+    def _choose_at_once(self, state: DecoderState, tokens_BKT: torch.Tensor, given_BKT: torch.Tensor) -> torch.Tensor:
+        """Each guess follows the true words."""
+        logits_BKTV, _ = self.unroll_given(state, tokens_BKT)
+        chosen_BKT = torch.where(given_BKT[..., :-1], tokens_BKT[..., 1:], logits_BKTV.argmax(-1))
+        return torch.cat([tokens_BKT[..., :1], chosen_BKT], dim=-1)
 
 
 def _stack_steps(steps: Sequence[torch.Tensor | None]) -> torch.Tensor | None:

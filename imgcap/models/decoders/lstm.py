@@ -11,6 +11,7 @@ from torch import nn
 
 from imgcap.config.schema import DecoderConfig
 from imgcap.models.decoders.base import Advance, Decoder, initialise_output
+from imgcap.models.decoders.recurrent import run_stack
 from imgcap.models.decoders.state import DecoderState, Memory
 from imgcap.models.linear import Linear
 from imgcap.models.precision import compute_dtype, exact_dtype
@@ -51,6 +52,15 @@ class LSTMDecoder(Decoder):
         word_gates_BKG: torch.Tensor,
     ) -> Advance:
         return Advance(*self.run_cells(word_gates_BKG, hidden_BKH, cell_BKH))
+
+    def unroll_given(self, state: DecoderState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As in `Decoder`, a layer at a time."""
+        embedded_TBKD = self.embedding(tokens_BKT[..., :-1].permute(2, 0, 1))
+        gates_TNG = state.memory.word_gates(embedded_TBKD.flatten(1, 2))
+        hidden_LNH, cell_LNH = state.hidden_LBKH.flatten(1, 2), state.cell_LBKH.flatten(1, 2)
+        hidden_TNH = run_stack(self.cells, self.dropout, gates_TNG, hidden_LNH, cell_LNH)
+        hidden_BKTH = hidden_TNH.unflatten(1, tokens_BKT.shape[:2]).permute(1, 2, 0, 3)
+        return self.logits(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, None), None
 
     def logits(
         self, embedded_BKD: torch.Tensor, hidden_BKH: torch.Tensor, context_BKE: torch.Tensor | None

@@ -12,11 +12,16 @@ import torch
 from imgcap.models.linear import linear
 
 
-class Attended(NamedTuple):
-    """The part of the memory that attention needs: the images' cells, and its weights."""
+class Cells(NamedTuple):
+    """What attention looks at: the images' cells."""
 
     features_BPE: torch.Tensor
     projected_BPA: torch.Tensor
+
+
+class Joined(NamedTuple):
+    """Weights of a decoder that attends before its recurrence."""
+
     context_GE: torch.Tensor  # the first cell's input weights, the context's columns
     top_QH: torch.Tensor  # everything that multiplies the top layer's last hidden state
     top_bias_Q: torch.Tensor
@@ -31,7 +36,8 @@ class Memory(NamedTuple):
 
     word_GD: torch.Tensor  # the first cell's input weights, the word's columns
     word_bias_G: torch.Tensor
-    attended: Attended | None = None
+    image: Cells | None = None  # of a decoder that attends
+    joined: Joined | None = None
 
     def word_gates(self, embedded_BKD: torch.Tensor) -> torch.Tensor:
         """The words' share of the first cell's gates."""

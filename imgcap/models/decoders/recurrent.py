@@ -1,0 +1,81 @@
+"""A stack of LSTM cells over all steps, where nothing that a step reads depends on the step before but its state.
+
+What the cells read is multiplied for all steps at once, and so are the gradients of their weights, which are written
+out: autograd would compute one of the weight's size for each step, and add them up.
+
+Dimensions: T steps, N rows, H hidden width, G = 4H gates of an LSTM cell, M = TN.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+
+from imgcap.models.decoders.cell import CellMemory, lstm_cell, lstm_cell_backward
+from imgcap.models.linear import linear, product, weight_gradient
+
+Maybe = torch.Tensor | None
+
+
+def run_stack(
+    cells: Sequence[nn.LSTMCell],
+    dropout: nn.Dropout,
+    gates_TNG: torch.Tensor,
+    hidden_LNH: torch.Tensor,
+    cell_LNH: torch.Tensor,
+) -> torch.Tensor:
+    """From what the first cell's gates get of its input to the top cell's hidden states after each step (T, N, H).
+
+    `dropout` acts on what each cell reads of the one below.
+    """
+    hidden_TNH = None
+    for index, cell in enumerate(cells):
+        if hidden_TNH is not None:
+            gates_TNG = linear(
+                dropout(hidden_TNH), cell.weight_ih.to(hidden_TNH.dtype), cell.bias_ih.to(hidden_TNH.dtype)
+            )
+        weight_GH, bias_G = cell.weight_hh.to(gates_TNG.dtype), cell.bias_hh.to(gates_TNG.dtype)
+        hidden_TNH = _Recurrence.apply(gates_TNG, hidden_LNH[index], cell_LNH[index], weight_GH, bias_G)
+    assert hidden_TNH is not None, "a stack has a cell"
+    return hidden_TNH
+
+
+class _Recurrence(torch.autograd.Function):
+    """One LSTM cell over all steps; returns its hidden states (T, N, H)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        gates_TNG: torch.Tensor,
+        hidden_NH: torch.Tensor,
+        cell_NH: torch.Tensor,
+        weight_GH: torch.Tensor,
+        bias_G: torch.Tensor,
+    ) -> torch.Tensor:
+        before, memories = [], []
+        for gates_NG in gates_TNG.unbind():
+            before.append(hidden_NH)
+            gates_NG = gates_NG + product(hidden_NH, weight_GH, bias_G)
+            hidden_NH, cell_NH, memory = lstm_cell(gates_NG, cell_NH)
+            memories.append(memory)
+        before_TNH = torch.stack(before)
+        ctx.save_for_backward(weight_GH, before_TNH, *chain(*memories))
+        return torch.cat([before_TNH[1:], hidden_NH[None]])
+
+    @staticmethod
+    def backward(ctx: Any, d_hidden_TNH: torch.Tensor) -> tuple[Maybe, ...]:
+        weight_GH, before_TNH, *saved = ctx.saved_tensors
+        width = len(CellMemory._fields)
+        memories = [CellMemory(*saved[first : first + width]) for first in range(0, len(saved), width)]
+        d_hidden_NH, d_cell_NH = torch.zeros_like(before_TNH[0]), torch.zeros_like(memories[0].cell_NH)
+        gates: list[torch.Tensor] = []
+        for memory, d_given_NH in zip(reversed(memories), reversed(d_hidden_TNH.unbind()), strict=True):
+            d_gates_NG, d_cell_NH = lstm_cell_backward(memory, d_hidden_NH + d_given_NH, d_cell_NH)
+            d_hidden_NH = product(d_gates_NG, weight_GH.t())
+            gates.append(d_gates_NG)
+        d_gates_TNG = torch.stack(gates[::-1])
+        d_gates_MG = d_gates_TNG.flatten(0, 1)
+        d_weight_GH = weight_gradient(d_gates_MG, before_TNH.flatten(0, 1))
+        return d_gates_TNG, d_hidden_NH, d_cell_NH, d_weight_GH, d_gates_MG.sum(0)
