@@ -129,6 +129,10 @@ def test_sections_are_checked_against_each_other() -> None:
         load_config(None, ["train.early_stopping.patience=2", "eval.metrics=[BLEU]"])
     with pytest.raises(UserError, match=r"attention_penalty needs a decoder that attends"):
         load_config(None, ["train.attention_penalty=1", "model.decoder.type=lstm"])
+    with pytest.raises(UserError, match=r"dot is for query=after"):
+        load_config(None, ["model.decoder.attention=dot"])
+    with pytest.raises(UserError, match=r"query=after is for type=attention_lstm"):
+        load_config(None, ["model.decoder.type=lstm", "model.decoder.query=after"])
 
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:

@@ -82,7 +82,9 @@ class _CrossEntropy(torch.autograd.Function):
         for logits_NV, targets_N1, log_sum_N1, weight_N1, d_logits_NV in zip(
             *(t.split(rows) for t in tensors), strict=True
         ):
-            d_exact_NV = (logits_NV - log_sum_N1).exp_().sub_(ctx.smoothing / logits_NV.shape[-1])
+            d_exact_NV = (logits_NV - log_sum_N1).exp_()
+            if ctx.smoothing:
+                d_exact_NV.sub_(ctx.smoothing / logits_NV.shape[-1])
             d_exact_NV.scatter_add_(-1, targets_N1, torch.full_like(log_sum_N1, ctx.smoothing - 1))
             torch.mul(d_exact_NV, weight_N1, out=d_logits_NV)
         return d_logits_MV, None, None

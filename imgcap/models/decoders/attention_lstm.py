@@ -93,16 +93,16 @@ class AttentionLSTMDecoder(AttendingDecoder):
             joined.top_bias_Q,
         )
         layers = [self._layer(index, dtype, word_gates_TNG[..., : self.hidden_dim]) for index in range(len(self.cells))]
-        hidden_TNH, read_TNX, attention_TBKP = Unroll.apply(
+        hidden_TNH, attention_TBKP, read_TNX = Unroll.apply(
             word_gates_TNG, state.hidden_LBKH.flatten(1, 2), state.cell_LBKH.flatten(1, 2), *attending, *chain(*layers)
         )
-        hidden_BKTH, read_BKTX = (
-            steps_TNX.unflatten(1, tokens_BKT.shape[:2]).permute(1, 2, 0, 3) for steps_TNX in (hidden_TNH, read_TNX)
-        )
+        hidden_BKTH = hidden_TNH.unflatten(1, tokens_BKT.shape[:2]).permute(1, 2, 0, 3)
         attention_BKTP = attention_TBKP.permute(1, 2, 0, 3)
-        context_BKTE: torch.Tensor | None = read_BKTX
-        if early:
-            context_BKTE = self._contexts(attention_BKTP, image.features_BPE) if self.output_context else None
+        context_BKTE: torch.Tensor | None = None
+        if not early:
+            context_BKTE = read_TNX.unflatten(1, tokens_BKT.shape[:2]).permute(1, 2, 0, 3)
+        elif self.output_context is not None:
+            context_BKTE = self._contexts(attention_BKTP, image.features_BPE)
         return self.logits(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
 
     @staticmethod

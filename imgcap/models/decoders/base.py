@@ -13,6 +13,7 @@ from torch import nn
 from imgcap.config.schema import DecoderConfig
 from imgcap.models.decoders.cell import lstm_cell
 from imgcap.models.decoders.state import DecoderState, Memory
+from imgcap.models.dropout import Dropout
 from imgcap.models.linear import linear
 from imgcap.types import Forcing
 
@@ -41,7 +42,7 @@ class Decoder(nn.Module):
         self.cells: Sequence[nn.LSTMCell] = nn.ModuleList(  # type: ignore[assignment]
             nn.LSTMCell(width, config.hidden_dim) for width in widths
         )
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         for cell in self.cells:
             _initialise_cell(cell)
 

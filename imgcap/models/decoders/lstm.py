@@ -13,6 +13,7 @@ from imgcap.config.schema import DecoderConfig
 from imgcap.models.decoders.base import Advance, Decoder, initialise_output
 from imgcap.models.decoders.recurrent import run_stack
 from imgcap.models.decoders.state import DecoderState, Memory
+from imgcap.models.dropout import Dropout
 from imgcap.models.linear import Linear
 from imgcap.models.precision import compute_dtype, exact_dtype
 
@@ -25,7 +26,7 @@ class LSTMDecoder(Decoder):
         layers: list[nn.Module] = []
         width = encoder_width
         for _ in range(config.image_layers):
-            layers += [Linear(width, config.hidden_dim), nn.ReLU(), nn.Dropout(config.dropout)]
+            layers += [Linear(width, config.hidden_dim), nn.ReLU(), Dropout(config.dropout)]
             width = config.hidden_dim
         self.image = nn.Sequential(*layers, Linear(width, config.embed_dim))
         self.output = Linear(config.hidden_dim, vocabulary_size)

@@ -146,7 +146,6 @@ def _kept(below_NH: torch.Tensor, layer: Layer, t: int) -> torch.Tensor:
 class StepGradient(NamedTuple):
     """What one step leaves for the products over all steps, beside the gradients of the states."""
 
-    products_NQ: torch.Tensor
     gates: list[torch.Tensor]  # of each layer
     context_BKX: torch.Tensor
     twice_projected_BPA: torch.Tensor
@@ -162,8 +161,12 @@ def step_backward(
     d_cell: list[torch.Tensor],
     d_read_NX: Maybe,
     d_attention_BKP: Maybe,
+    d_products_NQ: torch.Tensor,
 ) -> StepGradient:
-    """The gradients of the states change in the lists, from those after the step to those before it."""
+    """The gradients of the states change in the lists, from those after the step to those before it.
+
+    That of the three products of the top hidden state is written into `d_products_NQ`.
+    """
     gates: list[torch.Tensor] = []
     for index in reversed(range(len(layers))):
         layer = layers[index]
@@ -184,16 +187,16 @@ def step_backward(
         through_NX = through_NX * step.gate_NX
     d_context_BKX = through_NX.view_as(context_BKX)
     d_query_NA, *d_attending = attend_backward(weights, step.attended, d_context_BKX, d_attention_BKP)
-    d_products_NQ = torch.cat([d_query_NA, *products], dim=-1)
+    torch.cat([d_query_NA, *products], dim=-1, out=d_products_NQ)
     d_hidden[-1] = product(d_products_NQ, weights.top_QH.t())
-    return StepGradient(d_products_NQ, gates, d_context_BKX, *d_attending)
+    return StepGradient(gates, d_context_BKX, *d_attending)
 
 
 class Unroll(torch.autograd.Function):
     """All steps. The inputs after the words' gates and the states are `Attending`'s seven and each `Layer`'s five.
 
-    Returns the top layer's hidden states (T, N, H), what the first cell read of the image (T, N, X) and the
-    attention (T, B, K, P).
+    Returns the top layer's hidden states (T, N, H), the attention (T, B, K, P), and what the first cell read of the
+    image (T, N, X); that is empty where there is no `context_GX`.
     """
 
     @staticmethod
@@ -210,10 +213,11 @@ class Unroll(torch.autograd.Function):
         ctx.save_for_backward(*flat, *chain(*(step.flat() for step in steps)))
         ctx.set_materialize_grads(False)
         attention_TBKP = torch.stack([step.attended.attention_BKP for step in steps])
-        return torch.stack(tops), torch.stack([step.read_NX for step in steps]), attention_TBKP
+        read = [step.read_NX for step in steps if weights.context_GX is not None]
+        return torch.stack(tops), attention_TBKP, torch.stack(read) if read else tops[0].new_empty(0)
 
     @staticmethod
-    def backward(ctx: Any, d_hidden_TNH: Maybe, d_read_TNX: Maybe, d_attention_TBKP: Maybe) -> tuple[Maybe, ...]:
+    def backward(ctx: Any, d_hidden_TNH: Maybe, d_attention_TBKP: Maybe, d_read_TNX: Maybe) -> tuple[Maybe, ...]:
         inputs = len(ctx.needs_input_grad) - 3
         weights, layers = _inputs(ctx.saved_tensors[:inputs])
         saved = ctx.saved_tensors[inputs:]
@@ -222,15 +226,16 @@ class Unroll(torch.autograd.Function):
         d_hidden = [torch.zeros_like(hidden_NH) for hidden_NH in steps[0].hidden]
         d_cell = [torch.zeros_like(memory.cell_NH) for memory in steps[0].cells]
         gradients: list[StepGradient] = []
+        # One buffer: to join the steps afterwards would copy the largest of all gradients.
+        products_TNQ = d_hidden[-1].new_empty(ctx.steps, len(d_hidden[-1]), len(weights.top_QH))
         for t in reversed(range(ctx.steps)):
             if d_hidden_TNH is not None:
                 d_hidden[-1] = d_hidden[-1] + d_hidden_TNH[t]
-            d_read_NX = None if d_read_TNX is None else d_read_TNX[t]
+            d_read_NX = None if d_read_TNX is None or weights.context_GX is None else d_read_TNX[t]
             d_attention_BKP = None if d_attention_TBKP is None else d_attention_TBKP[t]
-            gradients.insert(
-                0, step_backward(weights, layers, t, steps[t], d_hidden, d_cell, d_read_NX, d_attention_BKP)
-            )
-        products_MQ = torch.cat([gradient.products_NQ for gradient in gradients])
+            arrived = (d_hidden, d_cell, d_read_NX, d_attention_BKP)
+            gradients.insert(0, step_backward(weights, layers, t, steps[t], *arrived, products_TNQ[t]))
+        products_MQ = products_TNQ.flatten(0, 1)
         gates_MG = [torch.cat([gradient.gates[index] for gradient in gradients]) for index in range(len(layers) - 1)]
         gates_MG.append(products_MQ.split(weights.widths, dim=-1)[1])
         d_attending = _attending_gradient(
