@@ -7,19 +7,22 @@ A attention width, H hidden width.
 import argparse
 import statistics
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from types import MethodType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from imgcap.bench.timing import alternate, row, timed
+from imgcap.bench.timing import PRECISIONS, Ceilings, alternate, ceilings, row, timed
 from imgcap.config.schema import DecoderConfig
 from imgcap.decode import beam_search
 from imgcap.engine.precision import autocast, set_float32_matmul
-from imgcap.models import build_decoder
+from imgcap.models import Decoder, build_decoder
 from imgcap.models.decoders import AttentionLSTMDecoder
 from imgcap.optim import caption_loss
-from imgcap.types import EOS, PAD, SOS, SPECIAL_TOKENS
+from imgcap.types import EOS, PAD, SOS, SPECIAL_TOKENS, Forcing
 
 CELLS, WIDTH, VOCABULARY = 49, 2048, 4096  # ResNet-50 at 224 pixels, a Flickr30k vocabulary
 DECODER = DecoderConfig()  # Show, Attend and Tell: 512, 512, 512, gate, mean initial state
@@ -33,24 +36,47 @@ def random_decoder(device: torch.device) -> AttentionLSTMDecoder:
     return decoder.to(device)
 
 
+def beam_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--beams", type=int, nargs="+", default=[1, 3, 5])
+    parser.add_argument("--steps", type=int, default=20)
+
+
 def bench_beam(arguments: argparse.Namespace) -> dict[str, Any]:
-    device, words = torch.device(arguments.device), arguments.steps - 1  # the last step is <eos>
+    """The search in each precision beside the usual one, which searches float32 image by image."""
+    device, words = arguments.device, arguments.steps - 1  # the last step is <eos>
     decoder = random_decoder(device).eval()
     features_BPE = torch.randn(arguments.images, CELLS, WIDTH, device=device).relu()
+    rows, same = [], []
+    for beam in arguments.beams:
 
-    def batched() -> torch.Tensor:
-        return beam_search(decoder, features_BPE, arguments.beam, words, forbidden=NEVER).tokens_BL
+        def batched(precision: str, beam: int = beam) -> torch.Tensor:
+            set_float32_matmul(precision)
+            with autocast(device, precision):
+                return beam_search(decoder, features_BPE, beam, words, forbidden=NEVER).tokens_BL
 
-    def image_by_image() -> torch.Tensor:
-        found = [usual_search(decoder, features_PE, arguments.beam, words) for features_PE in features_BPE]
-        return torch.stack(found)
+        def image_by_image(beam: int = beam) -> torch.Tensor:
+            return torch.stack([usual_search(decoder, features_PE, beam, words) for features_PE in features_BPE])
 
-    same = int((batched() == image_by_image()).all(1).sum())
-    runs = {"image by image": timed(image_by_image, device), "batched": timed(batched, device)}
-    seconds = alternate(runs, arguments.repeats)
-    rows = [row(name, values, arguments.images, "captions") for name, values in seconds.items()]
-    ratio = statistics.median(seconds["image by image"]) / statistics.median(seconds["batched"])
-    return {"rows": rows, "ratio": round(ratio, 2), "same_captions": f"{same} of {arguments.images}"}
+        same.append(int((batched("fp32") == image_by_image()).all(1).sum()))
+        runs = {"usual, fp32": timed(image_by_image, device)}
+        runs |= {precision: timed(partial(batched, precision), device) for precision in PRECISIONS[device.type]}
+        seconds = alternate(runs, arguments.repeats)
+        for name, values in seconds.items():
+            precision = name.removeprefix("usual, ")
+            entry = row(f"beam {beam}, {name}", values, arguments.images, "captions")
+            entry["ratio"] = round(statistics.median(seconds["usual, fp32"]) / statistics.median(values), 2)
+            entry["floor_ms"] = search_floor(ceilings(device), precision, arguments.images, beam, arguments.steps)
+            rows.append(entry)
+    return {"rows": rows, "same_captions": [f"{count} of {arguments.images}" for count in same]}
+
+
+def search_floor(of_device: Ceilings, precision: str, images: int, beam: int, steps: int) -> float:
+    """A forward of each row's steps; or to read the weights at each step, where the rows are few."""
+    forward = step_operations(images, beam, steps + 1) / 3
+    weights = 8 * DECODER.hidden_dim * (DECODER.embed_dim + WIDTH) + DECODER.hidden_dim * VOCABULARY
+    width = 2 if precision in ("bf16", "fp16") else 4
+    return of_device.floor_ms(precision, forward, steps * weights * width)
 
 
 @torch.no_grad()
@@ -103,22 +129,96 @@ def plain(layer: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
     return F.linear(x, layer.weight, layer.bias)
 
 
+def step_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--captions", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=22)
+    parser.add_argument("--compile", action="store_true", help="also compiled")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to take the training step."""
+
+    config: DecoderConfig = DECODER
+    forcing: float | None = None  # the share of true words read, where not all are
+    two_pass: bool = False
+    plain_loop: bool = False  # autograd's own gradient through the steps
+
+
+VARIANTS = {
+    "": Variant(),
+    ", plain loop": Variant(plain_loop=True),
+    ", forcing 0.75 in turn": Variant(forcing=0.75),
+    ", forcing 0.75 in two passes": Variant(forcing=0.75, two_pass=True),
+    ", query after": Variant(DECODER.model_copy(update={"query": "after"})),
+    ", query after, dot": Variant(DECODER.model_copy(update={"query": "after", "attention": "dot"})),
+}
+
+
 def bench_step(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Forward, loss, backward and AdamW of the decoder on ready features."""
-    device = torch.device(arguments.device)
+    """Forward, loss, backward and AdamW of the decoder on ready features, beside a tutorial's way to write it."""
+    device, shape = arguments.device, (arguments.images, arguments.captions, arguments.tokens)
     features_BPE = torch.randn(arguments.images, CELLS, WIDTH, device=device).relu()
-    precisions = ["fp32", "bf16"] + (["tf32", "fp16"] if device.type == "cuda" else [])
-    compiles = (False, True) if arguments.compile else (False,)
-    runs = {
-        precision + (", compiled" if compiled else ""): timed(
-            training_step(DECODER, features_BPE, arguments.captions, arguments.tokens, precision, compiled), device
-        )
-        for compiled in compiles
-        for precision in precisions
-    }
-    seconds = alternate(runs, arguments.repeats)
-    captions = arguments.images * arguments.captions
-    return {"rows": [row(name, values, captions, "captions") for name, values in seconds.items()]}
+    steps = {"usual, fp32": usual_training_step(features_BPE, *shape[1:])}
+    precisions: dict[str, str] = {"usual, fp32": "fp32"}
+    for compiled in (False, True) if arguments.compile else (False,):
+        for precision in PRECISIONS[device.type]:
+            for name, variant in VARIANTS.items():
+                label = precision + name + (", compiled" if compiled else "")
+                step = training_step(variant.config, features_BPE, *shape[1:], precision, compiled, variant)
+                steps[label], precisions[label] = step, precision
+    seconds = alternate({name: timed(step, device) for name, step in steps.items()}, arguments.repeats)
+    usual, operations = statistics.median(seconds["usual, fp32"]), step_operations(*shape)
+    rows = []
+    for name, values in seconds.items():
+        entry = row(name, values, arguments.images * arguments.captions, "captions")
+        entry["ratio"] = round(usual / statistics.median(values), 2)
+        if "query" not in name:
+            entry["floor_ms"] = ceilings(device).floor_ms(precisions[name], operations)
+        rows.append(entry)
+    return {"rows": rows}
+
+
+def step_operations(images: int, captions: int, tokens: int) -> float:
+    """Of the matrix products of `DECODER`, forward and backward; each multiplication and addition counts."""
+    embed, hidden, attention = DECODER.embed_dim, DECODER.hidden_dim, DECODER.attention_dim
+    rows, gates = images * captions * (tokens - 1), 4 * DECODER.hidden_dim
+    of_a_row = gates * (embed + WIDTH) + hidden * (attention + gates + WIDTH) + hidden * VOCABULARY
+    of_a_row += CELLS * (attention + WIDTH)  # scores and contexts
+    of_a_cell = WIDTH * attention * 2 / 3  # the cells take no gradient
+    return 6.0 * (rows * of_a_row + images * CELLS * of_a_cell)
+
+
+def usual_training_step(features_BPE: torch.Tensor, captions: int, tokens: int) -> Callable[[], None]:
+    """As tutorials write it: a copy of the features for each caption, everything anew at each step, autograd."""
+    decoder = random_decoder(features_BPE.device).train()
+    optimiser = torch.optim.Adam(decoder.parameters(), lr=1e-4)
+    tokens_NT = random_tokens((len(features_BPE) * captions, tokens), features_BPE.device)
+    assert decoder.init_hidden is not None and decoder.init_cell is not None
+    init_hidden, init_cell = decoder.init_hidden, decoder.init_cell
+
+    def step() -> None:
+        features_NPE = features_BPE.repeat_interleave(captions, 0)
+        mean_NE = features_NPE.mean(1)
+        hidden_NH, cell_NH = plain(init_hidden, mean_NE).tanh(), plain(init_cell, mean_NE).tanh()
+        loss = torch.zeros((), device=features_BPE.device)
+        for t in range(tokens - 1):
+            logits_NV, hidden_NH, cell_NH = usual_step(decoder, features_NPE, tokens_NT[:, t], hidden_NH, cell_NH)
+            loss = loss + F.cross_entropy(logits_NV, tokens_NT[:, t + 1])
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 5.0)
+        optimiser.step()
+
+    return step
+
+
+def random_tokens(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Captions of full length."""
+    tokens_NT = torch.randint(len(SPECIAL_TOKENS), VOCABULARY, shape, device=device)
+    tokens_NT[..., 0], tokens_NT[..., -1] = SOS, EOS
+    return tokens_NT
 
 
 def training_step(
@@ -128,20 +228,27 @@ def training_step(
     tokens: int,
     precision: str,
     compiled: bool = False,
+    variant: Variant | None = None,
 ) -> Callable[[], None]:
     """A step of a new decoder: cross-entropy and attention penalty, backward, clipping, AdamW."""
-    device, shape = features_BPE.device, (len(features_BPE), captions, tokens)
+    device, shape, variant = features_BPE.device, (len(features_BPE), captions, tokens), variant or Variant()
     torch.manual_seed(0)
     decoder = build_decoder(config, VOCABULARY, features_BPE.shape[-1]).to(device).train()
+    if variant.plain_loop:
+        decoder.unroll_given = MethodType(Decoder.unroll_given, decoder)  # type: ignore[method-assign]
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=1e-4, fused=True)
-    tokens_BKT = torch.randint(len(SPECIAL_TOKENS), VOCABULARY, shape, device=device)
-    tokens_BKT[..., 0], tokens_BKT[..., -1] = SOS, EOS
+    tokens_BKT = random_tokens(shape, device)
     unroll = torch.compile(decoder.unroll, dynamic=False) if compiled else decoder.unroll
+    forcing = None
+    if variant.forcing is not None:
+        forcing = Forcing(
+            torch.tensor(variant.forcing, device=device), torch.rand(shape, device=device), variant.two_pass
+        )
 
     def step() -> None:
         set_float32_matmul(precision)
         with autocast(device, precision):
-            logits_BKTV, attention_BKTP = unroll(features_BPE, tokens_BKT)
+            logits_BKTV, attention_BKTP = unroll(features_BPE, tokens_BKT, forcing)
             loss = caption_loss(logits_BKTV, tokens_BKT, 0.0, attention_BKTP, 1.0)
         (loss.total / loss.tokens).backward()
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 5.0)

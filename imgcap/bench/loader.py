@@ -1,23 +1,40 @@
 """The training loader beside a bare loop that only reads, decodes and transforms, in as many processes."""
 
 import argparse
+import io
 import multiprocessing
 import statistics
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
-from imgcap.bench.timing import alternate, row
+from imgcap.bench.timing import Row, alternate, row, timed
 from imgcap.config.schema import DataConfig
-from imgcap.data import Accumulation, Plan, PlanSampler, TrainDataset, TrainLoader, augmented_image, decode
+from imgcap.data import Accumulation, MicroBatch, Plan, PlanSampler, TrainDataset, TrainLoader, augmented_image, decode
 from imgcap.errors import UserError
 from imgcap.shards import ShardReader, TokenCounts
 from imgcap.text import Vocabulary
 
 
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shards", type=Path)
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--images", type=int, default=32, help="of a batch")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--augment", choices=("off", "light", "strong"), default="light")
+    parser.add_argument("--samples", type=int, default=12000, help="of one repeat, over as many epochs as it takes")
+
+
 def bench_loader(arguments: argparse.Namespace) -> dict[str, Any]:
     """Samples a second of the training loader, and of processes that only read, decode and transform."""
+    if arguments.workers < 1:
+        raise UserError("the loader is compared with processes of the same number; give --workers 1 or more")
     reader = ShardReader(arguments.shards, arguments.split)
     counts = TokenCounts.load(arguments.shards).counts
     data = DataConfig(image_size=arguments.image_size, augment=arguments.augment, workers=arguments.workers)
@@ -31,6 +48,7 @@ def bench_loader(arguments: argparse.Namespace) -> dict[str, Any]:
     }
     seconds = alternate(runs, arguments.repeats)
     rows = [row(name, values, steps * arguments.images, "samples") for name, values in seconds.items()]
+    rows += parts_of_a_sample(dataset, reader, data, arguments.repeats)
     ratio = statistics.median(seconds["bare loop"]) / statistics.median(seconds["loader"])
     ends = [repeat[step] for repeat in waits for step in range(plan.steps_per_epoch, steps, plan.steps_per_epoch)]
     every = [wait for repeat in waits for wait in repeat[1:]]
@@ -40,6 +58,24 @@ def bench_loader(arguments: argparse.Namespace) -> dict[str, Any]:
         "wait_ms": round(1000 * statistics.median(every), 2),
         "wait_at_epoch_end_ms": round(1000 * statistics.median(ends), 2) if ends else None,
     }
+
+
+def parts_of_a_sample(dataset: TrainDataset, reader: ShardReader, data: DataConfig, repeats: int) -> list[Row]:
+    """One process, part after part; the last is all of them, with the captions encoded into the batch."""
+    count, size = min(256, len(reader)), data.image_size
+    jpegs = [reader.read(index).jpeg for index in range(count)]
+    images = [decode(jpeg, size) for jpeg in jpegs]
+    [batch] = dataset.shape(count).allocate(1)
+    samples = MicroBatch(0, np.arange(count), np.ones(count, np.float32))
+    parts: dict[str, Callable[[], object]] = {
+        "read": lambda: [reader.read(index) for index in range(count)],
+        "decode": lambda: [decode(jpeg, size) for jpeg in jpegs],
+        "decode, full size (naive)": lambda: [Image.open(io.BytesIO(jpeg)).convert("RGB") for jpeg in jpegs],
+        "transform": lambda: [augmented_image(image, size, data.augment, (0, 0, 0)) for image in images],
+        "all, into a batch": lambda: dataset.write(samples, batch),
+    }
+    seconds = alternate({name: timed(part, torch.device("cpu")) for name, part in parts.items()}, repeats)
+    return [row(f"one process: {name}", values, count, "samples") for name, values in seconds.items()]
 
 
 def bare_loop(reader: ShardReader, data: DataConfig, samples: int) -> float:

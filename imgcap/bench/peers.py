@@ -1,18 +1,11 @@
-"""Other projects' decoders, run from checkouts of theirs, in turns with ours on the same shapes.
-
-Nothing of theirs is in this repository. What today's libraries refuse in their files is replaced as they are read.
+"""Other projects' training steps, run from checkouts of theirs, in turns with ours on the same shapes.
 
 Dimensions: B images, K captions an image, N = BK, T tokens, V vocabulary, P grid cells, E encoder width.
 """
 
 import argparse
-import ast
-import importlib
-import pickle
 import statistics
-import sys
-import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from imgcap.bench.checkouts import att2in_model, imgcap_model, show_attend_tell_decoder
 from imgcap.bench.decoder import CELLS, VOCABULARY, WIDTH, training_step
 from imgcap.bench.timing import alternate, row, timed
 from imgcap.config.schema import DecoderConfig
@@ -49,8 +43,7 @@ class Inputs:
 
 def show_attend_tell(checkout: Path, inputs: Inputs) -> Step:
     """sgrvinod/a-PyTorch-Tutorial-to-Image-Captioning, as its train.py takes a step without fine-tuning."""
-    module = _execute(checkout / "models.py")
-    decoder = module["DecoderWithAttention"](512, 512, 512, VOCABULARY, WIDTH)
+    decoder = show_attend_tell_decoder(checkout)
     optimiser = torch.optim.Adam(decoder.parameters(), lr=4e-4)
     side = round(CELLS**0.5)
     features = inputs.features_NPE.view(-1, side, side, WIDTH)
@@ -71,9 +64,7 @@ def show_attend_tell(checkout: Path, inputs: Inputs) -> Step:
 
 def imgcap_attention(checkout: Path, inputs: Inputs) -> Step:
     """Sh-31/ImgCap's attention model, as its trainer takes a step in float32, every token given."""
-    path = checkout / "trainning" / "ImgCap-prototyping" / "ImgCapAttention_prototyping.py"
-    classes = _execute(path, only=("Attention", "lstm"), names={"nn": torch.nn, "vocab": {"<sos>": SOS}})
-    decoder = classes["lstm"](WIDTH, 1024, 2, 1024, VOCABULARY)
+    decoder = imgcap_model(checkout).lstm
     optimiser = torch.optim.Adam(decoder.parameters(), lr=1e-4)
 
     def step() -> None:
@@ -88,7 +79,7 @@ def imgcap_attention(checkout: Path, inputs: Inputs) -> Step:
 
 def att2in(checkout: Path, inputs: Inputs) -> Step:
     """ruotianluo/ImageCaptioning.pytorch's Att2in2, which copies the features itself and only after embedding them."""
-    model = _att2in_model(checkout, inputs.tokens - 2)
+    model = att2in_model(checkout, inputs.tokens - 2)
     optimiser = torch.optim.Adam(model.parameters(), lr=5e-4)
     captions = inputs.tokens_NT.view(inputs.images, inputs.captions, inputs.tokens)
     means = inputs.features_BPE.mean(1)
@@ -102,34 +93,6 @@ def att2in(checkout: Path, inputs: Inputs) -> Step:
         optimiser.step()
 
     return step
-
-
-def _att2in_model(checkout: Path, length: int) -> torch.nn.Module:
-    # Its packages import every model it has, and what those need; only the one module is wanted.
-    for package in ("captioning", "captioning.models", "captioning.utils"):
-        module = types.ModuleType(package)
-        module.__path__ = [str(checkout / package.replace(".", "/"))]
-        sys.modules[package] = module
-    moves = types.SimpleNamespace(cPickle=pickle)  # of `six`, which it imports and does not need for this
-    for name, content in (("six", {"moves": moves}), ("six.moves", vars(moves))):
-        sys.modules.setdefault(name, types.ModuleType(name)).__dict__.update(content)
-    options = types.SimpleNamespace(
-        vocab_size=VOCABULARY - 1,  # it adds one
-        input_encoding_size=512,
-        rnn_size=512,
-        num_layers=1,
-        drop_prob_lm=0.5,
-        max_length=length,
-        fc_feat_size=WIDTH,
-        att_feat_size=WIDTH,
-        att_hid_size=512,
-        vocab={},
-    )
-    try:
-        model: torch.nn.Module = importlib.import_module("captioning.models.AttModel").Att2in2Model(options)
-    except ImportError as error:
-        raise UserError(f"{checkout} can't be imported from ({error}); is this a checkout of that peer?") from None
-    return model
 
 
 @dataclass(frozen=True)
@@ -147,37 +110,45 @@ PEERS = {
 }
 
 
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkouts", nargs="+", metavar="NAME=DIR", help=f"NAME: {', '.join(PEERS)}")
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--captions", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=22)
+
+
 def bench_peers(arguments: argparse.Namespace) -> dict[str, Any]:
     """A training step of each peer's decoder whose checkout is given, and of ours in the same shape."""
-    device, inputs = torch.device("cpu"), Inputs(arguments.images, arguments.captions, arguments.tokens)
+    inputs = Inputs(arguments.images, arguments.captions, arguments.tokens)
+
+    def runs(name: str, checkout: Path) -> dict[str, Step]:
+        sizes = (inputs.features_BPE, inputs.captions, inputs.tokens)
+        ours = {f"ours, {p}": training_step(PEERS[name].ours, *sizes, p) for p in ("fp32", "bf16")}
+        return {"theirs": PEERS[name].step(checkout, inputs)} | ours
+
+    return beside_peers(arguments, tuple(PEERS), runs, len(inputs.tokens_NT))
+
+
+def beside_peers(
+    arguments: argparse.Namespace,
+    known: Sequence[str],
+    runs: Callable[[str, Path], dict[str, Step]],
+    captions: int,
+) -> dict[str, Any]:
+    """Time the runs of each NAME=DIR of the arguments in turns; the first run is the peer's."""
     rows = []
     for given in arguments.checkouts:
         name, separator, checkout = given.partition("=")
         if not separator:
             raise UserError(f"{given!r} does not say which peer's checkout it is; give NAME=DIR")
-        if name not in PEERS:
-            raise UserError(f"there is no peer {name!r}; those known are {', '.join(PEERS)}")
-        peer = PEERS[name]
-        runs = {f"{name}, theirs": timed(peer.step(Path(checkout), inputs), device)}
-        for precision in ("fp32", "bf16"):
-            step = training_step(peer.ours, inputs.features_BPE, inputs.captions, inputs.tokens, precision)
-            runs[f"{name}, ours, {precision}"] = timed(step, device)
-        seconds = alternate(runs, arguments.repeats)
+        if name not in known:
+            raise UserError(f"there is no peer {name!r} for this; those known are {', '.join(known)}")
+        timers = {
+            f"{name}, {run}": timed(step, torch.device("cpu")) for run, step in runs(name, Path(checkout)).items()
+        }
+        seconds = alternate(timers, arguments.repeats)
         theirs = statistics.median(next(iter(seconds.values())))
         for label, values in seconds.items():
             ratio = round(theirs / statistics.median(values), 2)
-            rows.append(row(label, values, len(inputs.tokens_NT), "captions") | {"ratio": ratio})
+            rows.append(row(label, values, captions, "captions") | {"ratio": ratio})
     return {"rows": rows}
-
-
-def _execute(path: Path, only: tuple[str, ...] = (), names: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Run a file of a checkout, or only some of its classes, and return its names."""
-    try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}); is this a checkout of that peer?") from None
-    if only:
-        tree.body = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name in only]
-    module = {"__name__": path.stem, "torch": torch} | (names or {})
-    exec(compile(tree, str(path), "exec"), module)
-    return module

@@ -4,11 +4,17 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import torch
 
+from imgcap.engine.precision import set_float32_matmul
+from imgcap.models.linear import product
+
 Row = dict[str, Any]
+PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32", "bf16", "fp16")}
 
 
 def timed(run: Callable[[], object], device: torch.device) -> Callable[[], float]:
@@ -43,6 +49,35 @@ def row(name: str, seconds: list[float], items: int, unit: str) -> Row:
         f"{unit}_per_s": round(statistics.median(rates), 2),
         "range": [round(rates[0], 2), round(rates[-1], 2)],
     }
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What the device can do, measured: operations a second of each precision, and bytes a second."""
+
+    products: dict[str, float]
+    bandwidth: float
+
+    def floor_ms(self, precision: str, operations: float = 0.0, moved: float = 0.0) -> float:
+        """The least time for so many operations of matrix products and so many bytes."""
+        return round(1000 * max(operations / self.products[precision], moved / self.bandwidth), 2)
+
+
+@cache
+def ceilings(device: torch.device) -> Ceilings:
+    """The best of several products of large square matrices, and of several copies and readings beyond any cache."""
+    size = 8192 if device.type == "cuda" else 2048
+    products = {}
+    for precision in PRECISIONS[device.type]:
+        set_float32_matmul(precision)
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+        x, y = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+        seconds = min(alternate({"product": timed(partial(product, x, y), device)}, 5)["product"])
+        products[precision] = 2 * size**3 / seconds
+    source = torch.ones(2**28 if device.type == "cuda" else 2**26, device=device)
+    target = torch.empty_like(source)
+    seconds = alternate({"copy": timed(lambda: target.copy_(source), device), "read": timed(source.sum, device)}, 5)
+    return Ceilings(products, source.nbytes * max(2 / min(seconds["copy"]), 1 / min(seconds["read"])))
 
 
 def machine(device: torch.device) -> str:

@@ -3,13 +3,14 @@
 from imgcap.data.batch import HASH_MODULUS, batch_hash, damaged_count, target_count
 from imgcap.data.dataset import EvalDataset, TrainDataset
 from imgcap.data.loader import PlanSampler, TrainLoader, prepare_worker, reading
-from imgcap.data.plan import Accumulation, Plan, cut_batch, order
+from imgcap.data.plan import Accumulation, MicroBatch, Plan, cut_batch, order
 from imgcap.data.transforms import augmented_image, decode, eval_image
 
 __all__ = [
     "HASH_MODULUS",
     "Accumulation",
     "EvalDataset",
+    "MicroBatch",
     "Plan",
     "PlanSampler",
     "TrainDataset",

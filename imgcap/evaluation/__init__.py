@@ -4,7 +4,7 @@ from imgcap.evaluation.coco_files import read_references, read_results, with_oth
 from imgcap.evaluation.evaluator import Evaluator
 from imgcap.evaluation.ptb import clean, tokenise
 from imgcap.evaluation.results import Evaluation, Example, write_json, write_results
-from imgcap.evaluation.scorers import METRICS, score
+from imgcap.evaluation.scorers import METRICS, forget_references, score
 from imgcap.evaluation.signature import signature
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Evaluator",
     "Example",
     "clean",
+    "forget_references",
     "read_references",
     "read_results",
     "score",

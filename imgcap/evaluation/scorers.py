@@ -60,6 +60,11 @@ def _prepared(text: str) -> References:
     return References(text)
 
 
+def forget_references() -> None:
+    """As a new process begins: only what is on disk is kept."""
+    _prepared.cache_clear()
+
+
 def score(
     hypotheses: Mapping[int, str], references: Mapping[int, list[str]], metrics: Collection[str] = METRICS
 ) -> dict[str, float]:

@@ -1,0 +1,112 @@
+"""The encoder, the optimiser and the checkpoint, each beside its floor and the usual way.
+
+Dimensions: B images, C colour channels, H W pixels.
+"""
+
+import argparse
+import statistics
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torchvision
+from torch.utils.flop_counter import FlopCounterMode
+
+from imgcap import checkpoint
+from imgcap.bench.decoder import DECODER, VOCABULARY
+from imgcap.bench.timing import PRECISIONS, alternate, ceilings, row, timed
+from imgcap.config.schema import EncoderConfig, ModelConfig, OptimConfig
+from imgcap.engine.precision import autocast, set_float32_matmul
+from imgcap.models import Captioner
+from imgcap.optim import build_optimizer
+
+MODEL = ModelConfig(encoder=EncoderConfig(name="resnet50", weights=None), decoder=DECODER)
+
+
+def encoder_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--compile", action="store_true", help="also compiled")
+
+
+def bench_encoder(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Pixels to features of a frozen ResNet-50, beside torchvision's own under autocast."""
+    device, size = arguments.device, arguments.image_size
+    encoder = Captioner(MODEL, VOCABULARY).encoder.to(device)
+    usual = torchvision.models.resnet50(weights=None).to(device).eval()
+    images_BCHW = torch.randint(256, (arguments.images, 3, size, size), dtype=torch.uint8, device=device)
+    channels_last_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        usual(images_BCHW[:1].float())
+    operations = counter.get_total_flops() * arguments.images
+
+    @torch.no_grad()
+    def usual_forward(precision: str) -> None:
+        set_float32_matmul(precision)
+        with autocast(device, precision):
+            usual(images_BCHW.float() / 255)
+
+    def ours(precision: str, compiled: bool) -> Callable[[], None]:
+        forward = torch.compile(encoder.forward, dynamic=False) if compiled else encoder.forward
+
+        def run() -> None:
+            set_float32_matmul(precision)
+            with autocast(device, precision):
+                encoder.fold()
+                forward(channels_last_BCHW)
+
+        return run
+
+    rows = []
+    for precision in PRECISIONS[device.type]:  # one after the other: each folds the weights in its own dtype
+        runs: dict[str, Callable[[], None]] = {"usual": partial(usual_forward, precision)}
+        runs |= {"ours": ours(precision, False)} | (
+            {"ours, compiled": ours(precision, True)} if arguments.compile else {}
+        )
+        seconds = alternate({name: timed(run, device) for name, run in runs.items()}, arguments.repeats)
+        for name, values in seconds.items():
+            entry = row(f"{name}, {precision}", values, arguments.images, "images")
+            entry["ratio"] = round(statistics.median(seconds["usual"]) / statistics.median(values), 2)
+            entry["floor_ms"] = ceilings(device).floor_ms(precision, operations)
+            rows.append(entry)
+    return {"rows": rows}
+
+
+def bench_optimiser(arguments: argparse.Namespace) -> dict[str, Any]:
+    """AdamW over the decoder's weights, beside torch's loop over tensors."""
+    model = Captioner(MODEL, VOCABULARY).to(arguments.device)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    loop = torch.optim.AdamW(parameters, foreach=False, fused=False)
+    runs = {"usual, a loop": loop.step, "fused": build_optimizer(model, OptimConfig()).step}
+    seconds = alternate({name: timed(run, arguments.device) for name, run in runs.items()}, arguments.repeats)
+    moved = 7 * sum(parameter.nbytes for parameter in parameters)  # weight, gradient and two moments; three written
+    floor = {"floor_ms": ceilings(arguments.device).floor_ms("fp32", moved=moved)}
+    return {"rows": [row(name, values, 1, "steps") | floor for name, values in seconds.items()]}
+
+
+def bench_checkpoint(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Save and verified load of model and optimiser, beside torch.save, which neither hashes nor waits for the disk."""
+    model = Captioner(MODEL, VOCABULARY)
+    optimiser = build_optimizer(model, OptimConfig())
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimiser.step()
+    weights, training = model.state_dict(), {"optimizer": optimiser.state_dict()}
+    with TemporaryDirectory() as folder:
+        root, usual = Path(folder) / "checkpoints", Path(folder) / "usual.pt"
+        runs: dict[str, Callable[[], object]] = {
+            "usual save": lambda: torch.save((weights, training), usual),
+            "save": lambda: checkpoint.save(root, 1, weights, training, {}, keep=1, best=False),
+            "usual load": lambda: torch.load(usual),
+            "load": lambda: checkpoint.load(root),
+        }
+        timers = {name: timed(run, torch.device("cpu")) for name, run in runs.items()}
+        seconds = alternate(timers, arguments.repeats)
+        megabytes = round(usual.stat().st_size / 1e6)
+    return {"rows": [row(name, values, megabytes, "MB") for name, values in seconds.items()], "MB": megabytes}

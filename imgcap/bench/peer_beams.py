@@ -1,0 +1,171 @@
+"""Other projects' beam searches, run from checkouts of theirs, in turns with ours on the same shapes.
+
+Random weights hardly ever end a caption, so that every search goes to its last step.
+
+Dimensions: B images, P grid cells, E encoder width.
+"""
+
+import argparse
+import ast
+import contextlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision import transforms
+
+from imgcap.bench.checkouts import att2in_model, execute, imgcap_model, show_attend_tell_decoder
+from imgcap.bench.decoder import CELLS, NEVER, VOCABULARY, WIDTH
+from imgcap.bench.peers import PEERS, Step, beside_peers
+from imgcap.config.schema import DecoderConfig
+from imgcap.decode import beam_search
+from imgcap.engine.precision import autocast
+from imgcap.errors import UserError
+from imgcap.models import build_decoder
+from imgcap.types import EOS, SOS
+
+Searcher = Callable[[Path, torch.Tensor, int, int], Step]  # checkout, features_BPE, beam, steps
+
+
+class _Mend(ast.NodeTransformer):
+    """Division of indices as today's torch wants it, and `steps` steps instead of 50."""
+
+    def __init__(self, steps: int):
+        self.steps = steps
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        if isinstance(node.op, ast.Div) and ast.unparse(node.right) == "vocab_size":
+            node.op = ast.FloorDiv()
+        return self.generic_visit(node)
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        if ast.unparse(node) == "step > 50":
+            node.comparators = [ast.Constant(self.steps - 1)]
+        return node
+
+
+def show_attend_tell(checkout: Path, features_BPE: torch.Tensor, beam: int, steps: int) -> Step:
+    """sgrvinod/a-PyTorch-Tutorial-to-Image-Captioning, image by image, without its encoder."""
+    decoder, side = show_attend_tell_decoder(checkout).eval(), round(CELLS**0.5)
+    names = {
+        "np": np,
+        "F": torch.nn.functional,
+        "transforms": transforms,
+        "device": torch.device("cpu"),
+        "imread": lambda path: np.zeros((1, 1, 3)),
+        "imresize": lambda image, size: image,
+    }
+    name = "caption_image_beam_search"
+    search = execute(checkout / "caption.py", only=(name,), names=names, mend=_Mend(steps))[name]
+    words = {"<start>": SOS, "<end>": EOS} | {f"word {n}": n for n in range(VOCABULARY - 2)}
+
+    @torch.no_grad()
+    def run() -> None:
+        for features in features_BPE.view(-1, 1, side, side, WIDTH):
+            with contextlib.suppress(ValueError):  # where no caption has ended it fails in its last line
+                search(partial(_encoded, features), decoder, "", words, beam)
+
+    return run
+
+
+def _encoded(features: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """An encoder that has done its work already."""
+    return features
+
+
+def imgcap(checkout: Path, features_BPE: torch.Tensor, beam: int, steps: int) -> Step:
+    """Sh-31/ImgCap's attention model, image by image."""
+    model, vocabulary = imgcap_model(checkout), {"<sos>": SOS, "<eos>": EOS}
+
+    def run() -> None:
+        for features_PE in features_BPE:
+            model.beam_search_caption(features_PE[None], vocabulary, list, beam_width=beam, max_seq_length=steps)
+
+    return run
+
+
+def att2in(checkout: Path, features_BPE: torch.Tensor, beam: int, steps: int) -> Step:
+    """ruotianluo/ImageCaptioning.pytorch's Att2in2, all images at once."""
+    model, means_BE = att2in_model(checkout, steps).eval(), features_BPE.mean(1)
+
+    @torch.no_grad()
+    def run() -> None:
+        model(means_BE, features_BPE, mode="sample", opt={"beam_size": beam, "sample_n": 1})
+
+    return run
+
+
+def hugging_face(_: Path, features_BPE: torch.Tensor, beam: int, steps: int) -> Step:
+    """transformers' generate: a GPT-2 of as many weights as ours, three blocks of width 512 with cross-attention."""
+    try:
+        import transformers
+    except ImportError:
+        raise UserError("hugging-face needs transformers; install it with: pip install transformers") from None
+    config = transformers.GPT2Config(
+        vocab_size=VOCABULARY,
+        n_embd=512,
+        n_layer=3,
+        n_head=8,
+        n_positions=steps + 1,
+        add_cross_attention=True,
+        bos_token_id=SOS,
+        eos_token_id=EOS,
+        pad_token_id=0,
+    )
+    decoder = transformers.GPT2LMHeadModel(config).eval()
+    project = torch.nn.Linear(WIDTH, 512)
+    first_B1 = torch.full((len(features_BPE), 1), SOS)
+
+    @torch.no_grad()
+    def run() -> None:
+        decoder.generate(
+            first_B1,
+            encoder_hidden_states=project(features_BPE).repeat_interleave(beam, 0),
+            num_beams=beam,
+            min_new_tokens=steps,
+            max_new_tokens=steps,
+            do_sample=False,
+        )
+
+    return run
+
+
+PEER_BEAMS: dict[str, tuple[Searcher, DecoderConfig]] = {
+    "show-attend-tell": (show_attend_tell, PEERS["show-attend-tell"].ours),
+    "imgcap": (imgcap, PEERS["imgcap"].ours),
+    "att2in": (att2in, PEERS["att2in"].ours),
+    "hugging-face": (hugging_face, PEERS["show-attend-tell"].ours),
+}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkouts", nargs="+", metavar="NAME=DIR", help=f"NAME: {', '.join(PEER_BEAMS)}")
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--beam", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=20)
+
+
+def bench_peer_beams(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The search of each peer whose checkout is given, and ours with a decoder of the same shape."""
+    random = torch.Generator().manual_seed(0)
+    features_BPE = torch.randn(arguments.images, CELLS, WIDTH, generator=random).relu()
+
+    def runs(name: str, checkout: Path) -> dict[str, Step]:
+        search, ours = PEER_BEAMS[name]
+        decoder = build_decoder(ours, VOCABULARY, WIDTH).eval()
+
+        def our_search(precision: str) -> Step:
+            def run() -> None:
+                with autocast(torch.device("cpu"), precision):
+                    # The last of the steps is <eos>.
+                    beam_search(decoder, features_BPE, arguments.beam, arguments.steps - 1, forbidden=NEVER)
+
+            return run
+
+        theirs = search(checkout, features_BPE, arguments.beam, arguments.steps)
+        return {"theirs": theirs} | {f"ours, {precision}": our_search(precision) for precision in ("fp32", "bf16")}
+
+    return beside_peers(arguments, tuple(PEER_BEAMS), runs, arguments.images)

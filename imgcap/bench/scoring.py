@@ -1,0 +1,75 @@
+"""All metrics beside pycocoevalcap called directly: the first caption of each image against its others."""
+
+import argparse
+import os
+import statistics
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.meteor.meteor import Meteor
+from pycocoevalcap.rouge.rouge import Rouge
+from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+from imgcap.bench.timing import alternate, row, timed
+from imgcap.errors import UserError
+from imgcap.evaluation import forget_references, score
+from imgcap.evaluation.ptb import find_java
+from imgcap.shards import ShardReader
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shards", type=Path)
+    parser.add_argument("--split", default="train")
+    parser.add_argument("--images", type=int, default=5000)
+
+
+def bench_scoring(arguments: argparse.Namespace) -> dict[str, Any]:
+    reader = ShardReader(arguments.shards, arguments.split)
+    samples = (reader.read(index) for index in range(min(len(reader), arguments.images)))
+    captions = {sample.image_id: sample.captions for sample in samples if len(sample.captions) > 1}
+    if not captions:
+        raise UserError(f"{arguments.shards} has no image of two captions in split {arguments.split}; name another")
+    hypotheses = {image_id: group[0] for image_id, group in captions.items()}
+    references = {image_id: group[1:] for image_id, group in captions.items()}
+    os.environ["PATH"] = os.path.dirname(find_java()) + os.pathsep + os.environ["PATH"]
+    found: list[dict[str, float]] = []
+
+    def ours() -> None:
+        forget_references()  # as in a new process
+        found.append(score(hypotheses, references))
+
+    with TemporaryDirectory() as folder:
+
+        def first() -> None:
+            for kept in Path(folder).iterdir():
+                kept.unlink()
+            ours()
+
+        runs = {
+            "pycocoevalcap": lambda: found.append(usual_scores(hypotheses, references)),
+            "first run": first,
+            "second run": ours,
+            "again in one process": lambda: found.append(score(hypotheses, references)),
+        }
+        os.environ["IMGCAP_CACHE"] = folder
+        seconds = alternate({name: timed(run, torch.device("cpu")) for name, run in runs.items()}, arguments.repeats)
+    theirs = statistics.median(seconds["pycocoevalcap"])
+    shares = {name: round(statistics.median(values) / theirs, 3) for name, values in seconds.items()}
+    rows = [row(name, values, len(captions), "images") | {"share": shares[name]} for name, values in seconds.items()]
+    return {"rows": rows, "equal": all(scores == found[0] for scores in found), "scores": found[0]}
+
+
+def usual_scores(hypotheses: dict[int, str], references: dict[int, list[str]]) -> dict[str, float]:
+    """As pycocoevalcap's own COCOEvalCap computes them."""
+    tokeniser = PTBTokenizer()
+    gts = tokeniser.tokenize({i: [{"caption": caption} for caption in group] for i, group in references.items()})
+    res = tokeniser.tokenize({i: [{"caption": hypotheses[i]}] for i in references})
+    bleu, _ = Bleu(4).compute_score(gts, res, verbose=0)
+    scores = {f"BLEU-{n}": value for n, value in enumerate(bleu, start=1)}
+    for name, scorer in (("METEOR", Meteor), ("ROUGE-L", Rouge), ("CIDEr", Cider)):
+        scores[name] = float(scorer().compute_score(gts, res)[0])
+    return scores

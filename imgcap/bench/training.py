@@ -1,0 +1,187 @@
+"""The whole training step on real shards: beside its parts, over many steps, and as images and captions grow.
+
+Dimensions: B images, K captions an image, C colour channels, H W pixels, T tokens, P grid cells, E encoder width.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from imgcap import dist
+from imgcap.bench.decoder import VOCABULARY, random_tokens
+from imgcap.bench.parts import MODEL
+from imgcap.bench.timing import PRECISIONS, Row, alternate, row, timed
+from imgcap.config import Config, load_config
+from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
+from imgcap.data import reading
+from imgcap.engine import Engine, autocast, build_engine
+from imgcap.models import Captioner
+from imgcap.optim import caption_loss
+from imgcap.train import Trainer, assemble
+from imgcap.types import Batch
+
+TENTHS = 10
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shards", type=Path)
+    parser.add_argument("--images", type=int, default=16, help="of a step")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--encoder", default="resnet50")
+    parser.add_argument("--precisions", nargs="+", help="default: all that the device has")
+    parser.add_argument("--compile", action="store_true", help="also compiled")
+    parser.add_argument("--steps", type=int, help="instead: so many steps on end, and how time and memory go")
+
+
+def bench_train(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Images a second of the trainer's own step, beside its encoder and its decoder alone on a batch of its own."""
+    precisions = arguments.precisions or PRECISIONS[arguments.device.type]
+    world = dist.init(str(arguments.device))
+    rows: list[Row] = []
+    for precision in precisions:
+        for compiled in ("off", "default") if arguments.compile else ("off",):
+            with ExitStack() as stack:
+                folder = stack.enter_context(TemporaryDirectory())
+                trainer = assemble(_config(arguments, precision, compiled, folder), world, "no")
+                batches = stack.enter_context(reading(trainer.loader))
+                if arguments.steps:
+                    rows += _many_steps(trainer, batches, arguments.steps, precision)
+                else:
+                    rows += _beside_parts(trainer, batches, arguments, f"{precision}, compile {compiled}")
+    return {"rows": rows}
+
+
+def _config(arguments: argparse.Namespace, precision: str, compiled: str, folder: str) -> Config:
+    return load_config(
+        None,
+        [
+            f"data={{shards: {arguments.shards}, image_size: {arguments.image_size}, workers: 2}}",
+            f"model.encoder={{name: {arguments.encoder}, weights: none}}",
+            f"train={{global_batch: {arguments.images}, epochs: 100000, precision: {precision}, compile: {compiled}}}",
+            "optim.schedule=constant",
+            "eval.every=0",
+            "checkpoint.every=0",
+            "log={every: 0, tensorboard: false}",
+            f"run_dir={folder}",
+        ],
+    )
+
+
+def _beside_parts(trainer: Trainer, batches: Iterator[Batch], arguments: argparse.Namespace, label: str) -> list[Row]:
+    """The loader's share is what the step waits for; the parts are compiled where the step is."""
+    engine, device = trainer.engine, trainer.world.device
+    batch = Batch(*(tensor.to(device) for tensor in next(batches)))
+    encode = _part(engine, "encode", engine.raw_model.encoder)
+    with autocast(device, trainer.config.precision), torch.no_grad():
+        features_BPE = encode(batch.images_BCHW).clone()
+
+    def encoder() -> None:
+        with autocast(device, trainer.config.precision):
+            encode(batch.images_BCHW)
+
+    runs: dict[str, Callable[[], object]] = {
+        "whole step": lambda: trainer.train_step(batches),
+        "encoder alone": encoder,
+        "decoder alone": lambda: _decoder_step(engine, features_BPE, batch, trainer.config.precision),
+    }
+    timers = {name: timed(run, device) for name, run in runs.items()}
+    alternate(timers, 1)
+    trainer.meter.restart_clock()
+    seconds = alternate(timers, arguments.repeats)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    rows = [row(f"{label}, {name}", values, arguments.images, "images") for name, values in seconds.items()]
+    rows[0]["of_the_parts"] = round((medians["encoder alone"] + medians["decoder alone"]) / medians["whole step"], 3)
+    waited = trainer.meter.waited / (arguments.repeats + 1)  # one more than is measured: the warm-up
+    rows[0]["wait_share"] = round(waited / medians["whole step"], 4)
+    return rows
+
+
+def _part(engine: Engine, name: str, raw: Callable[..., Any]) -> Callable[..., Any]:
+    """The part as the engine runs it, compiled where it compiles."""
+    part: Callable[..., Any] = getattr(getattr(engine, "model", None), name, raw)
+    return part
+
+
+def _decoder_step(engine: Engine, features_BPE: torch.Tensor, batch: Batch, precision: str) -> None:
+    unroll = _part(engine, "unroll", engine.raw_model.decoder.unroll)
+    with autocast(features_BPE.device, precision):
+        logits_BKTV, _ = unroll(features_BPE, batch.tokens_BKT, None)
+    loss = caption_loss(logits_BKTV, batch.tokens_BKT, 0.0)
+    engine.backward(loss.total, loss.tokens)
+    engine.step(1.0)
+
+
+def _many_steps(trainer: Trainer, batches: Iterator[Batch], steps: int, precision: str) -> list[Row]:
+    """Median step of each tenth, and the memory at its end."""
+    rows = []
+    for tenth in range(TENTHS):
+        seconds = []
+        for _ in range(steps // TENTHS):
+            start = time.perf_counter()
+            trainer.train_step(batches)
+            if trainer.world.device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        name = f"{precision}, to step {(tenth + 1) * (steps // TENTHS)}"
+        rows.append(row(name, seconds, trainer.plan.global_batch, "images") | {"MiB": _memory(trainer.world.device)})
+    return rows
+
+
+def _memory(device: torch.device) -> int:
+    """In use now: by the GPU's allocator, or by this process."""
+    if device.type == "cuda":
+        return torch.cuda.memory_reserved(device) >> 20
+    resident = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(resident.split()[1]) >> 10
+
+
+def linear_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--images", type=int, nargs="+", default=[4, 8, 16, 32])
+    parser.add_argument("--captions", type=int, nargs="+", default=[1, 3, 5])
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--tokens", type=int, default=22)
+
+
+def bench_linear(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds of a step = a + b × images + c × captions, by least squares over all sizes, in bf16."""
+    world = dist.init(str(arguments.device))
+    model = Captioner(MODEL, VOCABULARY)
+    engine = build_engine(EngineConfig(), model, TrainConfig(precision="bf16"), OptimConfig(), world)
+    sizes = [(images, captions) for images in arguments.images for captions in arguments.captions]
+    runs = {f"{b} images x {k} captions": _synthetic_step(engine, b, k, arguments) for b, k in sizes}
+    seconds = alternate({name: timed(run, world.device) for name, run in runs.items()}, arguments.repeats)
+    measured = np.array([1000 * statistics.median(values) for values in seconds.values()])
+    design = np.array([[1, images, images * captions] for images, captions in sizes])
+    # Relative errors: the small steps say as much of the shape as the large ones.
+    (base, of_an_image, of_a_caption), *_ = np.linalg.lstsq(design / measured[:, None], np.ones(len(sizes)), rcond=None)
+    fitted = design @ [base, of_an_image, of_a_caption]
+    rows = [
+        row(name, values, images, "images") | {"fit_ms": round(float(fit), 2)}
+        for (name, values), (images, _), fit in zip(seconds.items(), sizes, fitted, strict=True)
+    ]
+    unexplained = ((measured - fitted) ** 2).sum() / ((measured - measured.mean()) ** 2).sum()
+    fit = {"ms": base, "ms_an_image": of_an_image, "ms_a_caption": of_a_caption, "r_squared": 1 - unexplained}
+    return {"rows": rows, "fit": {name: round(float(value), 4) for name, value in fit.items()}}
+
+
+def _synthetic_step(engine: Engine, images: int, captions: int, arguments: argparse.Namespace) -> Callable[[], None]:
+    device, size = arguments.device, arguments.image_size
+    images_BCHW = torch.randint(256, (images, 3, size, size), dtype=torch.uint8, device=device)
+    images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
+    tokens_BKT = random_tokens((images, captions, arguments.tokens), device)
+
+    def step() -> None:
+        logits_BKTV, _ = engine.forward(images_BCHW, tokens_BKT, None)
+        loss = caption_loss(logits_BKTV, tokens_BKT, 0.0)
+        engine.backward(loss.total, loss.tokens)
+        engine.step(1.0)
+
+    return step
