@@ -123,7 +123,7 @@ def hugging_face(_: Path, features_BPE: torch.Tensor, beam: int, steps: int) -> 
     def run() -> None:
         decoder.generate(
             first_B1,
-            encoder_hidden_states=project(features_BPE).repeat_interleave(beam, 0),
+            encoder_hidden_states=project(features_BPE),  # it copies them for each beam itself
             num_beams=beam,
             min_new_tokens=steps,
             max_new_tokens=steps,

@@ -58,7 +58,7 @@ def _images_per_second(ranks: int, arguments: argparse.Namespace) -> float:
             f"run_dir={folder}/run",
         ]
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-        command = [*torchrun, "-m", "imgcap.bench.pinned", str(TRAIN), *overrides]
+        command = [*torchrun, "-m", "imgcap.bench.pinned", str(TRAIN), "--config", os.devnull, *overrides]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         if ended.returncode:

@@ -1,14 +1,16 @@
-"""The bench measures what it says: equal captions from both searches, JSON that can be read, peers named."""
+"""The bench measures what it says: equal captions and scores from both sides, JSON that can be read, peers named."""
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+Measured = Callable[..., dict[str, Any]]
 PEER = """
 import torch
 from torch import nn
@@ -30,35 +32,118 @@ class DecoderWithAttention(nn.Module):
 """
 
 
-def bench(*arguments):
-    command = [sys.executable, "tools/bench.py", "--repeats", "1", "--device", "cpu", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+CAPTION = """
+def caption_image_beam_search(encoder, decoder, image_path, word_map, beam_size=3):
+    img = imresize(imread(image_path), (256, 256)).transpose(2, 0, 1)
+    vocab_size = len(word_map)
+    encoder_out = encoder(torch.FloatTensor(img))
+    words = torch.full((beam_size, 1), word_map["<start>"])
+    step = 1
+    while True:
+        features, read = encoder_out.expand(beam_size, -1, -1, -1), words[:, -1:].expand(-1, 2)
+        scores, *_ = decoder(features, read, torch.full((beam_size, 1), 2))
+        top = scores[:, -1].reshape(-1).topk(beam_size).indices
+        words = torch.cat([words[top / vocab_size], (top % vocab_size)[:, None]], dim=1)
+        if step > 50:
+            break
+        step += 1
+    assert words.shape[1] == 4, "three steps were asked for"
+    raise ValueError("no caption ended")
+"""
 
 
-def measured(*arguments):
-    result = bench(*arguments)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
+@pytest.fixture
+def bench(command: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *arguments: command("tools/bench.py", "--repeats", "1", "--device", "cpu", *arguments)
 
 
-def test_both_searches_find_the_same_captions():
-    found = measured("beam", "--images", 2, "--beam", 3, "--steps", 5)
-    assert found["same_captions"] == "2 of 2" and found["ratio"] > 0
-    assert [entry["name"] for entry in found["rows"]] == ["image by image", "batched"]
+@pytest.fixture
+def measured(bench: Callable[..., Any]) -> Measured:
+    def run(*arguments: object) -> dict[str, Any]:
+        result = bench(*arguments)
+        assert result.returncode == 0, result.stderr
+        found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+        assert found["measure"] == arguments[0] and found["rows"]
+        return found
+
+    return run
 
 
-def test_a_step_has_a_rate_in_each_precision():
+def names(found: dict[str, Any]) -> list[str]:
+    return [entry["name"] for entry in found["rows"]]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards") / "demo"
+    command = [sys.executable, "tools/build_shards.py", "demo", "--out", str(folder), "--limit", "40", "--workers", "1"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return folder
+
+
+def test_both_searches_find_the_same_captions(measured: Measured) -> None:
+    found = measured("beam", "--images", 2, "--beams", 1, 3, "--steps", 5)
+    assert found["same_captions"] == ["2 of 2", "2 of 2"]
+    assert names(found) == [f"beam {beam}, {name}" for beam in (1, 3) for name in ("usual, fp32", "fp32", "bf16")]
+    assert all(0 < entry["floor_ms"] < 1000 for entry in found["rows"])
+
+
+def test_a_step_has_a_rate_in_each_precision_and_way(measured: Measured) -> None:
     found = measured("step", "--images", 1, "--captions", 2, "--tokens", 4)
-    assert [entry["name"] for entry in found["rows"]] == ["fp32", "bf16"]
-    assert all(entry["captions_per_s"] > 0 for entry in found["rows"])
+    assert {"usual, fp32", "fp32", "bf16", "bf16, query after, dot"} < set(names(found))
+    assert all(entry["captions_per_s"] > 0 and entry["ratio"] > 0 for entry in found["rows"])
 
 
-def test_a_peer_is_run_from_its_checkout_beside_ours(tmp_path):
+def test_the_parts_are_measured_beside_their_floors(measured: Measured) -> None:
+    found = measured("encoder", "--images", 1, "--image-size", 64)
+    assert names(found) == ["usual, fp32", "ours, fp32", "usual, bf16", "ours, bf16"]
+    assert [entry["floor_ms"] > 0 for entry in found["rows"]] == [True] * 4
+    assert [entry["floor_ms"] > 0 for entry in measured("optimiser")["rows"]] == [True] * 2
+    assert names(measured("checkpoint")) == ["usual save", "save", "usual load", "load"]
+
+
+def test_the_loader_and_its_parts(measured: Measured, shards: Path) -> None:
+    found = measured("loader", shards, "--samples", 64, "--images", 8, "--image-size", 64)
+    assert names(found)[:2] == ["bare loop", "loader"] and found["ratio"] > 0
+    assert "one process: decode" in names(found)
+
+
+def test_the_whole_step_beside_its_parts_and_over_many_steps(measured: Measured, shards: Path) -> None:
+    small = (shards, "--encoder", "resnet18", "--images", 4, "--image-size", 32, "--precisions", "bf16")
+    found = measured("train", *small)
+    assert names(found) == [f"bf16, compile off, {part}" for part in ("whole step", "encoder alone", "decoder alone")]
+    assert found["rows"][0]["of_the_parts"] > 0 and 0 <= found["rows"][0]["wait_share"] < 1
+    found = measured("train", *small, "--steps", 20)
+    assert len(found["rows"]) == 10 and all(entry["MiB"] > 100 for entry in found["rows"])
+
+
+def test_the_cost_of_images_and_captions_is_fitted(measured: Measured) -> None:
+    found = measured("linear", "--images", 1, 4, "--captions", 1, 3, "--image-size", 64, "--tokens", 8)
+    assert len(found["rows"]) == 4 and found["fit"]["ms"] > 0
+
+
+def test_scores_are_equal_to_those_of_pycocoevalcap(measured: Measured, shards: Path) -> None:
+    found = measured("scoring", shards, "--images", 10)
+    assert found["equal"] and names(found)[0] == "pycocoevalcap" and len(found["scores"]) == 7
+
+
+@pytest.mark.dist
+def test_ranks_on_cores_of_their_own(measured: Measured, shards: Path, bench: Callable[..., Any]) -> None:
+    found = measured("scaling", shards, "--ranks", 1, "--images", 2, "--steps", 2, "--image-size", 32)
+    assert names(found)[0] == "1 ranks" and found["rows"][0]["images_per_s"] > 0
+    assert "fewer --ranks" in bench("scaling", shards, "--ranks", 10000).mistake
+
+
+def test_a_peer_is_run_from_its_checkout_beside_ours(measured: Measured, tmp_path: Path) -> None:
     (tmp_path / "models.py").write_text(PEER)
-    found = measured("peers", f"show-attend-tell={tmp_path}", "--images", 1, "--captions", 2, "--tokens", 4)
-    names = ["show-attend-tell, theirs", "show-attend-tell, ours, fp32", "show-attend-tell, ours, bf16"]
-    assert [entry["name"] for entry in found["rows"]] == names
-    assert found["rows"][0]["ratio"] == 1
+    (tmp_path / "caption.py").write_text("import a_library_of_yesterday\n" + CAPTION)
+    ways = ["show-attend-tell, theirs", "show-attend-tell, ours, fp32", "show-attend-tell, ours, bf16"]
+    checkout = f"show-attend-tell={tmp_path}"
+    for found in (
+        measured("peers", checkout, "--images", 1, "--captions", 2, "--tokens", 4),
+        measured("peer-beams", checkout, "--images", 1, "--beam", 2, "--steps", 3),
+    ):
+        assert names(found) == ways and found["rows"][0]["ratio"] == 1
 
 
 @pytest.mark.parametrize(
@@ -70,6 +155,6 @@ def test_a_peer_is_run_from_its_checkout_beside_ours(tmp_path):
         ("imgcap", "NAME=DIR"),
     ],
 )
-def test_a_wrong_checkout_is_one_line(given, told):
-    result = bench("peers", given)
-    assert result.returncode == 2 and told in result.stderr.splitlines()[-1]
+def test_a_wrong_checkout_is_one_line(bench: Callable[..., Any], given: str, told: str) -> None:
+    for measure in ("peers", "peer-beams"):
+        assert told in bench(measure, given).mistake
