@@ -7,10 +7,11 @@ its true probability, and there always is one.
 
 The score of a caption is log P / length ** length_penalty; the length counts its words and <eos>. Log
 probabilities only fall, so a live beam of log probability s can at most reach s / (max_length + 1) **
-length_penalty. Once no live beam of any image can beat the worst of a full pool the search stops, with
-nothing lost.
+length_penalty. Once no live beam of an image can beat the worst of its full pool the image is done, with nothing
+lost. The search goes on with the others alone as soon as a quarter of its images is done.
 
-Dimensions: B images, W beams, V vocabulary, P grid cells, E encoder width, L = max_length + 1 tokens.
+Dimensions: B images, R images still searched, W beams, V vocabulary, P grid cells, E encoder width,
+L = max_length + 1 tokens.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ import torch.nn.functional as F
 
 from imgcap.models import Decoder
 from imgcap.types import EOS, PAD, SOS
+
+SHRINK = 0.75  # of a search's images: when no more are left to search, those done leave it
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,20 @@ class Hypotheses:
 class _Step(NamedTuple):
     """What one step chose: for each slot of the new beam its parent, its word, and what the parents saw."""
 
-    parent_BW: torch.Tensor
-    token_BW: torch.Tensor
-    attention_BWP: torch.Tensor | None
+    images_R: torch.Tensor  # whose these are
+    parent_RW: torch.Tensor
+    token_RW: torch.Tensor
+    attention_RWP: torch.Tensor | None
+
+    def of_all(self, images: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Parents, words and attention with a row for every image; zeros where it was done."""
+        parent_BW, token_BW, attention_BWP = (
+            x_RW
+            if x_RW is None or len(x_RW) == images
+            else x_RW.new_zeros(images, *x_RW.shape[1:]).index_copy(0, self.images_R, x_RW)
+            for x_RW in self[1:]
+        )
+        return parent_BW, token_BW, attention_BWP
 
 
 class _Pool(NamedTuple):
@@ -65,9 +79,10 @@ class _Pool(NamedTuple):
     step_BW: torch.Tensor
     slot_BW: torch.Tensor
 
-    def merge(self, score_BW: torch.Tensor, step: int) -> "_Pool":
-        """Take in what slot w ended at this step (-inf: nothing) and keep the W best."""
-        beams = score_BW.shape[1]
+    def merge(self, images_R: torch.Tensor, score_RW: torch.Tensor, step: int) -> "_Pool":
+        """Take in what slot w of some images ended at this step (-inf: nothing) and keep the W best."""
+        beams = score_RW.shape[1]
+        score_BW = torch.full_like(self.score_BW, -torch.inf).index_copy(0, images_R, score_RW)
         scores = torch.cat([self.score_BW, score_BW], dim=1)
         steps = torch.cat([self.step_BW, torch.full_like(self.step_BW, step)], dim=1)
         slots = torch.cat([self.slot_BW, torch.arange(beams, device=scores.device).expand_as(self.slot_BW)], dim=1)
@@ -93,27 +108,35 @@ def beam_search(
     images, device = len(features_BPE), features_BPE.device
     never = torch.tensor(forbidden, device=device)
     state = decoder.init(features_BPE, 1)  # all beams begin as one
-    token_BW = torch.full((images, 1), SOS, device=device)
-    live_BW = torch.zeros(images, 1, device=device)
+    images_R = torch.arange(images, device=device)
+    token_RW = torch.full((images, 1), SOS, device=device)
+    live_RW = torch.zeros(images, 1, device=device)
     nothing_BW = torch.zeros(images, beam, dtype=torch.int64, device=device)
-    pool = _Pool(live_BW.expand(-1, beam) - torch.inf, nothing_BW, nothing_BW)
+    pool = _Pool(live_RW.expand(-1, beam) - torch.inf, nothing_BW, nothing_BW)
     history: list[_Step] = []
     for step in range(max_length + 1):
-        logits_BWV, state, attention_BWP = decoder.step(state, token_BW)
-        log_probs_BWV = logits_BWV.to(torch.promote_types(logits_BWV.dtype, torch.float32)).log_softmax(-1)
+        logits_RWV, state, attention_RWP = decoder.step(state, token_RW)
+        log_probs_RWV = logits_RWV.to(torch.promote_types(logits_RWV.dtype, torch.float32)).log_softmax(-1)
         if step < max_length:
-            log_probs_BWV.index_fill_(-1, never, -torch.inf)
-            live_BW, parent_BW, token_BW = _extend(live_BW, log_probs_BWV, beam)
+            log_probs_RWV.index_fill_(-1, never, -torch.inf)
+            live_RW, parent_RW, token_RW = _extend(live_RW, log_probs_RWV, beam)
         else:
-            live_BW, parent_BW, token_BW = _end(live_BW, log_probs_BWV)
-        history.append(_Step(parent_BW, token_BW, attention_BWP if attention else None))
-        ended_BW = token_BW == EOS
-        pool = pool.merge((live_BW / (step + 1) ** length_penalty).masked_fill(~ended_BW, -torch.inf), step)
-        live_BW = live_BW.masked_fill(ended_BW, -torch.inf)
-        within_reach_B = live_BW.amax(1) / (max_length + 1) ** length_penalty
-        if bool((within_reach_B <= pool.score_BW.amin(1)).all()):
+            live_RW, parent_RW, token_RW = _end(live_RW, log_probs_RWV)
+        history.append(_Step(images_R, parent_RW, token_RW, attention_RWP if attention else None))
+        ended_RW = token_RW == EOS
+        finished_RW = (live_RW / (step + 1) ** length_penalty).masked_fill(~ended_RW, -torch.inf)
+        pool = pool.merge(images_R, finished_RW, step)
+        live_RW = live_RW.masked_fill(ended_RW, -torch.inf)
+        within_reach_R = live_RW.amax(1) / (max_length + 1) ** length_penalty
+        open_R = within_reach_R > pool.score_BW.index_select(0, images_R).amin(1)
+        remaining = int(open_R.sum())
+        if not remaining:
             break
-        state = state.reorder(parent_BW)
+        state = state.reorder(parent_RW)
+        if remaining <= SHRINK * len(images_R):
+            kept_R = open_R.nonzero().squeeze(1)
+            images_R, token_RW, live_RW = (x.index_select(0, kept_R) for x in (images_R, token_RW, live_RW))
+            state = state.select(kept_R)
     return _trace(pool, history, max_length + 1)
 
 
@@ -143,7 +166,7 @@ def _trace(pool: _Pool, history: list[_Step], length: int) -> Hypotheses:
     tokens_BWL = torch.full((*slot_BW.shape, length), PAD, device=slot_BW.device)
     seen: list[torch.Tensor] = []
     for step in reversed(range(len(history))):
-        parent_BW, token_BW, attention_BWP = history[step]
+        parent_BW, token_BW, attention_BWP = history[step].of_all(len(slot_BW))
         inside_BW = step <= last_BW
         tokens_BWL[..., step] = torch.where(inside_BW, token_BW.gather(1, slot_BW), PAD)
         slot_BW = torch.where(inside_BW, parent_BW.gather(1, slot_BW), slot_BW)

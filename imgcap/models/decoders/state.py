@@ -51,6 +51,14 @@ class DecoderState(NamedTuple):
     cell_LBKH: torch.Tensor  # at least float32, also under autocast
     memory: Memory
 
+    def select(self, images_S: torch.Tensor) -> "DecoderState":
+        """Only some of the images, with all their rows."""
+        image = self.memory.image
+        if image is not None:
+            image = Cells(*(tensor.index_select(0, images_S) for tensor in image))
+        hidden_LSKH, cell_LSKH = (state.index_select(1, images_S) for state in (self.hidden_LBKH, self.cell_LBKH))
+        return DecoderState(hidden_LSKH, cell_LSKH, self.memory._replace(image=image))
+
     def reorder(self, beams_BW: torch.Tensor) -> "DecoderState":
         """Row w of image b becomes what row beams_BW[b, w] was; the images' memory is not copied."""
         layers, _, _, hidden = self.hidden_LBKH.shape
