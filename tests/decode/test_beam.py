@@ -7,15 +7,22 @@ import pytest
 import torch
 
 from imgcap.config.schema import DecoderConfig
+from imgcap.decode import beam as search
 from imgcap.decode import beam_search
 from imgcap.models import Decoder, build_decoder
+from imgcap.models.decoders import DecoderState
 from imgcap.types import EOS, PAD, SOS
 
 VOCABULARY = 7  # four special tokens and three words
 WORDS = [token for token in range(VOCABULARY) if token not in (PAD, SOS, EOS)]
 MAX_LENGTH = 4
 IMAGES = 6
-DECODERS = [DecoderConfig(type="lstm"), DecoderConfig(), DecoderConfig(layers=2, output="deep", init_state="zeros")]
+DECODERS = [
+    DecoderConfig(type="lstm"),
+    DecoderConfig(),
+    DecoderConfig(layers=2, output="deep", init_state="zeros"),
+    DecoderConfig(query="after", attention="dot"),
+]
 Scored = list[tuple[float, tuple[int, ...]]]
 
 
@@ -86,7 +93,7 @@ def assert_same(ours: Scored, naive: Scored) -> None:
 
 @pytest.mark.parametrize("beam", [1, 2, 3, 4])
 @pytest.mark.parametrize("penalty", [0.0, 0.7, 1.0, 2.0])
-@pytest.mark.parametrize("config", DECODERS, ids=["lstm", "attention", "deep"])
+@pytest.mark.parametrize("config", DECODERS, ids=["lstm", "attention", "deep", "after"])
 def test_equals_the_naive_search(config: DecoderConfig, beam: int, penalty: float) -> None:
     decoder, features_BPE = tiny(config, seed=beam)
     hypotheses = beam_search(decoder, features_BPE, beam, MAX_LENGTH, penalty)
@@ -120,7 +127,7 @@ def test_one_beam_is_the_argmax_loop(seed: int) -> None:
         assert tuple(tokens_BL[image].tolist()) == words + (PAD,) * (MAX_LENGTH + 1 - len(words))
 
 
-@pytest.mark.parametrize("config", DECODERS, ids=["lstm", "attention", "deep"])
+@pytest.mark.parametrize("config", DECODERS, ids=["lstm", "attention", "deep", "after"])
 def test_a_batch_equals_one_image_at_a_time(config: DecoderConfig) -> None:
     decoder, features_BPE = tiny(config, seed=5)
     together = beam_search(decoder, features_BPE, 3, 12, attention=True)
@@ -150,6 +157,36 @@ def test_the_early_exit_is_taken_and_loses_nothing(monkeypatch: pytest.MonkeyPat
     for image in range(IMAGES):
         after = log_probabilities(decoder, features_BPE[image])
         assert_same(found(hypotheses, image), naive_beam(after, 2, 1.0, 30))
+
+
+@pytest.mark.parametrize("config", [DECODERS[1], DECODERS[3]], ids=["attention", "after"])
+def test_images_that_are_done_leave_the_search_and_nothing_changes(
+    config: DecoderConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: dict[float, int] = {}  # images, over all steps
+    for seed in range(6):
+        decoder, features_BPE = tiny(config, seed)
+        counting, found = Counting(decoder), []
+        for shrink in (0.0, 0.75, 1.0):
+            monkeypatch.setattr(search, "SHRINK", shrink)
+            counting.images = 0
+            found.append(beam_search(counting, features_BPE, 2, 12, length_penalty=0.3, attention=True))  # type: ignore[arg-type]
+            searched[shrink] = searched.get(shrink, 0) + counting.images
+        for other in found[1:]:
+            for name in ("tokens_BWL", "lengths_BW", "scores_BW", "attention_BLP"):
+                torch.testing.assert_close(getattr(other, name), getattr(found[0], name))
+    assert searched[1.0] <= searched[0.75] < searched[0.0]
+
+
+class Counting:
+    """A decoder that counts the images of its steps."""
+
+    def __init__(self, decoder: Decoder):
+        self.init, self.decoder, self.images = decoder.init, decoder, 0
+
+    def step(self, state: DecoderState, token_BK: torch.Tensor) -> tuple:
+        self.images += len(token_BK)
+        return self.decoder.step(state, token_BK)
 
 
 @pytest.mark.parametrize("beam", [1, 3])
