@@ -76,8 +76,8 @@ def ceilings(device: torch.device) -> Ceilings:
         products[precision] = 2 * size**3 / seconds
     source = torch.ones(2**28 if device.type == "cuda" else 2**26, device=device)
     target = torch.empty_like(source)
-    seconds = alternate({"copy": timed(lambda: target.copy_(source), device), "read": timed(source.sum, device)}, 5)
-    return Ceilings(products, source.nbytes * max(2 / min(seconds["copy"]), 1 / min(seconds["read"])))
+    moves = alternate({"copy": timed(lambda: target.copy_(source), device), "read": timed(source.sum, device)}, 5)
+    return Ceilings(products, source.nbytes * max(2 / min(moves["copy"]), 1 / min(moves["read"])))
 
 
 def machine(device: torch.device) -> str:

@@ -61,15 +61,15 @@ class _Step(NamedTuple):
     token_RW: torch.Tensor
     attention_RWP: torch.Tensor | None
 
-    def of_all(self, images: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Parents, words and attention with a row for every image; zeros where it was done."""
+    def of_all(self, images: int) -> "_Step":
+        """With a row for every image; zeros where it was done."""
+        if len(self.images_R) == images:
+            return self
         parent_BW, token_BW, attention_BWP = (
-            x_RW
-            if x_RW is None or len(x_RW) == images
-            else x_RW.new_zeros(images, *x_RW.shape[1:]).index_copy(0, self.images_R, x_RW)
-            for x_RW in self[1:]
+            None if x is None else x.new_zeros(images, *x.shape[1:]).index_copy(0, self.images_R, x) for x in self[1:]
         )
-        return parent_BW, token_BW, attention_BWP
+        assert parent_BW is not None and token_BW is not None
+        return _Step(torch.arange(images, device=parent_BW.device), parent_BW, token_BW, attention_BWP)
 
 
 class _Pool(NamedTuple):
@@ -166,7 +166,7 @@ def _trace(pool: _Pool, history: list[_Step], length: int) -> Hypotheses:
     tokens_BWL = torch.full((*slot_BW.shape, length), PAD, device=slot_BW.device)
     seen: list[torch.Tensor] = []
     for step in reversed(range(len(history))):
-        parent_BW, token_BW, attention_BWP = history[step].of_all(len(slot_BW))
+        _, parent_BW, token_BW, attention_BWP = history[step].of_all(len(slot_BW))
         inside_BW = step <= last_BW
         tokens_BWL[..., step] = torch.where(inside_BW, token_BW.gather(1, slot_BW), PAD)
         slot_BW = torch.where(inside_BW, parent_BW.gather(1, slot_BW), slot_BW)

@@ -4,12 +4,16 @@ Dimensions: B images, K captions an image (or queries: all steps of all captions
 E encoder width, H hidden width, A attention width.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from imgcap.models.linear import Linear
 from imgcap.models.precision import exact_dtype
+
+BLOCK = {True: 1 << 20, False: 1 << 27}  # entries looked at together on a CPU, where they fit its cache, and elsewhere
 
 
 class Attention(nn.Module):
@@ -47,9 +51,55 @@ class AdditiveAttention(Attention):
     def scores(self, projected_BPA: torch.Tensor, query_BKA: torch.Tensor) -> torch.Tensor:
         # tanh(x) is 2 sigmoid(2x) - 1, and torch's sigmoid is several times faster on a CPU. The factors and
         # the constant go into the small operands: the large one of B K P A entries is touched three times.
-        squashed_BKPA = ((2 * projected_BPA)[:, None] + (2 * query_BKA)[:, :, None]).sigmoid_()
         bias = self.score.bias - self.score.weight.sum()
-        return F.linear(squashed_BKPA, 2 * self.score.weight, bias).squeeze(-1)
+        operands = (2 * projected_BPA, 2 * query_BKA, (2 * self.score.weight[0]).to(query_BKA.dtype))
+        if torch.compiler.is_compiling():
+            return _squashed_products(*operands) + bias
+        return _SquashedProducts.apply(*operands) + bias
+
+
+def _squashed_products(x_BPA: torch.Tensor, y_BKA: torch.Tensor, weight_A: torch.Tensor) -> torch.Tensor:
+    """weight . sigmoid(x + y) of all pairs: (B, K, P)."""
+    return (x_BPA[:, None] + y_BKA[:, :, None]).sigmoid_() @ weight_A
+
+
+class _SquashedProducts(torch.autograd.Function):
+    """The same, a block at a time: on a CPU in its cache, and nowhere are all B K P A entries kept for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BPA: torch.Tensor, y_BKA: torch.Tensor, weight_A: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x_BPA, y_BKA, weight_A)
+        scores_BKP = y_BKA.new_empty(*y_BKA.shape[:2], x_BPA.shape[1])
+        for images, queries in _blocks(x_BPA, y_BKA):
+            scores_BKP[images, queries] = _squashed_products(x_BPA[images], y_BKA[images, queries], weight_A)
+        return scores_BKP
+
+    @staticmethod
+    def backward(ctx: Any, d_scores_BKP: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        x_BPA, y_BKA, weight_A = ctx.saved_tensors
+        exact = exact_dtype(weight_A.dtype)
+        d_x_BPA, d_y_BKA = torch.zeros_like(x_BPA, dtype=exact), torch.empty_like(y_BKA)
+        d_weight_A = torch.zeros_like(weight_A, dtype=exact)
+        for images, queries in _blocks(x_BPA, y_BKA):
+            squashed_BKPA = (x_BPA[images, None] + y_BKA[images, queries, None]).sigmoid_()
+            d_block_BKP = d_scores_BKP[images, queries]
+            d_weight_A += torch.mv(squashed_BKPA.flatten(0, 2).t(), d_block_BKP.flatten())
+            d_block_BKPA = d_block_BKP[..., None].expand_as(squashed_BKPA)
+            slope_BKPA = torch.ops.aten.sigmoid_backward(d_block_BKPA, squashed_BKPA)
+            d_x_BPA[images] += slope_BKPA.sum(1)
+            d_y_BKA[images, queries] = slope_BKPA.sum(2) * weight_A
+        return (d_x_BPA * weight_A).to(x_BPA.dtype), d_y_BKA, d_weight_A.to(weight_A.dtype)
+
+
+def _blocks(x_BPA: torch.Tensor, y_BKA: torch.Tensor) -> Iterator[tuple[slice, slice]]:
+    """Images and queries whose pairs are looked at together."""
+    images, queries, pairs_of_a_query = len(y_BKA), y_BKA.shape[1], x_BPA[0].numel()
+    limit = BLOCK[x_BPA.device.type == "cpu"]
+    of_queries = min(queries, max(1, limit // pairs_of_a_query))
+    of_images = max(1, limit // (of_queries * pairs_of_a_query))
+    for image in range(0, images, of_images):
+        for query in range(0, queries, of_queries):
+            yield slice(image, image + of_images), slice(query, query + of_queries)
 
 
 class DotAttention(Attention):
