@@ -248,8 +248,8 @@ def training_step(
     def step() -> None:
         set_float32_matmul(precision)
         with autocast(device, precision):
-            logits_BKTV, attention_BKTP = unroll(features_BPE, tokens_BKT, forcing)
-            loss = caption_loss(logits_BKTV, tokens_BKT, 0.0, attention_BKTP, 1.0)
+            readout_BKTR, attention_BKTP = unroll(features_BPE, tokens_BKT, forcing)
+            loss = caption_loss(readout_BKTR, decoder.output, tokens_BKT, 0.0, attention_BKTP, 1.0)
         (loss.total / loss.tokens).backward()
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 5.0)
         optimiser.step()

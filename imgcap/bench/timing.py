@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from imgcap.engine.precision import set_float32_matmul
-from imgcap.models.linear import product
+from imgcap.ops.linear import product
 
 Row = dict[str, Any]
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32", "bf16", "fp16")}

@@ -113,8 +113,8 @@ def _part(engine: Engine, name: str, raw: Callable[..., Any]) -> Callable[..., A
 def _decoder_step(engine: Engine, features_BPE: torch.Tensor, batch: Batch, precision: str) -> None:
     unroll = _part(engine, "unroll", engine.raw_model.decoder.unroll)
     with autocast(features_BPE.device, precision):
-        logits_BKTV, _ = unroll(features_BPE, batch.tokens_BKT, None)
-    loss = caption_loss(logits_BKTV, batch.tokens_BKT, 0.0)
+        readout_BKTR, _ = unroll(features_BPE, batch.tokens_BKT, None)
+    loss = caption_loss(readout_BKTR, engine.raw_model.decoder.output, batch.tokens_BKT, 0.0)
     engine.backward(loss.total, loss.tokens)
     engine.step(1.0)
 
@@ -179,8 +179,8 @@ def _synthetic_step(engine: Engine, images: int, captions: int, arguments: argpa
     tokens_BKT = random_tokens((images, captions, arguments.tokens), device)
 
     def step() -> None:
-        logits_BKTV, _ = engine.forward(images_BCHW, tokens_BKT, None)
-        loss = caption_loss(logits_BKTV, tokens_BKT, 0.0)
+        readout_BKTR, _ = engine.forward(images_BCHW, tokens_BKT, None)
+        loss = caption_loss(readout_BKTR, engine.raw_model.decoder.output, tokens_BKT, 0.0)
         engine.backward(loss.total, loss.tokens)
         engine.step(1.0)
 

@@ -32,7 +32,7 @@ class Engine(Protocol):
         tokens_BKT: torch.Tensor,
         forcing: Forcing | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits of the T-1 predictions, and the attention where the decoder attends."""
+        """What the decoder's `output` reads for the T - 1 predictions, and the attention where the decoder attends."""
         ...
 
     def backward(self, loss_sum: torch.Tensor, global_tokens: torch.Tensor) -> None:

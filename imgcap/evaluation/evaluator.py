@@ -115,8 +115,8 @@ class Evaluator:
         with autocast(device, self.precision):
             features_BPE = model.encoder(batch.images_BCHW.to(device, non_blocking=True))
             tokens_BKT = batch.tokens_BKT.to(device, non_blocking=True)
-            logits_BKTV, _ = model.decoder.unroll(features_BPE, tokens_BKT)
-            loss = caption_loss(logits_BKTV, tokens_BKT, label_smoothing=0.0)
+            readout_BKTR, _ = model.decoder.unroll(features_BPE, tokens_BKT)
+            loss = caption_loss(readout_BKTR, model.decoder.output, tokens_BKT, label_smoothing=0.0)
             hypotheses = beam_search(
                 model.decoder,
                 features_BPE,

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from imgcap.models.linear import Linear
-from imgcap.models.precision import exact_dtype
+from imgcap.ops.dtypes import exact_dtype
+from imgcap.ops.linear import Linear
 
 BLOCK = {True: 1 << 20, False: 1 << 27}  # entries looked at together on a CPU, where they fit its cache, and elsewhere
 

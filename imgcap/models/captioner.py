@@ -1,4 +1,4 @@
-"""The whole model: images and tokens in, logits out.
+"""The whole model: images and tokens in, what its head reads out.
 
 Dimensions: B images, C colour channels, H W pixels, K captions an image, T tokens, V vocabulary,
 P grid cells.

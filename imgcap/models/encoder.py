@@ -16,7 +16,7 @@ from torchvision.models import ResNet
 
 from imgcap.config.schema import EncoderConfig
 from imgcap.errors import UserError
-from imgcap.models.precision import compute_dtype
+from imgcap.ops.dtypes import compute_dtype
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

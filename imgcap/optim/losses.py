@@ -1,16 +1,20 @@
 """What training minimises. Everything is a sum, so that ranks and micro-batches add up.
 
-Dimensions: B images, K captions an image, T tokens, V vocabulary, P grid cells. Logits and attention have
-T - 1 steps: step t predicts token t + 1.
+Dimensions: B images, K captions an image, T tokens, V vocabulary, P grid cells, R width of what the head reads,
+M rows: steps with a real target. Readouts and attention have T - 1 steps: step t predicts token t + 1.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
+from imgcap.ops.linear import product, weight_gradient
 from imgcap.types import PAD
 
-_BLOCK = {True: 1 << 18, False: 1 << 24}  # logits looked at together on a CPU, where they fit its cache, and elsewhere
+BLOCK = 1 << 24  # logits that exist at once
+CACHED = 1 << 18  # of them, those that a CPU looks at together: they fit its cache
 
 
 class Loss(NamedTuple):
@@ -22,7 +26,8 @@ class Loss(NamedTuple):
 
 
 def caption_loss(
-    logits_BKTV: torch.Tensor,
+    readout_BKTR: torch.Tensor,
+    head: nn.Linear,
     tokens_BKT: torch.Tensor,
     label_smoothing: float,
     attention_BKTP: torch.Tensor | None = None,
@@ -30,84 +35,126 @@ def caption_loss(
 ) -> Loss:
     """Cross-entropy of tokens 1 to T - 1, and the doubly stochastic attention of Xu et al. 2015 (equation 14).
 
-    Smoothing spreads its share over the whole vocabulary, as `torch.nn.functional.cross_entropy` does. The
-    penalty of a caption counts once for each of its tokens, so that its global mean is weighted like the rest.
+    The head turns readouts into logits, in the dtype of the readouts, a block of rows at a time. Smoothing spreads
+    its share over the whole vocabulary, as `torch.nn.functional.cross_entropy` does. The penalty of a caption counts
+    once for each of its tokens, so that its global mean is weighted like the rest.
     """
     targets_BKT = tokens_BKT[..., 1:]
     real_BKT = targets_BKT != PAD
-    total, cross_entropy = _CrossEntropy.apply(logits_BKTV.flatten(0, 2), targets_BKT.flatten(), label_smoothing)
+    readout_MR, targets_M = _rows(readout_BKTR, targets_BKT)
+    weight_VR, bias_V = head.weight.to(readout_MR.dtype), head.bias.to(readout_MR.dtype)
+    differentiate = torch.is_grad_enabled() and (readout_MR.requires_grad or weight_VR.requires_grad)
+    total, cross_entropy = _LinearCrossEntropy.apply(
+        readout_MR, weight_VR, bias_V, targets_M, label_smoothing, differentiate
+    )
     if attention_penalty and attention_BKTP is not None:
         total = total + attention_penalty * _unevenness(attention_BKTP, real_BKT)
     return Loss(total, cross_entropy, real_BKT.sum())
 
 
-class _CrossEntropy(torch.autograd.Function):
-    """Sums over M target tokens, without and with smoothing, a block of rows at a time.
+def _rows(readout_BKTR: torch.Tensor, targets_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """One row a step. On a CPU those without a target are left out; elsewhere counting would wait for the device."""
+    readout_MR, targets_M = readout_BKTR.flatten(0, 2), targets_BKT.flatten()
+    if targets_M.device.type != "cpu":
+        return readout_MR, targets_M
+    real_M = (targets_M != PAD).nonzero().squeeze(1)
+    return readout_MR.index_select(0, real_M), targets_M.index_select(0, real_M)
 
-    Of logits in half precision no more than a block is in float32, and what it needs stays in a CPU's cache.
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Sums over the target tokens, with and without smoothing, of logits = readout @ weight.t() + bias.
+
+    The gradients are computed in the forward pass, while a block's logits are there, and scaled in the backward
+    pass: the logits of all rows never exist together. No row's float32 logits leave a CPU's cache.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, logits_MV: torch.Tensor, targets_M: torch.Tensor, smoothing: float
+        ctx: Any,
+        readout_MR: torch.Tensor,
+        weight_VR: torch.Tensor,
+        bias_V: torch.Tensor,
+        targets_M: torch.Tensor,
+        smoothing: float,
+        differentiate: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = _rows_of_a_block(logits_MV)
-        real_M = targets_M != PAD
-        log_sums, means = [], []
-        for block_NV in logits_MV.split(rows):
-            exact_NV = block_NV.to(torch.promote_types(block_NV.dtype, torch.float32))
-            log_sums.append(exact_NV.logsumexp(-1))
-            if smoothing:
-                means.append(exact_NV.mean(-1))
-        log_sum_M = torch.cat(log_sums)
-        target_M = logits_MV.gather(-1, targets_M[:, None]).squeeze(-1)
-        cross_entropy = torch.where(real_M, log_sum_M - target_M, 0.0).sum()
-        total = cross_entropy.clone()
-        if smoothing:
-            uniform = torch.where(real_M, log_sum_M - torch.cat(means), 0.0).sum()
-            total = (1 - smoothing) * cross_entropy + smoothing * uniform
-        ctx.smoothing = smoothing
-        ctx.save_for_backward(logits_MV, targets_M, log_sum_M)
+        exact = torch.promote_types(readout_MR.dtype, torch.float32)
+        total, cross_entropy = (torch.zeros((), dtype=exact, device=readout_MR.device) for _ in range(2))
+        d_readout_MR = torch.empty_like(readout_MR)
+        d_weight_VR, d_bias_V = None, torch.zeros_like(bias_V, dtype=exact)
+        looked_at = (CACHED if readout_MR.device.type == "cpu" else BLOCK) // len(weight_VR)
+        for rows in _blocks(len(targets_M), BLOCK // len(weight_VR)):
+            logits_NV = product(readout_MR[rows], weight_VR, bias_V)
+            for some in _blocks(len(logits_NV), looked_at):
+                sums = _cross_entropy(logits_NV[some], targets_M[rows][some], smoothing, differentiate)
+                total, cross_entropy = total + sums[0], cross_entropy + sums[1]
+            if differentiate:
+                d_readout_MR[rows] = product(logits_NV, weight_VR.t())
+                d_block_VR = weight_gradient(logits_NV, readout_MR[rows])
+                d_weight_VR = d_block_VR if d_weight_VR is None else d_weight_VR + d_block_VR
+                d_bias_V += logits_NV.sum(0, dtype=exact)
+        if d_weight_VR is None:
+            d_weight_VR = torch.zeros_like(weight_VR)
+        ctx.save_for_backward(d_readout_MR, d_weight_VR, d_bias_V)
         ctx.mark_non_differentiable(cross_entropy)
         return total, cross_entropy
 
     @staticmethod
-    def backward(ctx: Any, d_total: torch.Tensor, _: Any) -> tuple[torch.Tensor, None, None]:
-        """Of a real target: softmax, less 1 - smoothing at the target and smoothing / V everywhere."""
-        logits_MV, targets_M, log_sum_M = ctx.saved_tensors
-        d_logits_MV = torch.empty_like(logits_MV)
-        weight_M1 = torch.where(targets_M != PAD, d_total, 0.0)[:, None]
-        rows = _rows_of_a_block(logits_MV)
-        tensors = (logits_MV, targets_M[:, None], log_sum_M[:, None], weight_M1, d_logits_MV)
-        for logits_NV, targets_N1, log_sum_N1, weight_N1, d_logits_NV in zip(
-            *(t.split(rows) for t in tensors), strict=True
-        ):
-            d_exact_NV = (logits_NV - log_sum_N1).exp_()
-            if ctx.smoothing:
-                d_exact_NV.sub_(ctx.smoothing / logits_NV.shape[-1])
-            d_exact_NV.scatter_add_(-1, targets_N1, torch.full_like(log_sum_N1, ctx.smoothing - 1))
-            torch.mul(d_exact_NV, weight_N1, out=d_logits_NV)
-        return d_logits_MV, None, None
+    def backward(ctx: Any, d_total: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
+        # In float32 at least: the factor would be rounded to a half-precision gradient's dtype.
+        d_readout_MR, d_weight_VR, d_bias_V = (
+            (gradient.to(d_total.dtype) * d_total).to(gradient.dtype) for gradient in ctx.saved_tensors
+        )
+        return d_readout_MR, d_weight_VR, d_bias_V.to(d_weight_VR.dtype), None, None, None
 
 
-def _rows_of_a_block(logits_MV: torch.Tensor) -> int:
-    return max(_BLOCK[logits_MV.device.type == "cpu"] // logits_MV.shape[-1], 1)
+def _cross_entropy(
+    logits_NV: torch.Tensor, targets_N: torch.Tensor, smoothing: float, differentiate: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """With smoothing and without; the logits become their gradient where it is asked for.
+
+    Of a real target that is softmax, less 1 - smoothing at the target and smoothing / V everywhere.
+    """
+    real_N1, targets_N1 = (targets_N != PAD)[:, None], targets_N[:, None]
+    exact_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+    log_sum_N1 = exact_NV.logsumexp(-1, keepdim=True)
+    cross_entropy = total = torch.where(real_N1, log_sum_N1 - exact_NV.gather(-1, targets_N1), 0.0).sum()
+    if smoothing:
+        uniform = torch.where(real_N1, log_sum_N1 - exact_NV.mean(-1, keepdim=True), 0.0).sum()
+        total = (1 - smoothing) * cross_entropy + smoothing * uniform
+    if differentiate:
+        d_exact_NV = exact_NV.sub_(log_sum_N1).exp_()
+        if smoothing:
+            d_exact_NV.sub_(smoothing / logits_NV.shape[-1])
+        d_exact_NV.scatter_add_(-1, targets_N1, torch.full_like(log_sum_N1, smoothing - 1))
+        logits_NV.copy_(d_exact_NV.mul_(real_N1))
+    return total, cross_entropy
 
 
+def _blocks(rows: int, at_once: int) -> Iterator[slice]:
+    for first in range(0, rows, max(at_once, 1)):
+        yield slice(first, first + max(at_once, 1))
+
+
+@torch.no_grad()
 def token_accuracy(
-    logits_BKTV: torch.Tensor, tokens_BKT: torch.Tensor, ranks: tuple[int, ...] = (1, 5)
+    readout_BKTR: torch.Tensor, head: nn.Linear, tokens_BKT: torch.Tensor, ranks: tuple[int, ...] = (1, 5)
 ) -> torch.Tensor:
     """Count the real target tokens that are among the `ranks` likeliest words; int64, one count for each rank.
 
     Of equal logits the earlier word goes first, as it does for `argmax`.
     """
-    targets_BKT1 = tokens_BKT[..., 1:].unsqueeze(-1)
-    real_BKT = targets_BKT1.squeeze(-1) != PAD
-    target_logit_BKT1 = logits_BKTV.gather(-1, targets_BKT1)
-    earlier_BKTV = torch.arange(logits_BKTV.shape[-1], device=logits_BKTV.device) < targets_BKT1
-    ahead_BKTV = (logits_BKTV > target_logit_BKT1) | ((logits_BKTV == target_logit_BKT1) & earlier_BKTV)
-    ahead_BKT = ahead_BKTV.sum(-1)
-    return torch.stack([((ahead_BKT < rank) & real_BKT).sum() for rank in ranks])
+    readout_MR, targets_M = _rows(readout_BKTR, tokens_BKT[..., 1:])
+    weight_VR, bias_V = head.weight.to(readout_MR.dtype), head.bias.to(readout_MR.dtype)
+    counts = torch.zeros(len(ranks), dtype=torch.int64, device=targets_M.device)
+    for rows in _blocks(len(targets_M), BLOCK // len(weight_VR)):
+        logits_NV, targets_N1 = product(readout_MR[rows], weight_VR, bias_V), targets_M[rows, None]
+        target_logit_N1 = logits_NV.gather(-1, targets_N1)
+        earlier_NV = torch.arange(logits_NV.shape[-1], device=logits_NV.device) < targets_N1
+        ahead_NV = (logits_NV > target_logit_N1) | ((logits_NV == target_logit_N1) & earlier_NV)
+        ahead_N, real_N = ahead_NV.sum(-1), targets_M[rows] != PAD
+        counts += torch.stack([((ahead_N < rank) & real_N).sum() for rank in ranks])
+    return counts
 
 
 def _unevenness(attention_BKTP: torch.Tensor, real_BKT: torch.Tensor) -> torch.Tensor:

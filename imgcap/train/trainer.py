@@ -113,18 +113,19 @@ class Trainer:
         ratio = teacher_forcing_ratio(self.config.teacher_forcing, self.step, self.timetable.total)
         log = self.timetable.is_due(self.timetable.log, self.step + 1)
         correct = torch.zeros(2, device=self.world.device)
+        head = self.engine.raw_model.decoder.output
         self._seed_dropout()
         for number, batch in enumerate(micro_batches, start=1):
             batch = Batch(*(tensor.to(self.world.device, non_blocking=True) for tensor in batch))
             with self.engine.micro_batch(last=number == len(micro_batches)):
                 forcing = self._forcing(ratio, batch)
-                logits_BKTV, attention_BKTP = self.engine.forward(batch.images_BCHW, batch.tokens_BKT, forcing)
+                readout_BKTR, attention_BKTP = self.engine.forward(batch.images_BCHW, batch.tokens_BKT, forcing)
                 smoothing, penalty = self.config.label_smoothing, self.config.attention_penalty
-                loss = caption_loss(logits_BKTV, batch.tokens_BKT, smoothing, attention_BKTP, penalty)
+                loss = caption_loss(readout_BKTR, head, batch.tokens_BKT, smoothing, attention_BKTP, penalty)
                 self.engine.backward(loss.total, counts.tokens)
             self.meter.add_loss(loss)
             if log:
-                correct += token_accuracy(logits_BKTV.detach(), batch.tokens_BKT)
+                correct += token_accuracy(readout_BKTR, head, batch.tokens_BKT)
         result = self.engine.step(self.rate.factor(self.step))
         self.meter.add_step(result.skipped, self.plan.global_batch)
         self.step += 1

@@ -43,8 +43,10 @@ def gradient(engine, images_BCHW, tokens_BKT, pieces):
     tokens = (tokens_BKT[..., 1:] != PAD).sum()
     for images, captions in zip(images_BCHW.chunk(pieces), tokens_BKT.chunk(pieces), strict=True):
         with engine.micro_batch(last=True):
-            logits, attention = engine.forward(images, captions, None, None)
-            engine.backward(caption_loss(logits, captions, 0.1, attention, 0.5).total, tokens)
+            readout, attention = engine.forward(images, captions, None)
+            engine.backward(
+                caption_loss(readout, engine.raw_model.decoder.output, captions, 0.1, attention, 0.5).total, tokens
+            )
     return [p.grad.clone() for p in engine.parameters]
 
 
@@ -53,8 +55,8 @@ def train(engine, steps, device="cpu"):
     losses = []
     for _ in range(steps):
         with engine.micro_batch(last=True):
-            logits, _ = engine.forward(images, tokens, None, None)
-            loss = caption_loss(logits, tokens, 0.0)
+            readout, _ = engine.forward(images, tokens, None)
+            loss = caption_loss(readout, engine.raw_model.decoder.output, tokens, 0.0)
             engine.backward(loss.total, loss.tokens)
         engine.step(1.0)
         losses.append(float(loss.total.detach() / loss.tokens))
@@ -75,8 +77,8 @@ def test_a_gradient_that_is_not_finite_changes_nothing(precision):
     train(e, 2)
     before = [p.clone() for p in e.parameters]
     images, tokens = data()
-    logits, _ = e.forward(images, tokens, None, None)
-    e.backward(caption_loss(logits, tokens, 0.0).total * float("inf"), torch.tensor(1))
+    readout, _ = e.forward(images, tokens, None)
+    e.backward(caption_loss(readout, e.raw_model.decoder.output, tokens, 0.0).total * float("inf"), torch.tensor(1))
     result = e.step(1.0)
     assert result.skipped == 1
     assert all(torch.equal(p, old) for p, old in zip(e.parameters, before, strict=True))
@@ -163,8 +165,8 @@ def test_a_step_waits_for_the_device_nowhere():
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(2):
-            logits, attention = e.forward(images, tokens, None, None)
-            loss = caption_loss(logits, tokens, 0.1, attention, 0.5)
+            readout, attention = e.forward(images, tokens, None)
+            loss = caption_loss(readout, e.raw_model.decoder.output, tokens, 0.1, attention, 0.5)
             e.backward(loss.total, loss.tokens)
             e.step(1.0)
     finally:

@@ -63,7 +63,7 @@ def test_captions_and_loss_are_those_of_the_images_one_by_one(run: Path, shards:
         with torch.no_grad():
             features_1PE = loaded.model.encoder(image_CHW[None])
             found = beam_search(loaded.model.decoder, features_1PE, 3, 8)
-            logits_KTV = loaded.model(image_CHW[None], tokens_KT[None])[0][0]
+            logits_KTV = loaded.model.decoder.predict(features_1PE, tokens_KT[None])[0][0]
         captions.append(
             {"image_id": reader.read(index).image_id, "caption": loaded.vocabulary.decode(found.tokens_BL[0].tolist())}
         )

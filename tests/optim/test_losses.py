@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from imgcap.optim import caption_loss, token_accuracy
+from imgcap.optim import caption_loss, losses, token_accuracy
 from imgcap.types import EOS, PAD, SOS
 
-B, K, T, V, P = 4, 3, 8, 17, 5
+B, K, T, V, P, R = 4, 3, 8, 17, 5, 6
 
 
 def batch(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -23,17 +24,36 @@ def batch(dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tenso
     return logits_BKTV, tokens_BKT, attention_BKTP
 
 
+def identity(dtype: torch.dtype = torch.float32) -> nn.Linear:
+    """A head that takes readouts for logits."""
+    head = nn.Linear(V, V, dtype=dtype)
+    nn.init.eye_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_equals_torchs_cross_entropy_and_its_gradient(smoothing: float) -> None:
-    logits_BKTV, tokens_BKT, _ = batch()
-    logits_BKTV.requires_grad_()
-    loss = caption_loss(logits_BKTV, tokens_BKT, smoothing)
-    flat, targets = logits_BKTV.flatten(0, 2), tokens_BKT[..., 1:].flatten()
-    expected = F.cross_entropy(flat, targets, ignore_index=PAD, label_smoothing=smoothing, reduction="sum")
-    plain = F.cross_entropy(flat, targets, ignore_index=PAD, reduction="sum")
+@pytest.mark.parametrize(("block", "cached"), [(1 << 24, 1 << 18), (5 * V, 2 * V), (1, 1)])
+def test_equals_torchs_cross_entropy_and_its_gradients(
+    smoothing: float, block: int, cached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For any size of a block; and the gradient of a multiple is the multiple of the gradient."""
+    monkeypatch.setattr(losses, "BLOCK", block)
+    monkeypatch.setattr(losses, "CACHED", cached)
+    _, tokens_BKT, _ = batch()
+    torch.manual_seed(1)
+    readout_BKTR = torch.randn(B, K, T - 1, R, dtype=torch.float64, requires_grad=True)
+    head = nn.Linear(R, V, dtype=torch.float64)
+    inputs = [readout_BKTR, head.weight, head.bias]
+    loss = caption_loss(readout_BKTR, head, tokens_BKT, smoothing)
+    logits_MV, targets_M = head(readout_BKTR).flatten(0, 2), tokens_BKT[..., 1:].flatten()
+    expected = F.cross_entropy(logits_MV, targets_M, ignore_index=PAD, label_smoothing=smoothing, reduction="sum")
+    plain = F.cross_entropy(logits_MV, targets_M, ignore_index=PAD, reduction="sum")
     torch.testing.assert_close((loss.total, loss.cross_entropy), (expected, plain.detach()))
-    assert loss.tokens == (targets != PAD).sum()
-    torch.testing.assert_close(torch.autograd.grad(loss.total, logits_BKTV), torch.autograd.grad(expected, logits_BKTV))
+    assert loss.tokens == (targets_M != PAD).sum()
+    torch.testing.assert_close(torch.autograd.grad(3 * loss.total, inputs), torch.autograd.grad(3 * expected, inputs))
+    with torch.no_grad():
+        torch.testing.assert_close(caption_loss(readout_BKTR, head, tokens_BKT, smoothing).total, expected.detach())
 
 
 def test_the_attention_penalty_is_the_papers_weighted_by_tokens() -> None:
@@ -44,9 +64,9 @@ def test_the_attention_penalty_is_the_papers_weighted_by_tokens() -> None:
             length = int((tokens_BKT[b, k, 1:] != PAD).sum())
             received = [sum(float(attention_BKTP[b, k, t, p]) for t in range(length)) for p in range(P)]
             expected += length * sum((1 - total) ** 2 for total in received) / P
-    without = caption_loss(logits_BKTV, tokens_BKT, 0.1)
-    with_penalty = caption_loss(logits_BKTV, tokens_BKT, 0.1, attention_BKTP, 0.7)
-    assert math.isclose(with_penalty.total - without.total, 0.7 * expected, rel_tol=1e-5)
+    without = caption_loss(logits_BKTV, identity(), tokens_BKT, 0.1)
+    with_penalty = caption_loss(logits_BKTV, identity(), tokens_BKT, 0.1, attention_BKTP, 0.7)
+    assert math.isclose(with_penalty.total.detach() - without.total.detach(), 0.7 * expected, rel_tol=1e-5)
     assert with_penalty.cross_entropy == without.cross_entropy
 
 
@@ -54,16 +74,16 @@ def test_an_even_attention_costs_nothing() -> None:
     tokens_BKT = torch.randint(4, V, (B, K, P + 1))
     attention_BKTP = torch.eye(P).expand(B, K, P, P)  # step t looks at cell t alone
     logits_BKTV = torch.zeros(B, K, P, V)
-    loss = caption_loss(logits_BKTV, tokens_BKT, 0.0, attention_BKTP, 1.0)
+    loss = caption_loss(logits_BKTV, identity(), tokens_BKT, 0.0, attention_BKTP, 1.0)
     torch.testing.assert_close(loss.total, loss.cross_entropy)
 
 
 def test_sums_add_up_over_any_cut_of_the_batch() -> None:
     logits_BKTV, tokens_BKT, attention_BKTP = batch(torch.float64)
-    whole = caption_loss(logits_BKTV, tokens_BKT, 0.1, attention_BKTP, 1.0)
+    whole = caption_loss(logits_BKTV, identity(torch.float64), tokens_BKT, 0.1, attention_BKTP, 1.0)
     for pieces in (2, 4):
         cut = [tensor.chunk(pieces) for tensor in (logits_BKTV, tokens_BKT, attention_BKTP)]
-        parts = [caption_loss(l, t, 0.1, a, 1.0) for l, t, a in zip(*cut, strict=True)]  # noqa: E741
+        parts = [caption_loss(l, identity(torch.float64), t, 0.1, a, 1.0) for l, t, a in zip(*cut, strict=True)]  # noqa: E741
         for total, summands in zip(whole, zip(*parts, strict=True), strict=True):
             torch.testing.assert_close(sum(summands), total)
 
@@ -71,16 +91,16 @@ def test_sums_add_up_over_any_cut_of_the_batch() -> None:
 def test_padding_has_no_say() -> None:
     logits_BKTV, tokens_BKT, attention_BKTP = batch()
     pad_BKT1 = (tokens_BKT[..., 1:] == PAD).unsqueeze(-1)
-    before = caption_loss(logits_BKTV, tokens_BKT, 0.1, attention_BKTP, 1.0)
+    before = caption_loss(logits_BKTV, identity(), tokens_BKT, 0.1, attention_BKTP, 1.0)
     noisy = logits_BKTV + 1e4 * pad_BKT1 * torch.randn_like(logits_BKTV)
-    after = caption_loss(noisy, tokens_BKT, 0.1, attention_BKTP + 9.0 * pad_BKT1, 1.0)
+    after = caption_loss(noisy, identity(), tokens_BKT, 0.1, attention_BKTP + 9.0 * pad_BKT1, 1.0)
     torch.testing.assert_close(tuple(after), tuple(before))
 
 
 def test_a_batch_of_nothing_but_padding_is_zero_and_has_a_finite_gradient() -> None:
     logits_BKTV, _, attention_BKTP = batch()
     logits_BKTV.requires_grad_()
-    loss = caption_loss(logits_BKTV, torch.full((B, K, T), PAD), 0.1, attention_BKTP, 1.0)
+    loss = caption_loss(logits_BKTV, identity(), torch.full((B, K, T), PAD), 0.1, attention_BKTP, 1.0)
     assert loss.total == 0 and loss.cross_entropy == 0 and loss.tokens == 0
     loss.total.backward()
     assert (logits_BKTV.grad == 0).all()
@@ -89,9 +109,9 @@ def test_a_batch_of_nothing_but_padding_is_zero_and_has_a_finite_gradient() -> N
 def test_half_precision_logits_are_summed_in_float32() -> None:
     logits_BKTV, tokens_BKT, _ = batch()
     half = logits_BKTV.bfloat16()
-    loss = caption_loss(half, tokens_BKT, 0.1)
+    loss = caption_loss(half, identity(), tokens_BKT, 0.1)
     assert loss.total.dtype == torch.float32
-    torch.testing.assert_close(loss.total, caption_loss(half.float(), tokens_BKT, 0.1).total)
+    torch.testing.assert_close(loss.total, caption_loss(half.float(), identity(), tokens_BKT, 0.1).total)
 
 
 def test_accuracy_counts_as_a_sort_does() -> None:
@@ -101,6 +121,6 @@ def test_accuracy_counts_as_a_sort_does() -> None:
     order_BKTV = logits_BKTV.sort(dim=-1, descending=True, stable=True).indices
     hit_BKTV = (order_BKTV == targets_BKT.unsqueeze(-1)) & (targets_BKT != PAD).unsqueeze(-1)
     expected = torch.stack([hit_BKTV[..., :rank].sum() for rank in (1, 5, 10)])
-    assert torch.equal(token_accuracy(logits_BKTV, tokens_BKT, (1, 5, 10)), expected)
-    assert torch.equal(token_accuracy(logits_BKTV, tokens_BKT), expected[:2])
+    assert torch.equal(token_accuracy(logits_BKTV, identity(), tokens_BKT, (1, 5, 10)), expected)
+    assert torch.equal(token_accuracy(logits_BKTV, identity(), tokens_BKT), expected[:2])
     assert 0 < expected[0] < expected[1] < expected[2]

@@ -58,11 +58,11 @@ class AttendAfterDecoder(AttendingDecoder):
         hidden_BKTH = hidden_TNH.unflatten(1, tokens_BKT.shape[:2]).permute(1, 2, 0, 3)
         context_BME, attention_BMP = self._ask(state.memory, hidden_BKTH.flatten(1, 2))
         context_BKTE, attention_BKTP = (x.unflatten(1, hidden_BKTH.shape[1:3]) for x in (context_BME, attention_BMP))
-        return self.logits(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
+        return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
 
-    def logits(
+    def readout(
         self, embedded_BKD: torch.Tensor, hidden_BKH: torch.Tensor, context_BKE: torch.Tensor | None
     ) -> torch.Tensor:
         assert self.output_hidden is not None and self.output_context is not None
         read_BKH = self.output_hidden(hidden_BKH) + self.output_context(context_BKE)
-        return self.output(self.dropout(embedded_BKD + read_BKH if self.deep else read_BKH.tanh()))
+        return self.dropout(embedded_BKD + read_BKH if self.deep else read_BKH.tanh())

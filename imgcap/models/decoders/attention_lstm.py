@@ -15,8 +15,8 @@ from imgcap.models.decoders.attending import AttendingDecoder
 from imgcap.models.decoders.base import Advance
 from imgcap.models.decoders.state import DecoderState, Joined, Memory
 from imgcap.models.decoders.unrolled import Attending, Layer, Unroll
-from imgcap.models.linear import linear
-from imgcap.models.precision import exact_dtype
+from imgcap.ops.dtypes import exact_dtype
+from imgcap.ops.linear import linear
 
 
 class AttentionLSTMDecoder(AttendingDecoder):
@@ -103,7 +103,7 @@ class AttentionLSTMDecoder(AttendingDecoder):
             context_BKTE = read_TNX.unflatten(1, tokens_BKT.shape[:2]).permute(1, 2, 0, 3)
         elif self.output_context is not None:
             context_BKTE = self._contexts(attention_BKTP, image.features_BPE)
-        return self.logits(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
+        return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
 
     @staticmethod
     def _contexts(attention_BKTP: torch.Tensor, features_BPE: torch.Tensor) -> torch.Tensor:
@@ -123,10 +123,10 @@ class AttentionLSTMDecoder(AttendingDecoder):
             kept_TNH,
         )
 
-    def logits(
+    def readout(
         self, embedded_BKD: torch.Tensor, hidden_BKH: torch.Tensor, context_BKE: torch.Tensor | None
     ) -> torch.Tensor:
         if self.output_hidden is None or self.output_context is None:
-            return self.output(self.dropout(hidden_BKH))
+            return self.dropout(hidden_BKH)
         deep_BKD = embedded_BKD + self.output_hidden(hidden_BKH) + self.output_context(context_BKE)
-        return self.output(self.dropout(deep_BKD))
+        return self.dropout(deep_BKD)

@@ -13,8 +13,8 @@ from torch import nn
 from imgcap.config.schema import DecoderConfig
 from imgcap.models.decoders.cell import lstm_cell
 from imgcap.models.decoders.state import DecoderState, Memory
-from imgcap.models.dropout import Dropout
-from imgcap.models.linear import linear
+from imgcap.ops.dropout import Dropout
+from imgcap.ops.linear import linear
 from imgcap.types import Forcing
 
 
@@ -43,6 +43,7 @@ class Decoder(nn.Module):
             nn.LSTMCell(width, config.hidden_dim) for width in widths
         )
         self.dropout = Dropout(config.dropout)
+        self.output: nn.Linear  # of a readout to the vocabulary
         for cell in self.cells:
             _initialise_cell(cell)
 
@@ -85,10 +86,10 @@ class Decoder(nn.Module):
             cell.append(new_cell_BKH)
         return hidden, cell
 
-    def logits(
+    def readout(
         self, embedded_BKD: torch.Tensor, hidden_BKH: torch.Tensor, context_BKE: torch.Tensor | None
     ) -> torch.Tensor:
-        """Score the vocabulary after a step, or after all of them at once (BKT for BK)."""
+        """What `output` scores the vocabulary from after a step, or after all of them at once (BKT for BK)."""
         raise NotImplementedError
 
     def step(
@@ -98,7 +99,7 @@ class Decoder(nn.Module):
         embedded_BKD = self.embedding(token_BK)
         hidden_LBKH, cell_LBKH, memory = state
         after = self.advance(hidden_LBKH.unbind(), cell_LBKH.unbind(), memory, memory.word_gates(embedded_BKD))
-        logits_BKV = self.logits(embedded_BKD, after.hidden_BKH[-1], after.context_BKE)
+        logits_BKV = self.output(self.readout(embedded_BKD, after.hidden_BKH[-1], after.context_BKE))
         state = DecoderState(torch.stack(list(after.hidden_BKH)), torch.stack(list(after.cell_BKH)), memory)
         return logits_BKV, state, after.attention_BKP
 
@@ -108,9 +109,10 @@ class Decoder(nn.Module):
         tokens_BKT: torch.Tensor,
         forcing: Forcing | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Predict tokens 1 to T - 1 from those before; return logits_BKTV and attention_BKTP of T - 1 steps.
+        """Predict tokens 1 to T - 1 from those before; return the readouts and attention_BKTP of T - 1 steps.
 
-        The tokens before are the given ones, or, with `forcing`, some of them the model's own.
+        The tokens before are the given ones, or, with `forcing`, some of them the model's own. `output` turns the
+        readouts into logits: losses and guesses do that a block at a time.
         """
         state = self.init(features_BPE, tokens_BKT.shape[1])
         if forcing is not None:
@@ -119,6 +121,13 @@ class Decoder(nn.Module):
             with torch.no_grad():
                 tokens_BKT = choose(state, tokens_BKT, forcing.coins_BKT < forcing.ratio)
         return self.unroll_given(state, tokens_BKT)
+
+    def predict(
+        self, features_BPE: torch.Tensor, tokens_BKT: torch.Tensor, forcing: Forcing | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As `unroll`, but logits_BKTV of all steps."""
+        readout_BKTR, attention_BKTP = self.unroll(features_BPE, tokens_BKT, forcing)
+        return self.output(readout_BKTR), attention_BKTP
 
     def unroll_given(self, state: DecoderState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """All tokens are known: the words' gates before the loop and the logits after it are one matmul each."""
@@ -133,7 +142,7 @@ class Decoder(nn.Module):
         hidden_BKTH = torch.stack([step.hidden_BKH[-1] for step in steps], dim=2)
         context_BKTE = _stack_steps([step.context_BKE for step in steps])
         attention_BKTP = _stack_steps([step.attention_BKP for step in steps])
-        return self.logits(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
+        return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
 
     def _choose_in_turn(self, state: DecoderState, tokens_BKT: torch.Tensor, given_BKT: torch.Tensor) -> torch.Tensor:
         """Each guess follows the words that were read before it."""
@@ -145,8 +154,9 @@ class Decoder(nn.Module):
 
     def _choose_at_once(self, state: DecoderState, tokens_BKT: torch.Tensor, given_BKT: torch.Tensor) -> torch.Tensor:
         """Each guess follows the true words."""
-        logits_BKTV, _ = self.unroll_given(state, tokens_BKT)
-        chosen_BKT = torch.where(given_BKT[..., :-1], tokens_BKT[..., 1:], logits_BKTV.argmax(-1))
+        readout_BKTR, _ = self.unroll_given(state, tokens_BKT)
+        guesses = [self.output(readout_KTR).argmax(-1) for readout_KTR in readout_BKTR]  # image by image: V is large
+        chosen_BKT = torch.where(given_BKT[..., :-1], tokens_BKT[..., 1:], torch.stack(guesses))
         return torch.cat([tokens_BKT[..., :1], chosen_BKT], dim=-1)
 
 

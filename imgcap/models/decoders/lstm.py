@@ -13,9 +13,9 @@ from imgcap.config.schema import DecoderConfig
 from imgcap.models.decoders.base import Advance, Decoder, initialise_output
 from imgcap.models.decoders.recurrent import run_stack
 from imgcap.models.decoders.state import DecoderState, Memory
-from imgcap.models.dropout import Dropout
-from imgcap.models.linear import Linear
-from imgcap.models.precision import compute_dtype, exact_dtype
+from imgcap.ops.dropout import Dropout
+from imgcap.ops.dtypes import compute_dtype, exact_dtype
+from imgcap.ops.linear import Linear
 
 
 class LSTMDecoder(Decoder):
@@ -61,9 +61,9 @@ class LSTMDecoder(Decoder):
         hidden_LNH, cell_LNH = state.hidden_LBKH.flatten(1, 2), state.cell_LBKH.flatten(1, 2)
         hidden_TNH = run_stack(self.cells, self.dropout, gates_TNG, hidden_LNH, cell_LNH)
         hidden_BKTH = hidden_TNH.unflatten(1, tokens_BKT.shape[:2]).permute(1, 2, 0, 3)
-        return self.logits(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, None), None
+        return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, None), None
 
-    def logits(
+    def readout(
         self, embedded_BKD: torch.Tensor, hidden_BKH: torch.Tensor, context_BKE: torch.Tensor | None
     ) -> torch.Tensor:
-        return self.output(self.dropout(hidden_BKH))
+        return self.dropout(hidden_BKH)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from imgcap.models.decoders.cell import CellMemory, lstm_cell, lstm_cell_backward
-from imgcap.models.linear import linear, product, weight_gradient
+from imgcap.ops.linear import linear, product, weight_gradient
 
 Maybe = torch.Tensor | None
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from imgcap.models.linear import linear
+from imgcap.ops.linear import linear
 
 
 class Cells(NamedTuple):

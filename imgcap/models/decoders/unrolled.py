@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from imgcap.models.decoders.cell import CellMemory, lstm_cell, lstm_cell_backward
-from imgcap.models.linear import product, weight_gradient
-from imgcap.models.precision import exact_dtype
+from imgcap.ops.dtypes import exact_dtype
+from imgcap.ops.linear import product, weight_gradient
 
 Maybe = torch.Tensor | None
 
