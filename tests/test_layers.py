@@ -14,7 +14,8 @@ FLOORS: tuple[set[str], ...] = (
     {"models", "data", "optim", "monitor"},
     {"engine", "decode"},
     {"evaluation"},
-    {"train", "bench"},
+    {"train"},
+    {"bench"},
 )
 DISTRIBUTED_ALLOWED = {"dist", "engine"}
 MAX_FILE, MAX_FUNCTION, MAX_LAUNCH = 400, 60, 80

@@ -12,7 +12,6 @@ import torch
 
 from imgcap.models.decoders.attending import AttendingDecoder
 from imgcap.models.decoders.base import Advance
-from imgcap.models.decoders.recurrent import run_stack
 from imgcap.models.decoders.state import DecoderState, Memory
 
 
@@ -52,10 +51,7 @@ class AttendAfterDecoder(AttendingDecoder):
     def unroll_given(self, state: DecoderState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """As in `Decoder`, all steps' attention and the images' K captions in one call."""
         embedded_TBKD = self.embedding(tokens_BKT[..., :-1].permute(2, 0, 1))
-        gates_TNG = state.memory.word_gates(embedded_TBKD.flatten(1, 2))
-        hidden_LNH, cell_LNH = state.hidden_LBKH.flatten(1, 2), state.cell_LBKH.flatten(1, 2)
-        hidden_TNH = run_stack(self.cells, self.dropout, gates_TNG, hidden_LNH, cell_LNH)
-        hidden_BKTH = hidden_TNH.unflatten(1, tokens_BKT.shape[:2]).permute(1, 2, 0, 3)
+        hidden_BKTH = self.run_words(state, embedded_TBKD)
         context_BME, attention_BMP = self._ask(state.memory, hidden_BKTH.flatten(1, 2))
         context_BKTE, attention_BKTP = (x.unflatten(1, hidden_BKTH.shape[1:3]) for x in (context_BME, attention_BMP))
         return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP

@@ -12,6 +12,7 @@ from torch import nn
 
 from imgcap.config.schema import DecoderConfig
 from imgcap.models.decoders.cell import lstm_cell
+from imgcap.models.decoders.recurrent import run_stack
 from imgcap.models.decoders.state import DecoderState, Memory
 from imgcap.ops.dropout import Dropout
 from imgcap.ops.linear import linear
@@ -85,6 +86,13 @@ class Decoder(nn.Module):
             hidden.append(new_hidden_BKH)
             cell.append(new_cell_BKH)
         return hidden, cell
+
+    def run_words(self, state: DecoderState, embedded_TBKD: torch.Tensor) -> torch.Tensor:
+        """Run the stack over all words where it reads nothing else; return the top hidden states (B, K, T, H)."""
+        gates_TNG = state.memory.word_gates(embedded_TBKD.flatten(1, 2))
+        hidden_LNH, cell_LNH = state.hidden_LBKH.flatten(1, 2), state.cell_LBKH.flatten(1, 2)
+        hidden_TNH = run_stack(self.cells, self.dropout, gates_TNG, hidden_LNH, cell_LNH)
+        return hidden_TNH.unflatten(1, embedded_TBKD.shape[1:3]).permute(1, 2, 0, 3)
 
     def readout(
         self, embedded_BKD: torch.Tensor, hidden_BKH: torch.Tensor, context_BKE: torch.Tensor | None

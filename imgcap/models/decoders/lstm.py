@@ -11,7 +11,6 @@ from torch import nn
 
 from imgcap.config.schema import DecoderConfig
 from imgcap.models.decoders.base import Advance, Decoder, initialise_output
-from imgcap.models.decoders.recurrent import run_stack
 from imgcap.models.decoders.state import DecoderState, Memory
 from imgcap.ops.dropout import Dropout
 from imgcap.ops.dtypes import compute_dtype, exact_dtype
@@ -57,10 +56,7 @@ class LSTMDecoder(Decoder):
     def unroll_given(self, state: DecoderState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """As in `Decoder`, a layer at a time."""
         embedded_TBKD = self.embedding(tokens_BKT[..., :-1].permute(2, 0, 1))
-        gates_TNG = state.memory.word_gates(embedded_TBKD.flatten(1, 2))
-        hidden_LNH, cell_LNH = state.hidden_LBKH.flatten(1, 2), state.cell_LBKH.flatten(1, 2)
-        hidden_TNH = run_stack(self.cells, self.dropout, gates_TNG, hidden_LNH, cell_LNH)
-        hidden_BKTH = hidden_TNH.unflatten(1, tokens_BKT.shape[:2]).permute(1, 2, 0, 3)
+        hidden_BKTH = self.run_words(state, embedded_TBKD)
         return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, None), None
 
     def readout(
