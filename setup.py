@@ -10,7 +10,7 @@ setup(
     packages=find_packages(include=["imgcap", "imgcap.*"]),
     # Lower bounds; constraints.txt holds the exact versions that the tests ran with.
     install_requires=[
-        "torch>=2.6",
+        "torch>=2.11",
         "torchvision>=0.21",
         "webdataset>=1.0",
         "spacy>=3.8",

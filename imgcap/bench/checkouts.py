@@ -4,7 +4,7 @@ Nothing of theirs is in this repository. What today's libraries refuse in their 
 """
 
 import ast
-import importlib
+import importlib.util
 import pickle
 import sys
 import types
@@ -43,9 +43,10 @@ def att2in_model(checkout: Path, length: int) -> torch.nn.Module:
         module = types.ModuleType(package)
         module.__path__ = [str(checkout / package.replace(".", "/"))]
         sys.modules[package] = module
-    moves = types.SimpleNamespace(cPickle=pickle)  # of `six`, which it imports and does not need for this
-    for name, content in (("six", {"moves": moves}), ("six.moves", vars(moves))):
-        sys.modules.setdefault(name, types.ModuleType(name)).__dict__.update(content)
+    if importlib.util.find_spec("six") is None:  # it imports it, and does not need it for this
+        moves = types.SimpleNamespace(cPickle=pickle)
+        for name, content in (("six", {"moves": moves}), ("six.moves", vars(moves))):
+            sys.modules.setdefault(name, types.ModuleType(name)).__dict__.update(content)
     options = types.SimpleNamespace(
         vocab_size=VOCABULARY - 1,  # it adds one
         input_encoding_size=512,

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from imgcap.bench.timing import PRECISIONS, Ceilings, alternate, ceilings, row, timed
+from imgcap.bench.timing import PRECISIONS, alternate, ceilings, row, timed
 from imgcap.config.schema import DecoderConfig
 from imgcap.decode import beam_search
 from imgcap.engine.precision import autocast, set_float32_matmul
@@ -66,17 +66,10 @@ def bench_beam(arguments: argparse.Namespace) -> dict[str, Any]:
             precision = name.removeprefix("usual, ")
             entry = row(f"beam {beam}, {name}", values, arguments.images, "captions")
             entry["ratio"] = round(statistics.median(seconds["usual, fp32"]) / statistics.median(values), 2)
-            entry["floor_ms"] = search_floor(ceilings(device), precision, arguments.images, beam, arguments.steps)
+            operations = sum(forward_operations(arguments.images, beam, arguments.steps + 1))
+            entry["floor_ms"] = ceilings(device).floor_ms(precision, operations)
             rows.append(entry)
     return {"rows": rows, "same_captions": [f"{count} of {arguments.images}" for count in same]}
-
-
-def search_floor(of_device: Ceilings, precision: str, images: int, beam: int, steps: int) -> float:
-    """A forward of each row's steps; or to read the weights at each step, where the rows are few."""
-    forward = step_operations(images, beam, steps + 1) / 3
-    weights = 8 * DECODER.hidden_dim * (DECODER.embed_dim + WIDTH) + DECODER.hidden_dim * VOCABULARY
-    width = 2 if precision in ("bf16", "fp16") else 4
-    return of_device.floor_ms(precision, forward, steps * weights * width)
 
 
 @torch.no_grad()
@@ -180,14 +173,22 @@ def bench_step(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def step_operations(images: int, captions: int, tokens: int) -> float:
-    """Of the matrix products of `DECODER`, forward and backward; each multiplication and addition counts."""
+def forward_operations(images: int, captions: int, tokens: int) -> tuple[float, float]:
+    """Of the matrix products of `DECODER`: of all steps, and of the cells' projection, which is done once an image.
+
+    Each multiplication and each addition counts.
+    """
     embed, hidden, attention = DECODER.embed_dim, DECODER.hidden_dim, DECODER.attention_dim
     rows, gates = images * captions * (tokens - 1), 4 * DECODER.hidden_dim
     of_a_row = gates * (embed + WIDTH) + hidden * (attention + gates + WIDTH) + hidden * VOCABULARY
     of_a_row += CELLS * (attention + WIDTH)  # scores and contexts
-    of_a_cell = WIDTH * attention * 2 / 3  # the cells take no gradient
-    return 6.0 * (rows * of_a_row + images * CELLS * of_a_cell)
+    return 2.0 * rows * of_a_row, 2.0 * images * CELLS * WIDTH * attention
+
+
+def step_operations(images: int, captions: int, tokens: int) -> float:
+    """Forward and backward, which is twice as much, but for the cells: they take no gradient."""
+    of_steps, of_cells = forward_operations(images, captions, tokens)
+    return 3 * of_steps + 2 * of_cells
 
 
 def usual_training_step(features_BPE: torch.Tensor, captions: int, tokens: int) -> Callable[[], None]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from imgcap.bench.pinned import cores
 from imgcap.errors import UserError
 
 TRAIN = Path(__file__).parents[2] / "launch" / "train.py"
@@ -26,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def bench_scaling(arguments: argparse.Namespace) -> dict[str, Any]:
     """In turns; what a run says of itself (metrics.jsonl) after its first steps, loading included."""
-    if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < arguments.ranks:
+    if not hasattr(os, "sched_getaffinity") or len(cores()) < arguments.ranks:
         raise UserError(f"{arguments.ranks} ranks need as many cores to themselves; give fewer --ranks")
     counts = (1, arguments.ranks)
     rates: dict[int, list[float]] = {ranks: [] for ranks in counts}

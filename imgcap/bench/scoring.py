@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import shutil
 import statistics
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from pycocoevalcap.bleu.bleu import Bleu
@@ -35,18 +37,17 @@ def bench_scoring(arguments: argparse.Namespace) -> dict[str, Any]:
         raise UserError(f"{arguments.shards} has no image of two captions in split {arguments.split}; name another")
     hypotheses = {image_id: group[0] for image_id, group in captions.items()}
     references = {image_id: group[1:] for image_id, group in captions.items()}
-    os.environ["PATH"] = os.path.dirname(find_java()) + os.pathsep + os.environ["PATH"]
     found: list[dict[str, float]] = []
 
     def ours() -> None:
         forget_references()  # as in a new process
         found.append(score(hypotheses, references))
 
-    with TemporaryDirectory() as folder:
+    path = os.path.dirname(find_java()) + os.pathsep + os.environ["PATH"]
+    with TemporaryDirectory() as folder, patch.dict(os.environ, {"IMGCAP_CACHE": folder, "PATH": path}):
 
         def first() -> None:
-            for kept in Path(folder).iterdir():
-                kept.unlink()
+            shutil.rmtree(Path(folder) / "scoring", ignore_errors=True)
             ours()
 
         runs = {
@@ -55,7 +56,6 @@ def bench_scoring(arguments: argparse.Namespace) -> dict[str, Any]:
             "second run": ours,
             "again in one process": lambda: found.append(score(hypotheses, references)),
         }
-        os.environ["IMGCAP_CACHE"] = folder
         seconds = alternate({name: timed(run, torch.device("cpu")) for name, run in runs.items()}, arguments.repeats)
     theirs = statistics.median(seconds["pycocoevalcap"])
     shares = {name: round(statistics.median(values) / theirs, 3) for name, values in seconds.items()}

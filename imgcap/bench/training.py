@@ -23,12 +23,15 @@ from imgcap.config import Config, load_config
 from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
 from imgcap.data import reading
 from imgcap.engine import Engine, autocast, build_engine
+from imgcap.errors import UserError
 from imgcap.models import Captioner
 from imgcap.optim import caption_loss
 from imgcap.train import Trainer, assemble
 from imgcap.types import Batch
 
 TENTHS = 10
+READ_AHEAD = 10  # steps: more than a loader of two workers can be ahead
+STEPS_A_REPEAT = 8
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +46,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def bench_train(arguments: argparse.Namespace) -> dict[str, Any]:
     """Images a second of the trainer's own step, beside its encoder and its decoder alone on a batch of its own."""
+    if arguments.steps is not None and arguments.steps < TENTHS:
+        raise UserError(f"--steps {arguments.steps} is too few to be shown in tenths; give 10 or more")
     precisions = arguments.precisions or PRECISIONS[arguments.device.type]
     world = dist.init(str(arguments.device))
     rows: list[Row] = []
@@ -87,20 +92,24 @@ def _beside_parts(trainer: Trainer, batches: Iterator[Batch], arguments: argpars
         with autocast(device, trainer.config.precision):
             encode(batch.images_BCHW)
 
-    runs: dict[str, Callable[[], object]] = {
-        "whole step": lambda: trainer.train_step(batches),
+    def whole_step() -> None:
+        trainer.train_step(batches)
+
+    for _ in range(READ_AHEAD):  # what the loader had ready while nothing took it
+        whole_step()
+    trainer.meter.restart_clock()
+    steps = arguments.repeats * STEPS_A_REPEAT
+    seconds = {"whole step": [timed(whole_step, device)() for _ in range(steps)]}
+    waited = trainer.meter.waited
+    parts: dict[str, Callable[[], object]] = {
         "encoder alone": encoder,
         "decoder alone": lambda: _decoder_step(engine, features_BPE, batch, trainer.config.precision),
     }
-    timers = {name: timed(run, device) for name, run in runs.items()}
-    alternate(timers, 1)
-    trainer.meter.restart_clock()
-    seconds = alternate(timers, arguments.repeats)
+    seconds |= alternate({name: timed(run, device) for name, run in parts.items()}, arguments.repeats)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     rows = [row(f"{label}, {name}", values, arguments.images, "images") for name, values in seconds.items()]
     rows[0]["of_the_parts"] = round((medians["encoder alone"] + medians["decoder alone"]) / medians["whole step"], 3)
-    waited = trainer.meter.waited / (arguments.repeats + 1)  # one more than is measured: the warm-up
-    rows[0]["wait_share"] = round(waited / medians["whole step"], 4)
+    rows[0]["wait_share"] = round(waited / sum(seconds["whole step"]), 4)
     return rows
 
 

@@ -78,6 +78,8 @@ class DecoderConfig(Section):
 
     @model_validator(mode="after")
     def _check_attention(self) -> "DecoderConfig":
+        if self.attention == "dot" and self.type == "lstm":
+            raise ValueError("model.decoder.attention=dot is for type=attention_lstm; leave it out with type=lstm")
         if self.attention == "dot" and self.query == "before":
             raise ValueError("model.decoder.attention=dot is for query=after; with query=before use additive")
         if self.type == "lstm" and self.query == "after":

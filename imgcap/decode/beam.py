@@ -102,7 +102,8 @@ def beam_search(
 ) -> Hypotheses:
     """Find the likeliest captions of at most `max_length` words; `forbidden` tokens never appear in one.
 
-    The decoder should be in eval mode. Beyond the exit test nothing in a step waits for the device.
+    The decoder should be in eval mode. Nothing in a step waits for the device but the test how many images are left,
+    and, seldom, which.
     """
     assert beam >= 1 and max_length >= 1, "a search needs a beam and a length"
     images, device = len(features_BPE), features_BPE.device

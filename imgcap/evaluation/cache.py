@@ -1,7 +1,7 @@
 """What scoring computes once and keeps on disk: files named by the hash of what they were made from.
 
-They lie in `$IMGCAP_CACHE`, else `$XDG_CACHE_HOME/imgcap`, else `~/.cache/imgcap`. Any of them may be deleted at
-any time. Where nothing can be written there, everything is computed anew, with the same result.
+They lie in the folder `scoring` of `$IMGCAP_CACHE`, else of `$XDG_CACHE_HOME/imgcap`, else of `~/.cache/imgcap`. Any of
+them may be deleted at any time. Where nothing can be written there, everything is computed anew, with the same result.
 """
 
 import contextlib
@@ -14,8 +14,8 @@ KEPT = 32  # files; the ones read longest ago go first
 
 
 def cache_folder() -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("IMGCAP_CACHE") or base / "imgcap")
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(os.environ.get("IMGCAP_CACHE") or Path(base) / "imgcap") / "scoring"
 
 
 def content_hash(*parts: bytes) -> str:
@@ -35,7 +35,8 @@ def cached(name: str, make: Callable[[], bytes]) -> bytes:
     with contextlib.suppress(OSError):
         kept = path.read_bytes()
         if hashlib.sha256(kept[32:]).digest() == kept[:32]:
-            os.utime(path)
+            with contextlib.suppress(OSError):  # somebody else's file can be read, too
+                os.utime(path)
             return kept[32:]
     data = make()
     with contextlib.suppress(OSError):

@@ -41,6 +41,9 @@ def meteor(references: Mapping[int, list[str]], hypotheses: Mapping[int, list[st
             raise RuntimeError(f"METEOR's Java process failed: {error}") from error
         finally:
             process.kill()
+            with contextlib.suppress(OSError):  # what it no longer reads
+                assert process.stdin is not None
+                process.stdin.close()
 
 
 def _score_line(references: list[str], hypothesis: str) -> str:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +20,7 @@ from imgcap.evaluation.paraphrases import filter_aside
 from imgcap.evaluation.ptb import tokenise
 
 METRICS = ("BLEU", "METEOR", "ROUGE-L", "CIDEr")
-FORMAT = b"1"  # of what is cached; part of its name
+FORMAT = f"1 {version('pycocoevalcap')}".encode()  # of what is cached; part of its name
 
 Captions = dict[int, list[str]]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from imgcap.ops.dtypes import exact_dtype
@@ -52,30 +53,33 @@ class AdditiveAttention(Attention):
         # tanh(x) is 2 sigmoid(2x) - 1, and torch's sigmoid is several times faster on a CPU. The factors and
         # the constant go into the small operands: the large one of B K P A entries is touched three times.
         bias = self.score.bias - self.score.weight.sum()
-        operands = (2 * projected_BPA, 2 * query_BKA, (2 * self.score.weight[0]).to(query_BKA.dtype))
-        if torch.compiler.is_compiling():
-            return _squashed_products(*operands) + bias
-        return _SquashedProducts.apply(*operands) + bias
+        weight_A, bias_1 = ((2 * self.score.weight[0]).to(query_BKA.dtype), bias.to(query_BKA.dtype))
+        squashed_products = _squashed_products if torch.compiler.is_compiling() else _SquashedProducts.apply
+        return squashed_products(2 * projected_BPA, 2 * query_BKA, weight_A, bias_1)
 
 
-def _squashed_products(x_BPA: torch.Tensor, y_BKA: torch.Tensor, weight_A: torch.Tensor) -> torch.Tensor:
-    """weight . sigmoid(x + y) of all pairs: (B, K, P)."""
-    return (x_BPA[:, None] + y_BKA[:, :, None]).sigmoid_() @ weight_A
+def _squashed_products(
+    x_BPA: torch.Tensor, y_BKA: torch.Tensor, weight_A: torch.Tensor, bias_1: torch.Tensor
+) -> torch.Tensor:
+    """weight . sigmoid(x + y) + bias of all pairs: (B, K, P)."""
+    return F.linear((x_BPA[:, None] + y_BKA[:, :, None]).sigmoid_(), weight_A[None], bias_1).squeeze(-1)
 
 
 class _SquashedProducts(torch.autograd.Function):
     """The same, a block at a time: on a CPU in its cache, and nowhere are all B K P A entries kept for the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x_BPA: torch.Tensor, y_BKA: torch.Tensor, weight_A: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, x_BPA: torch.Tensor, y_BKA: torch.Tensor, weight_A: torch.Tensor, bias_1: torch.Tensor
+    ) -> torch.Tensor:
         ctx.save_for_backward(x_BPA, y_BKA, weight_A)
         scores_BKP = y_BKA.new_empty(*y_BKA.shape[:2], x_BPA.shape[1])
         for images, queries in _blocks(x_BPA, y_BKA):
-            scores_BKP[images, queries] = _squashed_products(x_BPA[images], y_BKA[images, queries], weight_A)
+            scores_BKP[images, queries] = _squashed_products(x_BPA[images], y_BKA[images, queries], weight_A, bias_1)
         return scores_BKP
 
     @staticmethod
-    def backward(ctx: Any, d_scores_BKP: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def backward(ctx: Any, d_scores_BKP: torch.Tensor) -> tuple[torch.Tensor, ...]:
         x_BPA, y_BKA, weight_A = ctx.saved_tensors
         exact = exact_dtype(weight_A.dtype)
         d_x_BPA, d_y_BKA = torch.zeros_like(x_BPA, dtype=exact), torch.empty_like(y_BKA)
@@ -88,7 +92,8 @@ class _SquashedProducts(torch.autograd.Function):
             slope_BKPA = torch.ops.aten.sigmoid_backward(d_block_BKPA, squashed_BKPA)
             d_x_BPA[images] += slope_BKPA.sum(1)
             d_y_BKA[images, queries] = slope_BKPA.sum(2) * weight_A
-        return (d_x_BPA * weight_A).to(x_BPA.dtype), d_y_BKA, d_weight_A.to(weight_A.dtype)
+        d_bias_1 = d_scores_BKP.sum(dtype=exact).view(1).to(weight_A.dtype)
+        return (d_x_BPA * weight_A).to(x_BPA.dtype), d_y_BKA, d_weight_A.to(weight_A.dtype), d_bias_1
 
 
 def _blocks(x_BPA: torch.Tensor, y_BKA: torch.Tensor) -> Iterator[tuple[slice, slice]]:

@@ -65,7 +65,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Sums over the target tokens, with and without smoothing, of logits = readout @ weight.t() + bias.
 
     The gradients are computed in the forward pass, while a block's logits are there, and scaled in the backward
-    pass: the logits of all rows never exist together. No row's float32 logits leave a CPU's cache.
+    pass: no more than BLOCK logits exist together, and of those in half precision no more than CACHED in float32.
     """
 
     @staticmethod
@@ -91,10 +91,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if differentiate:
                 d_readout_MR[rows] = product(logits_NV, weight_VR.t())
                 d_block_VR = weight_gradient(logits_NV, readout_MR[rows])
-                d_weight_VR = d_block_VR if d_weight_VR is None else d_weight_VR + d_block_VR
+                d_weight_VR = d_block_VR if d_weight_VR is None else d_weight_VR.to(exact) + d_block_VR
                 d_bias_V += logits_NV.sum(0, dtype=exact)
         if d_weight_VR is None:
             d_weight_VR = torch.zeros_like(weight_VR)
+        ctx.dtype = readout_MR.dtype
         ctx.save_for_backward(d_readout_MR, d_weight_VR, d_bias_V)
         ctx.mark_non_differentiable(cross_entropy)
         return total, cross_entropy
@@ -103,9 +104,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, d_total: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
         # In float32 at least: the factor would be rounded to a half-precision gradient's dtype.
         d_readout_MR, d_weight_VR, d_bias_V = (
-            (gradient.to(d_total.dtype) * d_total).to(gradient.dtype) for gradient in ctx.saved_tensors
+            (gradient.to(d_total.dtype) * d_total).to(ctx.dtype) for gradient in ctx.saved_tensors
         )
-        return d_readout_MR, d_weight_VR, d_bias_V.to(d_weight_VR.dtype), None, None, None
+        return d_readout_MR, d_weight_VR, d_bias_V, None, None, None
 
 
 def _cross_entropy(

@@ -12,7 +12,7 @@ from imgcap.evaluation.cache import cached, content_hash
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("IMGCAP_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    return tmp_path / "cache" / "scoring"
 
 
 def test_made_once() -> None:
@@ -40,7 +40,7 @@ def test_the_files_read_longest_ago_go(folder: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_without_a_place_to_write_it_is_made_each_time(folder: Path) -> None:
-    folder.write_bytes(b"a file where the folder would be")
+    folder.parent.write_bytes(b"a file where the folder would be")
     assert cached("name", lambda: b"one") == b"one"
     assert cached("name", lambda: b"two") == b"two"
 

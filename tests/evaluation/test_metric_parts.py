@@ -2,6 +2,7 @@
 
 import gzip
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,11 @@ def test_meteor_equals_that_with_the_whole_table(tmp_path: Path) -> None:
     assert meteor(references, hypotheses, part) == meteor(references, hypotheses, whole)
     (tmp_path / "none.gz").write_bytes(gzip.compress(b""))
     assert meteor(references, hypotheses, part) != meteor(references, hypotheses, tmp_path / "none.gz")
+
+
+@pytest.mark.parametrize("size", [1, 5000])
+def test_a_java_that_dies_is_a_failure_of_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: int) -> None:
+    monkeypatch.setattr("imgcap.evaluation.meteor.find_java", lambda: shutil.which("true"))
+    references = {image: ["a dog"] for image in range(size)}
+    with pytest.raises(RuntimeError, match="METEOR's Java process failed"):
+        meteor(references, references, tmp_path)

@@ -260,7 +260,14 @@ def test_autocast_stays_near_float32_and_keeps_the_cell_state_exact(options: dic
     with torch.autocast("cpu", torch.bfloat16):
         logits, _ = model.predict(features_BPE, tokens_BKT)
         _, state, _ = model.step(model.init(features_BPE, K), tokens_BKT[..., 0])
+        readout, _ = model.unroll(features_BPE, tokens_BKT)
+        forcing = Forcing(torch.tensor(0.5), torch.rand(B, K, T), two_pass=len(options) % 2 == 0)
+        forced, _ = model.unroll(features_BPE, tokens_BKT, forcing)
     assert state.cell_LBKH.dtype == torch.float32 and state.hidden_LBKH.dtype == torch.bfloat16
+    assert readout.dtype == torch.bfloat16, "the head computes in the dtype of what it reads"
+    forced.float().square().sum().backward()
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert without == ["output.weight", "output.bias"], "the choice of words took no gradient away"
     assert (logits - exact).abs().mean() < 0.02 * exact.abs().mean()
 
 

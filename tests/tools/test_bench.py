@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from imgcap.bench.pinned import cores
+
 ROOT = Path(__file__).resolve().parents[2]
 Measured = Callable[..., dict[str, Any]]
 PEER = """
@@ -48,7 +50,7 @@ def caption_image_beam_search(encoder, decoder, image_path, word_map, beam_size=
             break
         step += 1
     assert words.shape[1] == 4, "three steps were asked for"
-    raise ValueError("no caption ended")
+    raise ValueError("max() arg is an empty sequence")
 """
 
 
@@ -129,8 +131,10 @@ def test_scores_are_equal_to_those_of_pycocoevalcap(measured: Measured, shards: 
 
 @pytest.mark.dist
 def test_ranks_on_cores_of_their_own(measured: Measured, shards: Path, bench: Callable[..., Any]) -> None:
-    found = measured("scaling", shards, "--ranks", 1, "--images", 2, "--steps", 2, "--image-size", 32)
-    assert names(found)[0] == "1 ranks" and found["rows"][0]["images_per_s"] > 0
+    ranks = min(len(cores()), 2)
+    found = measured("scaling", shards, "--ranks", ranks, "--images", 2, "--steps", 2, "--image-size", 32)
+    assert names(found) == [f"{count} ranks" for count in sorted({1, ranks})]
+    assert all(entry["images_per_s"] > 0 for entry in found["rows"])
     assert "fewer --ranks" in bench("scaling", shards, "--ranks", 10000).mistake
 
 

@@ -61,4 +61,4 @@ class AttendAfterDecoder(AttendingDecoder):
     ) -> torch.Tensor:
         assert self.output_hidden is not None and self.output_context is not None
         read_BKH = self.output_hidden(hidden_BKH) + self.output_context(context_BKE)
-        return self.dropout(embedded_BKD + read_BKH if self.deep else read_BKH.tanh())
+        return self.dropout(embedded_BKD.to(read_BKH.dtype) + read_BKH if self.deep else read_BKH.tanh())

@@ -128,5 +128,5 @@ class AttentionLSTMDecoder(AttendingDecoder):
     ) -> torch.Tensor:
         if self.output_hidden is None or self.output_context is None:
             return self.dropout(hidden_BKH)
-        deep_BKD = embedded_BKD + self.output_hidden(hidden_BKH) + self.output_context(context_BKE)
+        deep_BKD = embedded_BKD.to(hidden_BKH.dtype) + self.output_hidden(hidden_BKH) + self.output_context(context_BKE)
         return self.dropout(deep_BKD)

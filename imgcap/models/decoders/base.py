@@ -18,6 +18,8 @@ from imgcap.ops.dropout import Dropout
 from imgcap.ops.linear import linear
 from imgcap.types import Forcing
 
+BLOCK = 1 << 24  # logits that a guess of all words looks at together
+
 
 class Advance(NamedTuple):
     """The result of one step, a hidden and a cell state for each layer; no context without attention."""
@@ -138,7 +140,7 @@ class Decoder(nn.Module):
         return self.output(readout_BKTR), attention_BKTP
 
     def unroll_given(self, state: DecoderState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """All tokens are known: the words' gates before the loop and the logits after it are one matmul each."""
+        """All tokens are known: the words' gates before the loop and the readouts after it are one matmul each."""
         embedded_TBKD = self.embedding(tokens_BKT[..., :-1].permute(2, 0, 1))
         hidden_BKH: Sequence[torch.Tensor] = state.hidden_LBKH.unbind()
         cell_BKH: Sequence[torch.Tensor] = state.cell_LBKH.unbind()
@@ -155,16 +157,18 @@ class Decoder(nn.Module):
     def _choose_in_turn(self, state: DecoderState, tokens_BKT: torch.Tensor, given_BKT: torch.Tensor) -> torch.Tensor:
         """Each guess follows the words that were read before it."""
         tokens, read = tokens_BKT.unbind(-1), [tokens_BKT[..., 0]]
-        for t in range(len(tokens) - 1):
+        for t in range(len(tokens) - 2):
             logits_BKV, state, _ = self.step(state, read[-1])
             read.append(torch.where(given_BKT[..., t], tokens[t + 1], logits_BKV.argmax(-1)))
-        return torch.stack(read, dim=-1)
+        return torch.stack([*read, tokens[-1]], dim=-1)  # the last is only predicted, never read
 
     def _choose_at_once(self, state: DecoderState, tokens_BKT: torch.Tensor, given_BKT: torch.Tensor) -> torch.Tensor:
         """Each guess follows the true words."""
         readout_BKTR, _ = self.unroll_given(state, tokens_BKT)
-        guesses = [self.output(readout_KTR).argmax(-1) for readout_KTR in readout_BKTR]  # image by image: V is large
-        chosen_BKT = torch.where(given_BKT[..., :-1], tokens_BKT[..., 1:], torch.stack(guesses))
+        logits_of_an_image = readout_BKTR[0, ..., 0].numel() * self.output.out_features
+        blocks = readout_BKTR.split(max(BLOCK // logits_of_an_image, 1))
+        guesses_BKT = torch.cat([self.output(block_BKTR).argmax(-1) for block_BKTR in blocks])
+        chosen_BKT = torch.where(given_BKT[..., :-1], tokens_BKT[..., 1:], guesses_BKT)
         return torch.cat([tokens_BKT[..., :1], chosen_BKT], dim=-1)
 
 

@@ -94,7 +94,7 @@ def attend(weights: Attending, query_NA: torch.Tensor) -> Attended:
 def attend_backward(
     weights: Attending, attended: Attended, d_context_BKX: torch.Tensor, d_attention_BKP: Maybe
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of the query (N, A), of `twice_projected_BPA` and of `twice_score_A`."""
+    """Gradients of the query (N, A), of `twice_projected_BPA` but for the factor `twice_score_A`, and of that."""
     squashed_BKPA, attention_BKP, _ = attended
     arrived_BKP = torch.bmm(d_context_BKX, weights.values_BPX.transpose(1, 2)).to(attention_BKP.dtype)
     if d_attention_BKP is not None:
@@ -104,7 +104,7 @@ def attend_backward(
     slope_BKPA = torch.ops.aten.sigmoid_backward(d_scores_BKP.unsqueeze(-1).expand_as(squashed_BKPA), squashed_BKPA)
     d_query_NA = slope_BKPA.sum(2).flatten(0, 1) * (2 * weights.twice_score_A)
     d_twice_score_A = torch.mv(squashed_BKPA.flatten(0, 2).t(), d_scores_BKP.flatten())
-    return d_query_NA, slope_BKPA.sum(1) * weights.twice_score_A, d_twice_score_A
+    return d_query_NA, slope_BKPA.sum(1), d_twice_score_A
 
 
 def run_step(
@@ -148,7 +148,7 @@ class StepGradient(NamedTuple):
 
     gates: list[torch.Tensor]  # of each layer
     context_BKX: torch.Tensor
-    twice_projected_BPA: torch.Tensor
+    slope_BPA: torch.Tensor  # of `twice_projected_BPA`, but for the factor `twice_score_A`
     twice_score_A: torch.Tensor
 
 
@@ -268,7 +268,7 @@ def _attending_gradient(
         d_context_GX = weight_gradient(gates_MG, torch.cat([step.read_NX for step in steps]))
     return Attending(
         d_values_BPX,  # type: ignore[arg-type]
-        sum(gradient.twice_projected_BPA for gradient in gradients),  # type: ignore[arg-type]
+        sum(gradient.slope_BPA for gradient in gradients) * weights.twice_score_A,
         sum(gradient.twice_score_A for gradient in gradients),  # type: ignore[arg-type]
         torch.zeros_like(weights.score_bias_1),
         d_context_GX,
