@@ -43,7 +43,8 @@ def att2in_model(checkout: Path, length: int) -> torch.nn.Module:
         module = types.ModuleType(package)
         module.__path__ = [str(checkout / package.replace(".", "/"))]
         sys.modules[package] = module
-    if importlib.util.find_spec("six") is None:  # it imports it, and does not need it for this
+    # It imports six, and does not need it for this.
+    if "six" not in sys.modules and importlib.util.find_spec("six") is None:
         moves = types.SimpleNamespace(cPickle=pickle)
         for name, content in (("six", {"moves": moves}), ("six.moves", vars(moves))):
             sys.modules.setdefault(name, types.ModuleType(name)).__dict__.update(content)
