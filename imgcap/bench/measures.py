@@ -37,7 +37,9 @@ MEASURES = {
     "linear": Measure(
         "how a step's cost grows with images and captions", training.bench_linear, training.linear_arguments
     ),
-    "scoring": Measure("all metrics against pycocoevalcap", scoring.bench_scoring, scoring.arguments, device="cpu"),
+    "scoring": Measure(
+        "all metrics against pycocoevalcap", scoring.bench_scoring, scoring.arguments, shards=True, device="cpu"
+    ),
     "scaling": Measure(
         "ranks that each have a core of their own", scaling.bench_scaling, scaling.arguments, shards=True, device="cpu"
     ),

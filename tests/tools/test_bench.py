@@ -1,5 +1,6 @@
 """The bench measures what it says: equal captions and scores from both sides, JSON that can be read, peers named."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from imgcap.bench.measures import MEASURES
 from imgcap.bench.pinned import cores
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,6 +150,14 @@ def test_a_peer_is_run_from_its_checkout_beside_ours(measured: Measured, tmp_pat
         measured("peer-beams", checkout, "--images", 1, "--beam", 2, "--steps", 3),
     ):
         assert names(found) == ways and found["rows"][0]["ratio"] == 1
+
+
+@pytest.mark.parametrize("name", [name for name, measure in MEASURES.items() if measure.in_all])
+def test_all_can_call_each_measure(name: str) -> None:
+    """With the shards alone, where it takes them: `all` has nothing else to give."""
+    parser = argparse.ArgumentParser()
+    MEASURES[name].arguments(parser)
+    assert ("shards" in vars(parser.parse_args(["SHARDS"] if MEASURES[name].shards else []))) == MEASURES[name].shards
 
 
 @pytest.mark.parametrize(
