@@ -5,7 +5,6 @@ Dimensions: B images, K captions an image, C colour channels, H W pixels, T toke
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -130,15 +129,9 @@ def _decoder_step(engine: Engine, features_BPE: torch.Tensor, batch: Batch, prec
 
 def _many_steps(trainer: Trainer, batches: Iterator[Batch], steps: int, precision: str) -> list[Row]:
     """Median step of each tenth, and the memory at its end."""
-    rows = []
+    rows, step = [], timed(lambda: trainer.train_step(batches), trainer.world.device)
     for tenth in range(TENTHS):
-        seconds = []
-        for _ in range(steps // TENTHS):
-            start = time.perf_counter()
-            trainer.train_step(batches)
-            if trainer.world.device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
+        seconds = [step() for _ in range(steps // TENTHS)]
         name = f"{precision}, to step {(tenth + 1) * (steps // TENTHS)}"
         rows.append(row(name, seconds, trainer.plan.global_batch, "images") | {"MiB": _memory(trainer.world.device)})
     return rows

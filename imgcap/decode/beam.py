@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from imgcap.models import Decoder
+from imgcap.ops.dtypes import exact_dtype
 from imgcap.types import EOS, PAD, SOS
 
 SHRINK = 0.75  # of a search's images: when no more are left to search, those done leave it
@@ -117,7 +118,7 @@ def beam_search(
     history: list[_Step] = []
     for step in range(max_length + 1):
         logits_RWV, state, attention_RWP = decoder.step(state, token_RW)
-        log_probs_RWV = logits_RWV.to(torch.promote_types(logits_RWV.dtype, torch.float32)).log_softmax(-1)
+        log_probs_RWV = logits_RWV.to(exact_dtype(logits_RWV.dtype)).log_softmax(-1)
         if step < max_length:
             log_probs_RWV.index_fill_(-1, never, -torch.inf)
             live_RW, parent_RW, token_RW = _extend(live_RW, log_probs_RWV, beam)

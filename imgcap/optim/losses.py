@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from imgcap.ops.dtypes import exact_dtype
 from imgcap.ops.linear import product, weight_gradient
 from imgcap.types import PAD
 
@@ -78,7 +79,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         smoothing: float,
         differentiate: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        exact = torch.promote_types(readout_MR.dtype, torch.float32)
+        exact = exact_dtype(readout_MR.dtype)
         total, cross_entropy = (torch.zeros((), dtype=exact, device=readout_MR.device) for _ in range(2))
         d_readout_MR = torch.empty_like(readout_MR)
         d_weight_VR, d_bias_V = None, torch.zeros_like(bias_V, dtype=exact)
@@ -117,7 +118,7 @@ def _cross_entropy(
     Of a real target that is softmax, less 1 - smoothing at the target and smoothing / V everywhere.
     """
     real_N1, targets_N1 = (targets_N != PAD)[:, None], targets_N[:, None]
-    exact_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+    exact_NV = logits_NV.to(exact_dtype(logits_NV.dtype))
     log_sum_N1 = exact_NV.logsumexp(-1, keepdim=True)
     cross_entropy = total = torch.where(real_N1, log_sum_N1 - exact_NV.gather(-1, targets_N1), 0.0).sum()
     if smoothing:
