@@ -12,6 +12,7 @@ setup(
     install_requires=[
         "torch>=2.11",
         "torchvision>=0.21",
+        "deepspeed>=0.18; sys_platform == 'linux'",
         "webdataset>=1.0",
         "spacy>=3.8",
         "tensorboard>=2.18",

@@ -11,10 +11,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from imgcap import dist
+from imgcap import dist, train
 from imgcap.config import load_config
 from imgcap.errors import exits_cleanly
-from imgcap.train import PREEMPTED_EXIT_CODE, Preempted, assemble, debug_config, describe, watch
 
 DEMO = Path(__file__).parent.parent / "configs" / "demo.yaml"
 
@@ -24,6 +23,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, default=DEMO, help="a YAML file (default: the demo)")
     parser.add_argument("--debug", action="store_true", help="one process, a few samples, shapes, anomaly detection")
     parser.add_argument("--dry-run", action="store_true", help="build everything, print one JSON line, exit")
+    parser.add_argument("--overfit", type=int, metavar="IMAGES", help="one batch until it is known by heart")
+    parser.add_argument("--profile", type=int, metavar="STEPS", help="trace some steps to RUN/profile")
+    parser.add_argument("--env", action="store_true", help="report versions, devices and settings, exit")
     parser.add_argument("--resume", default="auto", metavar="auto|PATH|no", help="default: auto")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # deepspeed passes it; we read LOCAL_RANK
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="override the configuration")
@@ -33,23 +35,33 @@ def parse() -> argparse.Namespace:
 @exits_cleanly
 def main() -> None:
     arguments = parse()
+    if arguments.env:
+        print(dist.environment_report(), flush=True)
+        return
     config = load_config(arguments.config, arguments.overrides)
     if arguments.debug:
-        config = debug_config(config)
+        config = train.debug_config(config)
+    if arguments.overfit:
+        config = train.overfit_config(config, arguments.overfit)
+    if arguments.debug or arguments.overfit:
         shutil.rmtree(config.run_path, ignore_errors=True)  # a look into a run, not a run to keep
-    world = dist.init()
+    world = dist.init(timeout=config.engine.timeout)
     try:
-        trainer = assemble(config, world, arguments.resume, dry_run=arguments.dry_run)
+        trainer = train.assemble(config, world, arguments.resume, dry_run=arguments.dry_run)
         if arguments.dry_run:
             if world.is_main:
-                print(json.dumps(describe(trainer)), flush=True)
+                print(json.dumps(train.describe(trainer)), flush=True)
             return
-        with watch(trainer.engine.raw_model, arguments.debug):
+        if arguments.overfit:
+            trainer.loader = train.OneBatch(trainer.loader)
+        with train.watch(trainer.engine.raw_model, arguments.debug), train.profiling(trainer, arguments.profile):
             trainer.fit()
         trainer.monitor.close()
-    except Preempted:
+        if arguments.overfit and world.is_main:
+            print(train.overfitted(trainer.logged or {}))
+    except train.Preempted:
         trainer.monitor.close()
-        sys.exit(PREEMPTED_EXIT_CODE)
+        sys.exit(train.PREEMPTED_EXIT_CODE)
     finally:
         dist.close()
 

@@ -1,12 +1,34 @@
-"""What all tests share: where real data lies, and which tests a machine can run."""
+"""What all tests share: real data where there is some, a small shard set, training as a user starts it."""
 
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+TINY = [
+    "data.image_size=32",
+    "data.workers=0",
+    "data.augment=light",
+    "model.encoder.name=resnet18",
+    "model.encoder.weights=none",
+    "model.decoder.embed_dim=16",
+    "model.decoder.hidden_dim=24",
+    "model.decoder.attention_dim=16",
+    "train.global_batch=8",
+    "train.epochs=100",
+    "log.every=1",
+    "log.tensorboard=false",
+    "eval.every=0",
+    "eval.metrics=[]",
+    "eval.limit=4",
+    "eval.beam=2",
+    "checkpoint.every=0",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,3 +58,47 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no raw datasets in {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory):
+    """90 demo scenes as shards: 60 for training, the rest for the other splits."""
+    folder = tmp_path_factory.mktemp("shards") / "demo"
+    command = [sys.executable, "tools/build_shards.py", "demo", "--out", str(folder), "--limit", "60", "--workers", "1"]
+    subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def launch(shards):
+    """Start launch/train.py on `ranks` processes, perhaps `through` another script; returns the finished process."""
+
+    def start(run, *overrides, ranks=1, options=(), wait=True, torchrun=(), through=(), extra=None, show=False):
+        python = [sys.executable]
+        if ranks > 1 or torchrun:
+            python += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks), *torchrun]
+        settings = [f"run_dir={run}", f"data.shards={shards}", *TINY, *overrides]
+        command = [*python, *through, "launch/train.py", "--config", os.devnull, *options, *settings]
+        if show:
+            return command
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | (extra or {})
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, cwd=CHECKOUT, env=environment, **pipes)
+        if not wait:
+            return process
+        out, err = process.communicate(timeout=240)
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    return start
+
+
+@pytest.fixture
+def metrics():
+    """The training lines of a run's metrics.jsonl, by step."""
+
+    def read(run):
+        written = Path(run) / "metrics.jsonl"
+        lines = [json.loads(line) for line in written.read_text().splitlines()] if written.exists() else []
+        return {line["step"]: line for line in lines if "train/loss" in line}
+
+    return read

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from imgcap.bench import decoder, loader, parts, peer_beams, peers, scaling, scoring, training
+from imgcap.bench import decoder, loader, parts, peer_beams, peers, saving, scaling, scoring, training
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ MEASURES = {
     "beam": Measure("batched beam search against one image at a time", decoder.bench_beam, decoder.beam_arguments),
     "optimiser": Measure("the fused optimiser against a loop over tensors", parts.bench_optimiser),
     "checkpoint": Measure("saving and loading a checkpoint", parts.bench_checkpoint, device="cpu"),
+    "saving": Measure("what saving costs the step", saving.bench_saving, saving.arguments, shards=True),
     "train": Measure(
         "the whole training step, its parts, and how flat it is", training.bench_train, training.arguments, shards=True
     ),

@@ -1,6 +1,10 @@
-"""Images a second of launch/train.py on one rank and on several, each with a core of its own and as many images."""
+"""Images a second of launch/train.py on one rank and on several, each with a core of its own and as many images.
+
+The floor beside it is the machine's own: as many runs of one rank at once, which exchange nothing.
+"""
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -20,8 +24,8 @@ WARM_UP = 2  # steps before the first log
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", type=Path)
     parser.add_argument("--ranks", type=int, default=2)
-    parser.add_argument("--images", type=int, default=32, help="of a rank's step")
-    parser.add_argument("--steps", type=int, default=8, help="that a run measures")
+    parser.add_argument("--images", type=int, default=64, help="of a rank's step")
+    parser.add_argument("--steps", type=int, default=6, help="that a run measures")
     parser.add_argument("--image-size", type=int, default=224)
 
 
@@ -29,42 +33,63 @@ def bench_scaling(arguments: argparse.Namespace) -> dict[str, Any]:
     """In turns; what a run says of itself (metrics.jsonl) after its first steps, loading included."""
     if not hasattr(os, "sched_getaffinity") or len(cores()) < arguments.ranks:
         raise UserError(f"{arguments.ranks} ranks need as many cores to themselves; give fewer --ranks")
-    counts = (1, arguments.ranks)
-    rates: dict[int, list[float]] = {ranks: [] for ranks in counts}
+    ways = {
+        "1 rank": lambda: _images_per_second([1], arguments),
+        f"{arguments.ranks} ranks": lambda: _images_per_second([arguments.ranks], arguments),
+        f"{arguments.ranks} runs of 1 rank": lambda: _images_per_second([1] * arguments.ranks, arguments),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(arguments.repeats):
-        for ranks in counts:
-            rates[ranks].append(_images_per_second(ranks, arguments))
-    medians = {ranks: statistics.median(values) for ranks, values in rates.items()}
+        for name, way in ways.items():
+            rates[name].append(way())
+    medians = {name: statistics.median(values) for name, values in rates.items()}
     rows = [
         {
-            "name": f"{ranks} ranks",
-            "images_per_s": round(medians[ranks], 2),
-            "range": [round(min(rates[ranks]), 2), round(max(rates[ranks]), 2)],
-            "ratio": round(medians[ranks] / medians[1], 3),
+            "name": name,
+            "images_per_s": round(medians[name], 2),
+            "range": [round(min(rates[name]), 2), round(max(rates[name]), 2)],
+            "ratio": round(medians[name] / medians["1 rank"], 3),
         }
-        for ranks in counts
+        for name in ways
     ]
     return {"rows": rows}
 
 
-def _images_per_second(ranks: int, arguments: argparse.Namespace) -> float:
-    with TemporaryDirectory() as folder:
-        steps = WARM_UP + arguments.steps
-        overrides = [
-            f"data={{shards: {arguments.shards}, image_size: {arguments.image_size}, workers: 1}}",
-            "model.encoder={name: resnet50, weights: none}",
-            f"train={{global_batch: {ranks * arguments.images}, max_steps: {steps}, precision: bf16}}",
-            "eval={every: 100ep, limit: 2, beam: 1, metrics: [BLEU]}",
-            f"log={{every: {WARM_UP}, tensorboard: false}}",
-            f"run_dir={folder}/run",
-        ]
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-        command = [*torchrun, "-m", "imgcap.bench.pinned", str(TRAIN), "--config", os.devnull, *overrides]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        if ended.returncode:
-            raise RuntimeError(f"launch/train.py on {ranks} ranks failed:\n{ended.stderr[-2000:]}")
-        lines = (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()
-    logs = [json.loads(line) for line in lines]
-    measured = [log["perf/images_per_s"] for log in logs if "perf/images_per_s" in log][1:]
-    return statistics.harmonic_mean(measured)
+def _images_per_second(runs: list[int], arguments: argparse.Namespace) -> float:
+    """Of runs at the same time, each of so many ranks; together."""
+    mine = os.sched_getaffinity(0)
+    free = cores()
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    with TemporaryDirectory() as folder, contextlib.ExitStack() as started:
+        folders = [Path(folder) / str(number) for number in range(len(runs))]
+        processes = []
+        for run_dir, ranks in zip(folders, runs, strict=True):
+            os.sched_setaffinity(0, free[:ranks])  # a run inherits the cores that its ranks divide among them
+            free = free[ranks:]
+            command = _command(ranks, run_dir, arguments)
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
+            processes.append(started.enter_context(process))
+            os.sched_setaffinity(0, mine)
+        for process in processes:
+            errors = process.communicate()[1]
+            if process.returncode:
+                raise RuntimeError(f"launch/train.py on {runs} ranks failed:\n{errors[-2000:]}")
+        return sum(_rate(run_dir) for run_dir in folders)
+
+
+def _command(ranks: int, run_dir: Path, arguments: argparse.Namespace) -> list[str]:
+    overrides = [
+        f"data={{shards: {arguments.shards}, image_size: {arguments.image_size}, workers: 1}}",
+        "model.encoder={name: resnet50, weights: none}",
+        f"train={{global_batch: {ranks * arguments.images}, max_steps: {WARM_UP + arguments.steps}, precision: bf16}}",
+        "eval={every: 100ep, limit: 2, beam: 1, metrics: [BLEU]}",
+        f"log={{every: {WARM_UP}, tensorboard: false}}",
+        f"run_dir={run_dir}",
+    ]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
+    return [*torchrun, "-m", "imgcap.bench.pinned", str(TRAIN), "--config", os.devnull, *overrides]
+
+
+def _rate(run_dir: Path) -> float:
+    logs = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return statistics.harmonic_mean([log["perf/images_per_s"] for log in logs if "perf/images_per_s" in log][1:])

@@ -114,7 +114,7 @@ def _beside_parts(trainer: Trainer, batches: Iterator[Batch], arguments: argpars
 
 def _part(engine: Engine, name: str, raw: Callable[..., Any]) -> Callable[..., Any]:
     """The part as the engine runs it, compiled where it compiles."""
-    part: Callable[..., Any] = getattr(getattr(engine, "model", None), name, raw)
+    part: Callable[..., Any] = getattr(getattr(engine, "objective", None), name, raw)
     return part
 
 
@@ -179,10 +179,10 @@ def _synthetic_step(engine: Engine, images: int, captions: int, arguments: argpa
     images_BCHW = torch.randint(256, (images, 3, size, size), dtype=torch.uint8, device=device)
     images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
     tokens_BKT = random_tokens((images, captions, arguments.tokens), device)
+    batch = Batch(images_BCHW, tokens_BKT, torch.ones(images, device=device), torch.arange(images, device=device))
 
     def step() -> None:
-        readout_BKTR, _ = engine.forward(images_BCHW, tokens_BKT, None)
-        loss = caption_loss(readout_BKTR, engine.raw_model.decoder.output, tokens_BKT, 0.0)
+        loss, _ = engine.forward(batch, None)
         engine.backward(loss.total, loss.tokens)
         engine.step(1.0)
 

@@ -17,7 +17,7 @@ MODEL, TRAINING, STATE, RECORD = "model.safetensors", "training.pt", "state.json
 LATEST, BEST = "latest", "best"
 REPLACED = ".replaced"
 UNFINISHED = ".saving-"
-FORMAT = 1
+FORMAT = 2  # 2: the optimiser by parameter name, whole
 _FOLDER = re.compile(r"^step-(\d{8,})(\.replaced)?$")
 
 

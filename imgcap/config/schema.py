@@ -5,7 +5,7 @@ A duration is a number of steps (`500`) or of epochs (`2ep`, `0.5ep`); `steps_of
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -59,6 +59,7 @@ class EncoderConfig(Section):
     weights: Source = "DEFAULT"  # DEFAULT, a local .pth or .safetensors file, or none
     train: Literal["none", "last_block", "all"] = "none"
     output_stride: Literal[32, 16] = 32
+    recompute: bool = False  # trainable stages keep no activations and compute them again in the backward
 
 
 class DecoderConfig(Section):
@@ -117,6 +118,7 @@ class TrainConfig(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     attention_penalty: Annotated[float, Field(ge=0)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] | None = 5.0
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of an average of the weights, which is evaluated
     teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
 
@@ -134,7 +136,13 @@ class OptimConfig(Section):
 
 
 class EngineConfig(Section):
-    name: Literal["ddp"] = "ddp"
+    name: Literal["ddp", "deepspeed"] = "ddp"
+    timeout: Annotated[float, Field(gt=0)] = 1800.0  # seconds that a rank may stand still before the run fails
+    bucket_mb: Annotated[float, Field(gt=0)] = 25.0  # ddp: gradients exchanged together
+    static_graph: bool = False  # ddp: each step uses the same parameters in the same order
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 1  # deepspeed: 1 divides the optimiser, 2 gradients, 3 weights
+    offload: Annotated[Literal["none", "cpu"], BeforeValidator(lambda value: value or "none")] = "none"  # deepspeed
+    deepspeed: dict[str, Any] = {}  # deepspeed: more of its own configuration
 
 
 class EvalConfig(Section):
@@ -150,6 +158,7 @@ class EvalConfig(Section):
 class CheckpointConfig(Section):
     every: Duration = "1ep"
     keep: Positive = 2
+    grace: Annotated[float, Field(gt=0)] = 25.0  # seconds from a signal to the end; torchrun kills after 30
 
 
 class LogConfig(Section):
@@ -181,6 +190,8 @@ class Config(Section):
             raise ValueError(f"train.early_stopping.metric is {stopping.metric}, so eval.metrics must hold {wanted}")
         if follows and steps_of(self.eval.every, 1000) == 0:
             raise ValueError("early stopping and optim.schedule=plateau need evaluations on the way; set eval.every")
+        if self.train.ema and self.engine.name == "deepspeed" and self.engine.zero_stage == 3:
+            raise ValueError("train.ema needs whole weights after each step; set engine.zero_stage to 2 or less")
         if self.train.attention_penalty and self.model.decoder.type == "lstm":
             raise ValueError(
                 "train.attention_penalty needs a decoder that attends; with model.decoder.type=lstm set it to 0"

@@ -1,6 +1,19 @@
-"""Ranks, devices and collectives. Every function also works in a single process, where it is cheap."""
+"""Ranks, devices, collectives and the watchdog. Every function also works in a single process, where it is cheap."""
 
 from imgcap.dist.collectives import broadcast_object, gather_objects, on_main, sum_across_ranks
+from imgcap.dist.environment import environment_report
+from imgcap.dist.watchdog import at_step, doing
 from imgcap.dist.world import World, close, init
 
-__all__ = ["World", "broadcast_object", "close", "gather_objects", "init", "on_main", "sum_across_ranks"]
+__all__ = [
+    "World",
+    "at_step",
+    "broadcast_object",
+    "close",
+    "doing",
+    "environment_report",
+    "gather_objects",
+    "init",
+    "on_main",
+    "sum_across_ranks",
+]

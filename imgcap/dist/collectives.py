@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as distributed
 
+from imgcap.dist.watchdog import waiting
 from imgcap.errors import UserError
 
 T = TypeVar("T")
@@ -14,7 +15,8 @@ T = TypeVar("T")
 def sum_across_ranks(tensor: torch.Tensor) -> torch.Tensor:
     """Sum a tensor over all ranks, in place, and return it."""
     if distributed.is_initialized():
-        distributed.all_reduce(tensor)
+        with waiting("all-reduce of sums"):
+            distributed.all_reduce(tensor)
     return tensor
 
 
@@ -23,7 +25,8 @@ def gather_objects(value: T) -> list[T] | None:
     if not distributed.is_initialized():
         return [value]
     gathered: list[Any] | None = [None] * distributed.get_world_size() if distributed.get_rank() == 0 else None
-    distributed.gather_object(value, gathered)
+    with waiting("gather of objects"):
+        distributed.gather_object(value, gathered)
     return gathered
 
 
@@ -32,7 +35,8 @@ def broadcast_object(value: T) -> T:
     if not distributed.is_initialized():
         return value
     box = [value]
-    distributed.broadcast_object_list(box)
+    with waiting("broadcast from rank 0"):
+        distributed.broadcast_object_list(box)
     return box[0]
 
 

@@ -9,9 +9,12 @@ from datetime import timedelta
 import torch
 import torch.distributed as distributed
 
+from imgcap.dist.watchdog import Watchdog
 from imgcap.errors import UserError
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # scoring 5,000 images on rank 0 takes minutes, not half an hour
+TIMEOUT = 1800.0  # scoring 5,000 images on rank 0 takes minutes, not half an hour
+MARGIN = 60.0  # seconds that the watchdog, who knows more, speaks before the process group
+_watchdogs: list[Watchdog] = []  # of this process: one, between init and close
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
@@ -29,8 +32,10 @@ class World:
         return self.rank == 0
 
 
-def init(device: str | None = None) -> World:
+def init(device: str | None = None, timeout: float = TIMEOUT) -> World:
     """Join the ranks that torchrun (or deepspeed) started, on the best device there is.
+
+    A rank that then stands still for `timeout` seconds ends the run; see `imgcap.dist.watchdog`.
 
     Raises `UserError` when the rendezvous fails, for example because its port is in use.
     """
@@ -46,18 +51,28 @@ def init(device: str | None = None) -> World:
         backend = "nccl" if chosen.type == "cuda" else "gloo"
         device_id = chosen if chosen.type == "cuda" else None
         try:
-            distributed.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT, device_id=device_id)
+            limit = timedelta(seconds=timeout + MARGIN)
+            store, rank, world_size = next(distributed.rendezvous("env://", timeout=limit))
+            # torchrun keeps one store across its restarts, where the addresses of the dead would be found.
+            store = distributed.PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+            distributed.init_process_group(
+                backend, store=store, rank=rank, world_size=world_size, timeout=limit, device_id=device_id
+            )
         except (distributed.DistError, ValueError) as error:
             address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             raise UserError(
                 f"rank {rank} can't meet the others at {address}: {error}; "
                 "if the port is in use choose another with torchrun --master_port"
             ) from None
+        _watchdogs.append(Watchdog(rank, world_size, timeout))
+        _watchdogs[-1].start()
     return World(rank, world_size, local_rank, chosen)
 
 
 def close() -> None:
     """Leave the process group, if there is one."""
+    while _watchdogs:
+        _watchdogs.pop().stop()
     if distributed.is_initialized():
         distributed.destroy_process_group()
 

@@ -1,61 +1,94 @@
 """DistributedDataParallel over any number of ranks; with one process, the bare model."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-import torch.distributed as distributed
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from imgcap.config.schema import OptimConfig, TrainConfig
-from imgcap.dist import World
-from imgcap.engine.precision import autocast, set_float32_matmul
+from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
+from imgcap.dist import World, doing
+from imgcap.engine.objective import Objective
+from imgcap.engine.precision import set_float32_matmul
 from imgcap.engine.protocol import StepResult
-from imgcap.errors import UserError
+from imgcap.engine.state import check_names, load_whole_state, share_buffers, trainable, whole_state
 from imgcap.models import Captioner
-from imgcap.optim import build_optimizer
-from imgcap.types import Forcing
+from imgcap.optim import Loss, build_optimizer, learning_rates
+from imgcap.types import Batch, Forcing
+
+# Nothing reads BatchNorm's running statistics before whole_model() shares them. The argument's name has changed.
+_NAMES = inspect.signature(DistributedDataParallel.__init__).parameters
+_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers": False}
 
 
 class DDPEngine:
     """See `imgcap.engine.protocol.Engine`."""
 
-    def __init__(self, model: Captioner, train: TrainConfig, optim: OptimConfig, world: World):
+    def __init__(
+        self, config: EngineConfig, model: Captioner, train: TrainConfig, optim: OptimConfig, world: World
+    ) -> None:
         self.raw_model = model.to(world.device)
-        self.world, self.precision = world, train.precision
+        self.world = world
         self.clip_norm = train.clip_norm or float("inf")
         set_float32_matmul(train.precision)
-        compiled = self.raw_model if train.compile == "off" else _Compiled(self.raw_model, train.compile)
-        self.model = self._wrap(compiled)
-        with autocast(world.device, train.precision):
-            self.raw_model.encoder.fold()  # after DDP has given all ranks the same weights, before any compiling
+        self.objective = Objective(self.raw_model, train, world.device)
+        self.wrapped = self._wrap(config)
+        self._settled = False
         self.optimizer = build_optimizer(self.raw_model, optim)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16")
 
-    def _wrap(self, model: torch.nn.Module) -> torch.nn.Module:
+    def _wrap(self, config: EngineConfig) -> nn.Module:
         if self.world.world_size == 1:
-            return model
-        devices = [self.world.device] if self.world.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+            return self.objective
+        share_buffers(self.raw_model)
+        return DistributedDataParallel(
+            self.objective,
+            device_ids=[self.world.device] if self.world.device.type == "cuda" else None,
+            **_BUFFERS,
+            bucket_cap_mb=config.bucket_mb,
+            static_graph=config.static_graph,
+            gradient_as_bucket_view=True,
+        )
 
     @contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:
-        wrapped = isinstance(self.model, DistributedDataParallel)
-        with nullcontext() if last or not wrapped else self.model.no_sync():  # type: ignore[operator]
+        alone = not isinstance(self.wrapped, DistributedDataParallel)
+        with nullcontext() if last or alone else self.wrapped.no_sync():  # type: ignore[operator]
             yield
 
-    def forward(
-        self,
-        images_BCHW: torch.Tensor,
-        tokens_BKT: torch.Tensor,
-        forcing: Forcing | None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        with autocast(self.world.device, self.precision):
-            return self.model(images_BCHW, tokens_BKT, forcing)
+    def forward(self, batch: Batch, forcing: Forcing | None, count_correct: bool = False) -> tuple[Loss, torch.Tensor]:
+        doing("forward")
+        if not self._settled:
+            self._settle(batch, forcing)
+        loss, correct = self.wrapped(batch.images_BCHW, batch.tokens_BKT, forcing, count_correct)
+        return loss, correct
+
+    def _settle(self, batch: Batch, forcing: Forcing | None) -> None:
+        """A backward that counts for nothing, after which DDP's buckets have the layout that they keep.
+
+        How a sum over three ranks or more is rounded depends on its place in a bucket: a run that was resumed would
+        else differ in the last bits from one that was not.
+        """
+        self._settled = True
+        if not isinstance(self.wrapped, DistributedDataParallel):
+            return
+        kept = [buffer.clone() for buffer in self.raw_model.buffers()]
+        exchanges = self.wrapped.require_backward_grad_sync
+        self.wrapped.require_backward_grad_sync = True
+        with torch.random.fork_rng([self.world.device] if self.world.device.type == "cuda" else []):
+            loss, _ = self.wrapped(batch.images_BCHW, batch.tokens_BKT, forcing, False)
+            loss.total.backward()
+        self.wrapped.require_backward_grad_sync = exchanges
+        self.optimizer.zero_grad(set_to_none=True)
+        for buffer, value in zip(self.raw_model.buffers(), kept, strict=True):
+            buffer.copy_(value)
 
     def backward(self, loss_sum: torch.Tensor, global_tokens: torch.Tensor) -> None:
+        doing("backward, with the exchange of gradients", waits=True)
         # DDP averages gradients over ranks; the sum over ranks is what a global token count divides.
         self.scaler.scale(loss_sum * (self.world.world_size / global_tokens)).backward()
 
@@ -77,46 +110,23 @@ class DDPEngine:
         scale = self.scaler._scale if self.scaler.is_enabled() else None  # get_scale() would wait for the device
         return torch.ones((), device=self.world.device) if scale is None else scale.detach().clone()
 
-    def synchronise(self) -> None:
-        if self.world.world_size > 1:
-            for buffer in self.raw_model.buffers():
-                distributed.broadcast(buffer, 0)
+    @contextmanager
+    def whole_model(self) -> Iterator[Captioner]:
+        share_buffers(self.raw_model)
+        yield self.raw_model
 
     def learning_rates(self) -> dict[str, float]:
-        rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
-        names = {"lr": "decoder", "encoder_lr": "encoder"}
-        return {name: rates[group] for name, group in names.items() if group in rates}
+        return learning_rates(self.optimizer.param_groups)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        scaler = self.scaler.state_dict()
+        scale = {"scale": scaler["scale"], "good_steps": scaler["_growth_tracker"]} if scaler else {}
+        return {"optimizer": whole_state(self.optimizer, self.raw_model), "loss_scale": scale}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        settings = [
-            {name: group[name] for name in ("base_lr", "weight_decay")} for group in self.optimizer.param_groups
-        ]
-        try:
-            self.optimizer.load_state_dict(state["optimizer"])
-        except ValueError as error:
-            raise UserError(
-                f"the checkpoint's optimiser does not fit this configuration ({error}); resume with the "
-                "model.encoder.train it was made with, or begin a new run"
-            ) from None
-        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(own)  # what the configuration says now, not what it said then
-        if self.scaler.is_enabled() and state["scaler"]:
-            self.scaler.load_state_dict(state["scaler"])
-
-
-class _Compiled(torch.nn.Module):
-    """Encoder and unrolled decoder, compiled apart; the model itself stays as it was, for evaluation and saving."""
-
-    def __init__(self, model: Captioner, mode: str):
-        super().__init__()
-        self.model = model
-        self.encode = torch.compile(model.encoder.forward, mode=mode, dynamic=False)
-        self.unroll = torch.compile(model.decoder.unroll, mode=mode, dynamic=False)
-
-    def forward(
-        self, images_BCHW: torch.Tensor, tokens_BKT: torch.Tensor, forcing: Forcing | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return self.unroll(self.encode(images_BCHW), tokens_BKT, forcing)
+        check_names(state["optimizer"], trainable(self.raw_model))
+        load_whole_state(self.optimizer, self.raw_model, state["optimizer"])
+        if self.scaler.is_enabled() and state["loss_scale"]:
+            scale = state["loss_scale"]
+            growth = {"scale": scale["scale"], "_growth_tracker": scale["good_steps"]}
+            self.scaler.load_state_dict(self.scaler.state_dict() | growth)

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from imgcap.models import Captioner
-from imgcap.types import Forcing
+from imgcap.optim import Loss
+from imgcap.types import Batch, Forcing
 
 
 class StepResult(NamedTuple):
@@ -26,13 +27,11 @@ class Engine(Protocol):
         """Surrounds one forward and backward; gradients are exchanged between ranks in the last one only."""
         ...
 
-    def forward(
-        self,
-        images_BCHW: torch.Tensor,
-        tokens_BKT: torch.Tensor,
-        forcing: Forcing | None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """What the decoder's `output` reads for the T - 1 predictions, and the attention where the decoder attends."""
+    def forward(self, batch: Batch, forcing: Forcing | None, count_correct: bool = False) -> tuple[Loss, torch.Tensor]:
+        """The loss of a micro-batch, and of its tokens how many were the likeliest and among the five likeliest.
+
+        The counts are int64, shape (2,); zeros where `count_correct` doesn't ask for them.
+        """
         ...
 
     def backward(self, loss_sum: torch.Tensor, global_tokens: torch.Tensor) -> None:
@@ -43,10 +42,10 @@ class Engine(Protocol):
         """Clip, update with the learning rates times `rate`, and clear the gradients."""
         ...
 
-    def synchronise(self) -> None:
-        """Give every rank rank 0's BatchNorm statistics, which only its own images move between steps.
+    def whole_model(self) -> AbstractContextManager[Captioner]:
+        """The raw model with all its weights on every rank, to be evaluated or saved. To be entered on all ranks.
 
-        To be called on all ranks before the raw model is evaluated or saved.
+        Every rank has rank 0's BatchNorm statistics, which only its own images move between steps.
         """
         ...
 
@@ -55,7 +54,12 @@ class Engine(Protocol):
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the model: optimiser and loss scale, loadable with `weights_only=True`."""
+        """All but the model, loadable with `weights_only=True` by any engine on any number of ranks; see `state`.
+
+        To be called on all ranks; rank 0's is the one to save.
+        """
         ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises `UserError` where the state belongs to other trainable parameters."""
+        ...

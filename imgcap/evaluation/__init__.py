@@ -1,7 +1,7 @@
 """Evaluation: distributed decoding of a split, its scores, and the signature that makes them comparable."""
 
 from imgcap.evaluation.coco_files import read_references, read_results, with_other_images
-from imgcap.evaluation.evaluator import Evaluator
+from imgcap.evaluation.evaluator import EvaluationStopped, Evaluator
 from imgcap.evaluation.ptb import clean, tokenise
 from imgcap.evaluation.results import Evaluation, Example, write_json, write_results
 from imgcap.evaluation.scorers import METRICS, forget_references, score
@@ -10,6 +10,7 @@ from imgcap.evaluation.signature import signature
 __all__ = [
     "METRICS",
     "Evaluation",
+    "EvaluationStopped",
     "Evaluator",
     "Example",
     "clean",

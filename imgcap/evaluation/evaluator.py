@@ -15,9 +15,9 @@ from typing import Generic, TypeVar
 import torch
 
 from imgcap.config.schema import DataConfig, EvalConfig
-from imgcap.data import EvalDataset, decode
+from imgcap.data import EvalDataset, decode, reading
 from imgcap.decode import Hypotheses, beam_search
-from imgcap.dist import World, broadcast_object, gather_objects
+from imgcap.dist import World, broadcast_object, doing, gather_objects, sum_across_ranks
 from imgcap.engine import autocast
 from imgcap.errors import UserError
 from imgcap.evaluation.batches import EvalBatch, FixedBatches
@@ -65,6 +65,10 @@ class _Outcome(Generic[Result]):
         return self.result
 
 
+class EvaluationStopped(Exception):
+    """A rank was asked to stop while it evaluated."""
+
+
 class Evaluator:
     """Captions the first `limit` images of a split (none: all) with beam search and scores them."""
 
@@ -87,16 +91,19 @@ class Evaluator:
             raise UserError(f"split {split} of {reader.folder} has no images; build it from more, or name another")
         self.batches = FixedBatches(count, config.batch, world.rank, world.world_size)
 
-    def run(self, model: Captioner) -> Evaluation:
+    def run(self, model: Captioner, asked_to_stop: Callable[[], bool] = lambda: False) -> Evaluation:
         """Decode, gather, score. Every rank must call it; a failure on one is raised on all of them.
 
-        The model is left in the mode in which it came.
+        The model is left in the mode in which it came. Raises `EvaluationStopped` on all ranks, after the batch at
+        hand, where one of them is asked to stop.
         """
         was_training = model.training
         model.eval()
+        doing("evaluating")
         try:
-            mine = _attempt(lambda: self._decode_all(model))
+            mine = self._decode_all(model, asked_to_stop)
             everyone = gather_objects(mine)
+            doing("scoring")
             scored = _attempt(lambda: self._score(everyone)) if everyone is not None else None
             evaluation = broadcast_object(_without_examples(scored)).unwrap()
             return scored.unwrap() if scored is not None else evaluation
@@ -104,10 +111,21 @@ class Evaluator:
             model.train(was_training)
 
     @torch.no_grad()
-    def _decode_all(self, model: Captioner) -> list[_Decoded]:
-        loader = self.batches.loader(self.dataset, self.data.workers, self.world.device.type == "cuda")
-        decoded = [self._decode(model, batch) for batch in loader]
-        return [batch for batch, number in zip(decoded, self.batches.numbers, strict=True) if self.batches.real(number)]
+    def _decode_all(self, model: Captioner, asked_to_stop: Callable[[], bool]) -> _Outcome[list[_Decoded]]:
+        """All ranks take equal steps and agree after each of them whether to go on."""
+        decoded: list[_Decoded] = []
+        with reading(self.batches.loader(self.dataset, self.data.workers, self.world.device.type == "cuda")) as batches:
+            for number in self.batches.numbers:
+                outcome = _attempt(lambda: self._decode(model, next(batches)))
+                if outcome.result is not None and self.batches.real(number):
+                    decoded.append(outcome.result)
+                votes = torch.tensor([outcome.result is None, asked_to_stop()], dtype=torch.int32)
+                failed, asked = sum_across_ranks(votes.to(self.world.device)).tolist()
+                if failed:
+                    return _Outcome(decoded) if outcome.result else _Outcome(None, outcome.mistake, outcome.fault)
+                if asked:
+                    raise EvaluationStopped
+        return _Outcome(decoded)
 
     def _decode(self, model: Captioner, batch: EvalBatch) -> _Decoded:
         """Encode a batch once, for its captions and for its loss."""

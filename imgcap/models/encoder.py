@@ -5,6 +5,8 @@ Dimensions: B images, C colour channels, H W pixels, P grid cells, E encoder wid
 
 import difflib
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.checkpoint import checkpoint
 from torchvision.models import ResNet
 
 from imgcap.config.schema import EncoderConfig
@@ -43,6 +46,7 @@ class Encoder(nn.Module):
         self.name = config.name
         self.width: int = backbone.fc.in_features
         self.output_stride = config.output_stride
+        self.recompute = config.recompute
         self.frozen_stages = FROZEN_STAGES[config.train]
         if config.output_stride == 16:
             _dilate(backbone.layer4)
@@ -100,9 +104,33 @@ class Encoder(nn.Module):
                 features = module(features)
         for stage in STAGES[self.frozen_stages :]:
             for name in stage:
-                features = getattr(self.backbone, name)(features)
+                module = getattr(self.backbone, name)
+                again = self.recompute and name.startswith("layer") and torch.is_grad_enabled()
+                features = _recomputed(module, features) if again else module(features)
         # Channels last already lies in memory as (B, P, E): this is a view.
         return features.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _recomputed(stage: nn.Module, features: torch.Tensor) -> torch.Tensor:
+    """A stage that keeps its input only, and is run again in the backward pass (Chen et al. 2016)."""
+    contexts = lambda: (nullcontext(), _statistics_kept(stage))  # noqa: E731
+    features = checkpoint(stage, features, use_reentrant=False, context_fn=contexts)
+    return features
+
+
+@contextmanager
+def _statistics_kept(stage: nn.Module) -> Iterator[None]:
+    """BatchNorm's running statistics have seen the batch in the forward pass: not a second time."""
+    norms = [module for module in stage.modules() if isinstance(module, nn.BatchNorm2d)]
+    kept = [(norm, norm.momentum, deepcopy(norm.num_batches_tracked)) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, batches in kept:
+            norm.momentum = momentum
+            norm.num_batches_tracked = batches
 
 
 def _unfold(encoder: Encoder, *_: object) -> None:
@@ -123,7 +151,7 @@ def _folded(backbone: ResNet, stage: tuple[str, ...]) -> nn.Sequential:
             assert isinstance(before, nn.Conv2d) and isinstance(after, nn.BatchNorm2d)
             setattr(module, convolution, fuse_conv_bn_eval(before, after))
             setattr(module, norm, nn.Identity())
-    return copy.requires_grad_(False)
+    return copy.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def _build_backbone(name: str) -> ResNet:

@@ -1,5 +1,7 @@
 """The optimiser and its parameter groups."""
 
+from typing import Any
+
 from torch import nn
 from torch.optim import AdamW
 
@@ -34,3 +36,9 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> AdamW:
     ]
     fused = all(parameter.device.type in FUSED_DEVICES for members in parameters.values() for parameter in members)
     return AdamW(groups, lr=config.lr, fused=fused)
+
+
+def learning_rates(groups: list[dict[str, Any]]) -> dict[str, float]:
+    """The rates that the groups have now: `lr`, and `encoder_lr` where the encoder trains."""
+    rates = {group["name"].removesuffix("_no_decay"): group["lr"] for group in groups}
+    return {name: rates[part] for name, part in {"lr": "decoder", "encoder_lr": "encoder"}.items() if part in rates}

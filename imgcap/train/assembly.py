@@ -17,7 +17,7 @@ from imgcap.errors import UserError
 from imgcap.evaluation import Evaluator
 from imgcap.models import Captioner, build_captioner
 from imgcap.monitor import Monitor
-from imgcap.optim import LearningRate
+from imgcap.optim import LearningRate, WeightAverage
 from imgcap.shards import ShardReader, TokenCounts
 from imgcap.text import Vocabulary
 from imgcap.train.early_stopping import EarlyStopping
@@ -49,7 +49,7 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
     dataset = TrainDataset(reader, vocabulary, config.data, config.seed)
     sampler = PlanSampler(plan, world.rank, world.world_size, cut, start, timetable.total)
     monitor = Monitor(config.run_path, config.log.tensorboard, config.log.wandb, world.is_main and not dry_run)
-    notice = PreemptionNotice()
+    notice = PreemptionNotice(config.run_path, config.checkpoint.grace, world.is_main)
     if not dry_run:
         notice.install()
     trainer = Trainer(
@@ -57,6 +57,7 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
         world=world,
         config=config.train,
         engine=engine,
+        average=WeightAverage(engine.raw_model, config.train.ema),
         loader=TrainLoader(dataset, sampler, config.data.workers, world.device.type == "cuda"),
         plan=plan,
         cut=cut,
@@ -196,7 +197,7 @@ def _checkpoint_to_resume(run: Path, resume: str) -> checkpoint.Checkpoint | Non
 
 def _load_model(model: torch.nn.Module, saved: checkpoint.Checkpoint) -> None:
     try:
-        model.load_state_dict(saved.model)
+        model.load_state_dict(saved.training["weights"] or saved.model)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise UserError(

@@ -1,15 +1,18 @@
 """The debug mode: one process, a few samples, every shape printed once, anomalies traced."""
 
+import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from imgcap.config import Config
+from imgcap.data import reading
 from imgcap.errors import UserError
+from imgcap.types import Batch
 
 _DEBUG_KEYS: dict[str, dict[str, Any]] = {
     "data": {"workers": 0},
@@ -17,6 +20,24 @@ _DEBUG_KEYS: dict[str, dict[str, Any]] = {
     "eval": {"limit": 4, "batch": 4},
     "log": {"every": "1"},
 }
+
+
+_OVERFIT_KEYS: dict[str, dict[str, Any]] = {
+    "data": {"workers": 0, "augment": "off", "captions_per_image": 1},
+    "train": {
+        "micro_batch": None,
+        "epochs": 1_000_000,
+        "max_steps": 300,
+        "compile": "off",
+        "label_smoothing": 0.0,
+        "attention_penalty": 0.0,
+    },
+    "optim": {"lr": 1e-3, "schedule": "constant", "warmup": "0", "weight_decay": 0.0},
+    "eval": {"every": "0", "limit": 4, "batch": 4},
+    "checkpoint": {"every": "0"},
+    "log": {"every": "20"},
+}
+KNOWN_BY_HEART = 0.1  # loss a token, in nats
 
 
 def debug_config(config: Config) -> Config:
@@ -28,6 +49,40 @@ def debug_config(config: Config) -> Config:
         tree[section] |= keys
     tree |= {"name": f"{config.name}-debug", "run_dir": config.run_path.with_name(config.run_path.name + "-debug")}
     return Config.model_validate(tree)
+
+
+def overfit_config(config: Config, images: int) -> Config:
+    """The same model on one batch of `images`, one caption each, until it knows them by heart; in NAME-overfit."""
+    tree = config.model_dump()
+    for section, keys in _OVERFIT_KEYS.items():
+        tree[section] |= keys
+    tree["train"] |= {"global_batch": images, "teacher_forcing": {}, "early_stopping": {}}
+    tree["model"]["decoder"]["dropout"] = 0.0
+    run = config.run_path.with_name(config.run_path.name + "-overfit")
+    return Config.model_validate(tree | {"name": f"{config.name}-overfit", "run_dir": run})
+
+
+class OneBatch:
+    """A loader that gives the first batch of another one again and again."""
+
+    def __init__(self, loader: Iterable[Batch]):
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Batch]:
+        with reading(self.loader) as batches:
+            first = Batch(*(tensor.clone() for tensor in next(batches)))
+        return itertools.repeat(first)
+
+
+def overfitted(logged: dict[str, float]) -> str:
+    """What became of it. Raises `UserError` where the loss is not near zero."""
+    loss = logged["train/loss"]
+    if loss > KNOWN_BY_HEART:
+        raise UserError(
+            f"--overfit: the loss of one batch is still {loss:.3f} after {_OVERFIT_KEYS['train']['max_steps']} steps "
+            f"(a healthy model is below {KNOWN_BY_HEART}); look at optim.lr, at the encoder's weights, at the captions"
+        )
+    return f"--overfit: the batch is known by heart, loss {loss:.4f}"
 
 
 @contextmanager

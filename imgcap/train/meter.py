@@ -52,6 +52,7 @@ class Meter:
         self.device = device
         precise = torch.float32 if device.type == "mps" else torch.float64
         self.sums = torch.zeros(4, dtype=precise, device=device)  # cross entropy, objective, tokens, skipped steps
+        self.skipped_in_a_row = torch.zeros((), device=device)
         self.restart_clock()
 
     def restart_clock(self) -> None:
@@ -63,6 +64,7 @@ class Meter:
 
     def add_step(self, skipped: torch.Tensor, images: int) -> None:
         self.sums[3] += skipped
+        self.skipped_in_a_row = (self.skipped_in_a_row + 1) * skipped
         self.images += images
 
     def state(self, is_main: bool) -> torch.Tensor:

@@ -1,11 +1,16 @@
 """A polite end: on SIGTERM, SIGINT or SIGUSR1 the run saves, leaves a marker and exits with code 75."""
 
+import os
 import signal
+import sys
+import threading
+import time
 from pathlib import Path
 from types import FrameType
 
 PREEMPTED_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: run again to go on
 MARKER = "PREEMPTED"
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Preempted(Exception):
@@ -13,23 +18,45 @@ class Preempted(Exception):
 
 
 class PreemptionNotice:
-    """Remembers that a signal asked this process to stop; a second SIGINT stops it at once."""
+    """Remembers that a signal asked this process to stop, and ends it where that takes longer than `grace` seconds.
 
-    def __init__(self) -> None:
+    Where the grace runs out (in a long compilation, a save to a slow disk, a wait for a rank that is gone) the last
+    whole checkpoint stands, and the run goes on from there. A second SIGINT stops the process at once.
+    """
+
+    def __init__(self, run: Path, grace: float, is_main: bool):
+        self.run, self.grace, self.is_main = run, grace, is_main
         self.requested = False
+        self._interrupted = False
 
     def install(self) -> None:
-        for name in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(name, self._note)
+        """A thread hears the signals: Python's handlers wait until the main thread leaves a library's call."""
+        ears, mouth = os.pipe()
+        os.set_blocking(mouth, False)
+        signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
+        for number in SIGNALS:
+            signal.signal(number, self._interrupt)
+        threading.Thread(target=self._listen, args=(ears,), name="preemption", daemon=True).start()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._interrupted and number == signal.SIGINT:
             raise KeyboardInterrupt
+        self._interrupted = True
+
+    def _listen(self, ears: int) -> None:
+        while os.read(ears, 1)[0] not in SIGNALS:
+            pass
         self.requested = True
+        time.sleep(self.grace)
+        if self.is_main:
+            print(f"stopped after {self.grace:.0f} s (checkpoint.grace) without a new checkpoint", file=sys.stderr)
+            leave_marker(self.run)
+        os._exit(PREEMPTED_EXIT_CODE)
 
 
 def leave_marker(run: Path) -> None:
-    (run / MARKER).write_text("preempted with a checkpoint saved; run the same command again to go on\n")
+    run.mkdir(parents=True, exist_ok=True)
+    (run / MARKER).write_text("preempted; run the same command again to go on from the last checkpoint\n")
 
 
 def remove_marker(run: Path) -> None:

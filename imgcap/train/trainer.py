@@ -2,26 +2,31 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
 from imgcap import checkpoint
 from imgcap.config.schema import TrainConfig
-from imgcap.data import Accumulation, Plan, TrainLoader, reading
-from imgcap.dist import World, on_main, sum_across_ranks
+from imgcap.data import Accumulation, Plan, reading
+from imgcap.dist import World, at_step, broadcast_object, doing, gather_objects, on_main, sum_across_ranks
 from imgcap.engine import Engine, StepResult
-from imgcap.evaluation import Evaluator
+from imgcap.errors import UserError
+from imgcap.evaluation import EvaluationStopped, Evaluator
 from imgcap.monitor import Monitor, Progress
-from imgcap.optim import LearningRate, caption_loss, coins, teacher_forcing_ratio, token_accuracy
+from imgcap.optim import LearningRate, WeightAverage, coins, teacher_forcing_ratio
 from imgcap.train.early_stopping import EarlyStopping
 from imgcap.train.meter import Meter, StepCounts
 from imgcap.train.preemption import Preempted, PreemptionNotice, leave_marker
 from imgcap.train.report import report_evaluation
 from imgcap.types import Batch, Forcing
 
+MAX_SKIPPED = 20  # steps in a row without a finite gradient
+SCALE_FLOOR = 2.0**-10
+STARVED = 0.25  # share of the time that goes by waiting for the loader
 STOP_EVERY = 10  # steps at most until a request to stop is seen; looking waits for the device
 
 
@@ -46,7 +51,8 @@ class Trainer:
     world: World
     config: TrainConfig
     engine: Engine
-    loader: TrainLoader
+    average: WeightAverage
+    loader: Iterable[Batch]
     plan: Plan
     cut: Accumulation
     timetable: Timetable
@@ -56,12 +62,14 @@ class Trainer:
     monitor: Monitor
     notice: PreemptionNotice
     keep: int  # checkpoints
+    after_step: Callable[[], None] = lambda: None  # a profiler's
     step: int = 0
     evaluated: int = 0  # the step of the last evaluation
 
     def __post_init__(self) -> None:
         self.meter = Meter(self.world.device)
-        self._asked_to_stop = False
+        self.saver = checkpoint.Saver()
+        self._asked_to_stop = self._told_starved = False
 
     def fit(self) -> None:
         """Train to the end of the timetable or until early stopping; raises `Preempted` when asked to stop."""
@@ -79,12 +87,18 @@ class Trainer:
             if values:
                 progress.update(self.step, loss=values["train/loss"], images_per_s=values["perf/images_per_s"])
             if self._evaluation_is_owed or self._asked_to_stop or self.timetable.is_due(self.timetable.save, self.step):
-                self.save(best=False)
+                self.save(best=False, wait=self._asked_to_stop)
             if self._asked_to_stop and not self._finished:
-                on_main(lambda: leave_marker(self.run))
-                raise Preempted
+                self._leave()
             self._evaluate_if_owed()
+        on_main(self.saver.wait)
         progress.close()
+
+    def _leave(self) -> NoReturn:
+        """The state of the run is saved, or being saved."""
+        on_main(self.saver.wait)
+        on_main(lambda: leave_marker(self.run))
+        raise Preempted
 
     def _evaluate_if_owed(self) -> None:
         """Evaluate after the save, which so survives a failing evaluation, and save again what it decided."""
@@ -104,34 +118,47 @@ class Trainer:
 
     def train_step(self, batches: Iterator[Batch]) -> dict[str, float] | None:
         """One global batch: forward, backward, update. Returns what was logged, where a log is due."""
+        at_step(self.step + 1)
+        doing("waiting for the loader")
         started = time.perf_counter()
         micro_batches = [next(batches) for _ in range(self.cut.steps)]
         self.meter.waited += time.perf_counter() - started
 
         epoch = self.step // self.plan.steps_per_epoch
-        counts = StepCounts.of(micro_batches, epoch, self.notice.requested, self.world.device)
+        counts = StepCounts.of(micro_batches, epoch, self.notice.requested or self.saver.failed, self.world.device)
         ratio = teacher_forcing_ratio(self.config.teacher_forcing, self.step, self.timetable.total)
         log = self.timetable.is_due(self.timetable.log, self.step + 1)
-        correct = torch.zeros(2, device=self.world.device)
-        head = self.engine.raw_model.decoder.output
+        correct = torch.zeros(2, dtype=torch.int64, device=self.world.device)
         self._seed_dropout()
         for number, batch in enumerate(micro_batches, start=1):
             batch = Batch(*(tensor.to(self.world.device, non_blocking=True) for tensor in batch))
             with self.engine.micro_batch(last=number == len(micro_batches)):
-                forcing = self._forcing(ratio, batch)
-                readout_BKTR, attention_BKTP = self.engine.forward(batch.images_BCHW, batch.tokens_BKT, forcing)
-                smoothing, penalty = self.config.label_smoothing, self.config.attention_penalty
-                loss = caption_loss(readout_BKTR, head, batch.tokens_BKT, smoothing, attention_BKTP, penalty)
+                loss, likeliest = self.engine.forward(batch, self._forcing(ratio, batch), count_correct=log)
                 self.engine.backward(loss.total, counts.tokens)
             self.meter.add_loss(loss)
-            if log:
-                correct += token_accuracy(readout_BKTR, head, batch.tokens_BKT)
+            correct += likeliest
         result = self.engine.step(self.rate.factor(self.step))
+        self.average.update()
         self.meter.add_step(result.skipped, self.plan.global_batch)
         self.step += 1
+        self.after_step()
         if log or self.step % STOP_EVERY == 0:
             self._asked_to_stop = counts.asked_to_stop()
-        return self._log(epoch, counts, correct, result, ratio) if log else None
+            self._give_up_if_lost(micro_batches, result)
+        self.logged = self._log(epoch, counts, correct, result, ratio) if log else None
+        return self.logged
+
+    def _give_up_if_lost(self, micro_batches: list[Batch], result: StepResult) -> None:
+        """The same on all ranks, since they skip together."""
+        skipped, scale = int(self.meter.skipped_in_a_row), float(result.loss_scale)
+        if skipped < MAX_SKIPPED and scale >= SCALE_FLOOR:
+            return
+        images = gather_objects([number for batch in micro_batches for number in batch.image_ids.tolist()])
+        named = broadcast_object(", ".join(str(number) for rank in images or [] for number in rank[:8]))
+        raise UserError(
+            f"step {self.step}: the gradient was not finite in {skipped} steps in a row (loss scale {scale:g}), here "
+            f"with the images {named}; the last checkpoint is from before: lower optim.lr, or set train.precision=bf16"
+        )
 
     def _seed_dropout(self) -> None:
         """Dropout is a function of (seed, step, rank), so a resumed run draws what an unstopped one would."""
@@ -159,12 +186,28 @@ class Trainer:
             **{f"optim/{name}": rate for name, rate in self.engine.learning_rates().items()},
         }
         on_main(lambda: self.monitor.scalars(self.step, epoch, values))
+        self._tell_if_starved(values["perf/data_wait_share"])
         return values
+
+    def _tell_if_starved(self, share: float) -> None:
+        """Once, and not of the first steps, when the loader only begins."""
+        if share > STARVED and self.world.is_main and not self._told_starved and self.step > STOP_EVERY:
+            self._told_starved = True
+            told = f"the loader is the bottleneck: {share:.0%} of the time goes by waiting for it; raise data.workers"
+            print(f"{told}, or build the shards with --resize", file=sys.stderr, flush=True)
 
     def evaluate(self) -> bool:
         """Score the validation images, show the result, and say whether it is the best so far."""
-        self.engine.synchronise()
-        evaluation = self.evaluator.run(self.engine.raw_model)
+        try:
+            with self.engine.whole_model():
+                evaluation = self.evaluator.run(self.average.settled(), lambda: self.notice.requested)
+        except EvaluationStopped:
+            self._leave()
+        except (UserError, RuntimeError):
+            # A signal to the process group also ends the programs that score. All ranks fail alike.
+            if sum_across_ranks(torch.tensor(int(self.notice.requested), device=self.world.device)) > 0:
+                self._leave()
+            raise
         epoch = (self.step - 1) // self.plan.steps_per_epoch
         on_main(lambda: report_evaluation(self.run, self.monitor, evaluation, self.step, epoch))
         metric = self.config.early_stopping.metric
@@ -174,9 +217,13 @@ class Trainer:
         self.rate.evaluated(value, lower_is_better=metric == "loss")
         return self.stopping.update(value)
 
-    def save(self, best: bool) -> None:
-        """Write a checkpoint from rank 0; the other ranks wait, and fail where it fails."""
-        self.engine.synchronise()
+    def save(self, best: bool, wait: bool = False) -> None:
+        """Copy the state of the run, and write it from rank 0 while training goes on, or at once.
+
+        A save that fails, fails on every rank: at the next one, or as soon as the ranks agree to stop.
+        """
+        doing("saving")
+        on_main(self.saver.wait)
         training = {**self.engine.state_dict(), "meter": self.meter.state(self.world.is_main)}
         state = {
             "plan": self.plan.state(self.step),
@@ -184,14 +231,21 @@ class Trainer:
             "stopping": self.stopping.state_dict(),
             "rate": self.rate.state_dict(),
         }
-        model, root = self.engine.raw_model.state_dict(), self.run / "checkpoints"
-        on_main(lambda: checkpoint.save(root, self.step, model, training, state, self.keep, best))
+        with self.engine.whole_model():
+            if self.world.is_main:
+                training["weights"] = self.average.training_weights()
+                model, training, state = checkpoint.snapshot([self.average.settled().state_dict(), training, state])
+                root, step, keep = self.run / "checkpoints", self.step, self.keep
+                self.saver.start(lambda: checkpoint.save(root, step, model, training, state, keep, best))
+        if wait:
+            on_main(self.saver.wait)
         self.meter.restart_clock()
 
     def resume(self, saved: checkpoint.Checkpoint) -> None:
         """Take over the optimiser, the schedules and the place in the plan. The model is loaded already."""
         self.plan.check_state(saved.state["plan"])
         self.engine.load_state_dict(saved.training)
+        self.average.load(saved.model)
         self.meter.load_state(saved.training["meter"], self.world.is_main)
         self.stopping.load_state_dict(saved.state["stopping"])
         self.rate.load_state_dict(saved.state["rate"])

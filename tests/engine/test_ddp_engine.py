@@ -5,13 +5,12 @@ import copy
 import pytest
 import torch
 
-from imgcap.config.schema import DecoderConfig, EncoderConfig, ModelConfig, OptimConfig, TrainConfig
+from imgcap.config.schema import DecoderConfig, EncoderConfig, EngineConfig, ModelConfig, OptimConfig, TrainConfig
 from imgcap.dist import World
 from imgcap.engine import DDPEngine
 from imgcap.errors import UserError
 from imgcap.models import build_captioner
-from imgcap.optim import caption_loss
-from imgcap.types import EOS, PAD, SOS
+from imgcap.types import EOS, PAD, SOS, Batch
 
 CPU = World(0, 1, 0, torch.device("cpu"))
 MODEL = ModelConfig(
@@ -20,9 +19,12 @@ MODEL = ModelConfig(
 )
 
 
+REGULARISED = {"label_smoothing": 0.1, "attention_penalty": 0.5}
+
+
 def engine(world=CPU, **train):
     torch.manual_seed(0)
-    return DDPEngine(build_captioner(MODEL, 20), TrainConfig(**train), OptimConfig(lr=3e-3), world)
+    return DDPEngine(EngineConfig(), build_captioner(MODEL, 20), TrainConfig(**train), OptimConfig(lr=3e-3), world)
 
 
 def data(images=8, seed=0):
@@ -38,15 +40,17 @@ def data(images=8, seed=0):
     return images_BCHW, tokens_BKT
 
 
+def batch(images_BCHW, tokens_BKT):
+    return Batch(images_BCHW, tokens_BKT, torch.ones(len(images_BCHW)), torch.arange(len(images_BCHW)))
+
+
 def gradient(engine, images_BCHW, tokens_BKT, pieces):
     engine.raw_model.eval()  # BatchNorm over a batch would depend on how it is cut
     tokens = (tokens_BKT[..., 1:] != PAD).sum()
     for images, captions in zip(images_BCHW.chunk(pieces), tokens_BKT.chunk(pieces), strict=True):
         with engine.micro_batch(last=True):
-            readout, attention = engine.forward(images, captions, None)
-            engine.backward(
-                caption_loss(readout, engine.raw_model.decoder.output, captions, 0.1, attention, 0.5).total, tokens
-            )
+            loss, _ = engine.forward(batch(images, captions), None)
+            engine.backward(loss.total, tokens)
     return [p.grad.clone() for p in engine.parameters]
 
 
@@ -55,8 +59,7 @@ def train(engine, steps, device="cpu"):
     losses = []
     for _ in range(steps):
         with engine.micro_batch(last=True):
-            readout, _ = engine.forward(images, tokens, None)
-            loss = caption_loss(readout, engine.raw_model.decoder.output, tokens, 0.0)
+            loss, _ = engine.forward(batch(images, tokens), None)
             engine.backward(loss.total, loss.tokens)
         engine.step(1.0)
         losses.append(float(loss.total.detach() / loss.tokens))
@@ -65,9 +68,9 @@ def train(engine, steps, device="cpu"):
 
 def test_accumulated_gradients_equal_those_of_the_whole_batch():
     images, tokens = data()
-    whole = gradient(engine(), images, tokens, 1)
+    whole = gradient(engine(**REGULARISED), images, tokens, 1)
     for pieces in (2, 4):
-        for g, expected in zip(gradient(engine(), images, tokens, pieces), whole, strict=True):
+        for g, expected in zip(gradient(engine(**REGULARISED), images, tokens, pieces), whole, strict=True):
             torch.testing.assert_close(g, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -77,8 +80,8 @@ def test_a_gradient_that_is_not_finite_changes_nothing(precision):
     train(e, 2)
     before = [p.clone() for p in e.parameters]
     images, tokens = data()
-    readout, _ = e.forward(images, tokens, None)
-    e.backward(caption_loss(readout, e.raw_model.decoder.output, tokens, 0.0).total * float("inf"), torch.tensor(1))
+    loss, _ = e.forward(batch(images, tokens), None)
+    e.backward(loss.total * float("inf"), torch.tensor(1))
     result = e.step(1.0)
     assert result.skipped == 1
     assert all(torch.equal(p, old) for p, old in zip(e.parameters, before, strict=True))
@@ -122,7 +125,8 @@ def test_the_configuration_of_today_wins_over_the_checkpoint_s():
 
 def test_an_optimiser_of_another_model_is_refused():
     frozen = MODEL.model_copy(update={"encoder": EncoderConfig(name="resnet18", weights=None, train="none")})
-    other = DDPEngine(build_captioner(frozen, 20), TrainConfig(), OptimConfig(), CPU)
+    other = DDPEngine(EngineConfig(), build_captioner(frozen, 20), TrainConfig(), OptimConfig(), CPU)
+    train(other, 1)
     with pytest.raises(UserError, match=r"model\.encoder\.train"):
         engine().load_state_dict(other.state_dict())
 
@@ -144,7 +148,9 @@ def test_frozen_stages_compile_in_half_precision(trained):
     for compile in ("off", "default"):
         torch.manual_seed(0)
         settings = TrainConfig(precision="bf16", compile=compile)
-        losses.append(train(DDPEngine(build_captioner(model, 20), settings, OptimConfig(lr=3e-3), CPU), 2))
+        losses.append(
+            train(DDPEngine(EngineConfig(), build_captioner(model, 20), settings, OptimConfig(lr=3e-3), CPU), 2)
+        )
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
@@ -165,8 +171,7 @@ def test_a_step_waits_for_the_device_nowhere():
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(2):
-            readout, attention = e.forward(images, tokens, None)
-            loss = caption_loss(readout, e.raw_model.decoder.output, tokens, 0.1, attention, 0.5)
+            loss, _ = e.forward(batch(images, tokens), None)
             e.backward(loss.total, loss.tokens)
             e.step(1.0)
     finally:

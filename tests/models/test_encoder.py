@@ -119,3 +119,19 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         encoder("resnext50")
     with pytest.raises(UserError, match="vgg16"):
         encoder("vgg16")
+
+
+@pytest.mark.parametrize("train", ["last_block", "all"])
+def test_stages_computed_again_have_the_same_gradients_and_statistics(train):
+    found = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        encoder = Encoder(EncoderConfig(name="resnet18", weights=None, train=train, recompute=recompute))
+        images = torch.randint(0, 256, (4, 3, 64, 64), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+        encoder(images).square().sum().backward()
+        gradients = {name: p.grad for name, p in encoder.named_parameters() if p.grad is not None}
+        found.append((gradients, dict(encoder.named_buffers())))
+    for plain, again in zip(*found, strict=True):
+        assert plain.keys() == again.keys()
+        for name, value in plain.items():
+            torch.testing.assert_close(again[name], value, rtol=1e-4, atol=1e-4)

@@ -121,6 +121,11 @@ def test_the_whole_step_beside_its_parts_and_over_many_steps(measured: Measured,
     assert len(found["rows"]) == 10 and all(entry["MiB"] > 100 for entry in found["rows"])
 
 
+def test_saving_beside_steps_without(measured: Measured, shards: Path) -> None:
+    found = measured("saving", shards, "--steps", 2, "--image-size", 32)
+    assert names(found) == ["no save", "in the background", "waiting"]
+
+
 def test_the_cost_of_images_and_captions_is_fitted(measured: Measured) -> None:
     found = measured("linear", "--images", 1, 4, "--captions", 1, 3, "--image-size", 64, "--tokens", 8)
     assert len(found["rows"]) == 4 and found["fit"]["ms"] > 0
@@ -135,7 +140,7 @@ def test_scores_are_equal_to_those_of_pycocoevalcap(measured: Measured, shards: 
 def test_ranks_on_cores_of_their_own(measured: Measured, shards: Path, bench: Callable[..., Any]) -> None:
     ranks = min(len(cores()), 2)
     found = measured("scaling", shards, "--ranks", ranks, "--images", 2, "--steps", 2, "--image-size", 32)
-    assert names(found) == [f"{count} ranks" for count in sorted({1, ranks})]
+    assert names(found) == list(dict.fromkeys(["1 rank", f"{ranks} ranks", f"{ranks} runs of 1 rank"]))
     assert all(entry["images_per_s"] > 0 for entry in found["rows"])
     assert "fewer --ranks" in bench("scaling", shards, "--ranks", 10000).mistake
 

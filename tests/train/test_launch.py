@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
@@ -84,3 +85,35 @@ def test_early_stopping_ends_a_run(launch, tmp_path):
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert max(steps) == 4
     assert (tmp_path / "run" / "checkpoints" / "best").read_text().strip() == "step-00000002"
+
+
+def test_the_environment_report_names_versions_devices_and_settings(launch, tmp_path):
+    result = launch(tmp_path / "run", options=["--env"], extra={"NCCL_DEBUG": "WARN"})
+    assert result.returncode == 0, result.stderr
+    facts = [line.split(maxsplit=1) for line in result.stdout.splitlines()]
+    assert ["torch", torch.__version__] in facts and ["setting", "NCCL_DEBUG=WARN"] in facts
+    assert {"python", "deepspeed", "processors", "CUDA", "backends"} <= {fact[0] for fact in facts}
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_is_learned_by_heart(launch, tmp_path):
+    settings = ["model.decoder.hidden_dim=64", "model.decoder.embed_dim=64", "model.encoder.train=all"]
+    healthy = launch(tmp_path / "run", *settings, options=["--overfit", "4"])
+    assert healthy.returncode == 0, healthy.stderr
+    assert healthy.stdout.startswith("--overfit: the batch is known by heart, loss 0.0")
+    assert (tmp_path / "run-overfit").is_dir() and not (tmp_path / "run").exists()
+    ill = launch(tmp_path / "run", "model.decoder.hidden_dim=1", options=["--overfit", "4"])
+    assert ill.returncode == 2 and "the loss of one batch is still" in ill.stderr.splitlines()[-1]
+
+
+@pytest.mark.dist
+def test_a_profile_is_a_trace_of_the_steps_asked_for(launch, tmp_path):
+    traced = launch(tmp_path / "run", "train.max_steps=8", options=["--profile", "2"], ranks=2)
+    assert traced.returncode == 0, traced.stderr
+    for rank in (0, 1):
+        trace = json.loads((tmp_path / f"run/profile/rank-{rank}.pt.trace.json").read_text())
+        steps = {event["name"] for event in trace["traceEvents"] if event["name"].startswith("ProfilerStep#")}
+        assert steps == {"ProfilerStep#3", "ProfilerStep#4"}
+        assert any(event["name"] == "aten::linear" or "conv" in event["name"] for event in trace["traceEvents"])
+    short = launch(tmp_path / "short", "train.max_steps=4", options=["--profile", "2"])
+    assert short.returncode == 2 and "--profile 2 takes 5 steps" in short.stderr

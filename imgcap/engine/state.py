@@ -1,0 +1,61 @@
+"""The form in which engines save their optimiser: whole, float32, by parameter name.
+
+It doesn't say which engine wrote it, nor on how many ranks: each takes from it what it holds itself.
+
+    {"optimizer": {name: {"step": int, "exp_avg": tensor, "exp_avg_sq": tensor}},
+     "loss_scale": {"scale": float, "good_steps": int}}
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as distributed
+from torch import nn
+from torch.optim import Optimizer
+
+from imgcap.errors import UserError
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that have an optimiser's state, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def check_names(saved: dict[str, Any], names: Iterable[str]) -> None:
+    """Refuse the state of other parameters. Before the first step there is none, which fits all."""
+    other = sorted(set(saved) ^ set(names))
+    if saved and other:
+        raise UserError(
+            f"the checkpoint's optimiser is not of the parameters that this configuration trains ({len(other)} differ, "
+            f"{other[0]} first); resume with the model.encoder.train it was made with, or begin a new run"
+        )
+
+
+def whole_state(optimizer: Optimizer, model: nn.Module) -> dict[str, dict[str, Any]]:
+    """The state of an optimiser that holds all of each parameter."""
+    states = {name: optimizer.state.get(parameter) for name, parameter in trainable(model).items()}
+    return {
+        name: {"step": int(state["step"])} | {moment: state[moment] for moment in MOMENTS}
+        for name, state in states.items()
+        if state
+    }
+
+
+def load_whole_state(optimizer: Optimizer, model: nn.Module, saved: dict[str, dict[str, Any]]) -> None:
+    """Take over what `whole_state` returned."""
+    parameters = trainable(model)
+    for name, values in saved.items():
+        # In the memory format of the parameter, which the fused update takes for granted.
+        moments = {moment: torch.empty_like(parameters[name]).copy_(values[moment]) for moment in MOMENTS}
+        step = torch.tensor(float(values["step"]), device=parameters[name].device)
+        optimizer.state[parameters[name]] = {"step": step, **moments}
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every rank rank 0's BatchNorm statistics."""
+    if distributed.is_initialized() and distributed.get_world_size() > 1:
+        for buffer in model.buffers():
+            distributed.broadcast(buffer, 0)

@@ -1,0 +1,39 @@
+"""An exponential moving average of the weights (Polyak and Juditsky 1992), which is what a run evaluates and saves."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+
+class WeightAverage:
+    """With a decay, a copy of the model that follows it; without one, the model itself."""
+
+    def __init__(self, model: nn.Module, decay: float | None):
+        self.model = model
+        self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
+        if self.averaged is not None:
+            self.averaged.n_averaged.fill_(1)  # the copy is the average so far
+
+    def update(self) -> None:
+        """To be called after each step of the optimiser."""
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
+
+    def settled(self) -> Any:
+        """The model to be evaluated and saved, with the buffers that the trained one has now."""
+        if self.averaged is None:
+            return self.model
+        for buffer, value in zip(self.averaged.module.buffers(), self.model.buffers(), strict=True):
+            buffer.copy_(value)
+        return self.averaged.module
+
+    def training_weights(self) -> dict[str, torch.Tensor]:
+        """What training goes on from, where that is not the model to be evaluated."""
+        return {} if self.averaged is None else self.model.state_dict()
+
+    def load(self, averaged: Mapping[str, torch.Tensor]) -> None:
+        if self.averaged is not None:
+            self.averaged.module.load_state_dict(averaged)

@@ -1,0 +1,36 @@
+"""A disk that fills up under a run of two ranks."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from imgcap import checkpoint
+
+pytestmark = [pytest.mark.dist, pytest.mark.slow]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 160 MiB, where this machine lets us mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if not shutil.which("mount"):
+        pytest.skip("no mount command")
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs isn't permitted here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_a_full_disk_ends_all_ranks_and_leaves_the_earlier_checkpoint(small_disk, injected):
+    run = small_disk / "run"
+    settings = ["checkpoint.every=5", "checkpoint.keep=100", "train.max_steps=100"]  # of 46 MB each
+    ended = injected(run, "none:0:0", *settings, ranks=2)
+    assert ended.returncode == 1 and injected.codes()[0] == 2, ended.stderr
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert errors and "disk full" in errors[0] and str(run) in errors[0]
+    saved = sorted((run / "checkpoints").glob("step-*"))
+    assert saved and checkpoint.load(run / "checkpoints").path == saved[-1]
+    shutil.rmtree(saved[0])
+    assert injected(run, "none:0:0", "checkpoint.keep=1", "train.max_steps=20", ranks=2).returncode == 0
