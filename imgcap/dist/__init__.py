@@ -1,6 +1,6 @@
 """Ranks, devices, collectives and the watchdog. Every function also works in a single process, where it is cheap."""
 
-from imgcap.dist.collectives import broadcast_object, gather_objects, on_main, sum_across_ranks
+from imgcap.dist.collectives import begin_sum_across_ranks, broadcast_object, gather_objects, on_main, sum_across_ranks
 from imgcap.dist.environment import environment_report
 from imgcap.dist.watchdog import at_step, doing
 from imgcap.dist.world import World, close, init
@@ -8,6 +8,7 @@ from imgcap.dist.world import World, close, init
 __all__ = [
     "World",
     "at_step",
+    "begin_sum_across_ranks",
     "broadcast_object",
     "close",
     "doing",

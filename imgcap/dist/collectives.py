@@ -14,10 +14,20 @@ T = TypeVar("T")
 
 def sum_across_ranks(tensor: torch.Tensor) -> torch.Tensor:
     """Sum a tensor over all ranks, in place, and return it."""
-    if distributed.is_initialized():
-        with waiting("all-reduce of sums"):
-            distributed.all_reduce(tensor)
-    return tensor
+    return begin_sum_across_ranks(tensor)()
+
+
+def begin_sum_across_ranks(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """Begin to sum a tensor over all ranks, in place; what this returns waits for the end and gives the tensor."""
+    begun = distributed.all_reduce(tensor, async_op=True) if distributed.is_initialized() else None
+
+    def wait() -> torch.Tensor:
+        if begun is not None:
+            with waiting("all-reduce of sums"):
+                begun.wait()
+        return tensor
+
+    return wait
 
 
 def gather_objects(value: T) -> list[T] | None:

@@ -3,21 +3,30 @@
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from imgcap.data import HASH_MODULUS, batch_hash, damaged_count, target_count
-from imgcap.dist import sum_across_ranks
+from imgcap.dist import begin_sum_across_ranks, sum_across_ranks
 from imgcap.optim import Loss
 from imgcap.types import Batch
 
 
 @dataclass(frozen=True)
 class StepCounts:
-    """Sums over all ranks for one global batch, int64: tokens, hash, images, damaged ones, ranks asked to stop."""
+    """Sums over all ranks for one global batch, int64: tokens, hash, images, damaged ones, ranks asked to stop.
 
-    counts: torch.Tensor
+    The ranks begin to sum before the forward pass, and wait for the sums after it.
+    """
+
+    summed: Callable[[], torch.Tensor]
+
+    @cached_property
+    def counts(self) -> torch.Tensor:
+        return self.summed()
 
     @classmethod
     def of(cls, batches: list[Batch], epoch: int, stop: bool, device: torch.device) -> "StepCounts":
@@ -28,7 +37,7 @@ class StepCounts:
             sum(damaged_count(batch) for batch in batches),
             int(stop),
         ]
-        return cls(sum_across_ranks(torch.tensor(local).to(device, non_blocking=True)))
+        return cls(begin_sum_across_ranks(torch.tensor(local).to(device, non_blocking=True)))
 
     @property
     def tokens(self) -> torch.Tensor:
