@@ -41,7 +41,8 @@ def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
         except Exception as error:
             mistake = _mistake(error)
             if mistake is None:
-                _let_others_speak(_AFTER_MISTAKES)
+                if isinstance(error, RuntimeError):  # a lost connection is one: another rank may know why
+                    _let_others_speak(_AFTER_MISTAKES)
                 raise
             if not is_main_process():
                 _let_others_speak(_AFTER_RANK_0 + _AFTER_LOCAL_RANK * int(os.environ.get("LOCAL_RANK", "0")))

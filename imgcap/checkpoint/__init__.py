@@ -2,6 +2,6 @@
 
 from imgcap.checkpoint.load import Checkpoint, load, load_folder, newest
 from imgcap.checkpoint.save import save
-from imgcap.checkpoint.saver import Saver, snapshot
+from imgcap.checkpoint.saver import Saver
 
-__all__ = ["Checkpoint", "Saver", "load", "load_folder", "newest", "save", "snapshot"]
+__all__ = ["Checkpoint", "Saver", "load", "load_folder", "newest", "save"]

@@ -1,5 +1,6 @@
 """The collectives that the rest of the house uses, none of which needs a test of rank before it."""
 
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from imgcap.dist.watchdog import waiting
 from imgcap.errors import UserError
 
 T = TypeVar("T")
+TRIED = 8_000_000  # numbers; enough that latency doesn't count
 
 
 def sum_across_ranks(tensor: torch.Tensor) -> torch.Tensor:
@@ -28,6 +30,15 @@ def begin_sum_across_ranks(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
         return tensor
 
     return wait
+
+
+def exchange_seconds(numbers: int, device: torch.device) -> float:
+    """How long the ranks take to sum so many float32 numbers, from a try with some of them; the same on all ranks."""
+    tried = torch.zeros(max(min(numbers, TRIED), 1), device=device)
+    sum_across_ranks(torch.zeros(1, device=device)).item()  # they begin together
+    started = time.perf_counter()
+    sum_across_ranks(tried)[0].item()
+    return broadcast_object((time.perf_counter() - started) * numbers / len(tried))
 
 
 def gather_objects(value: T) -> list[T] | None:

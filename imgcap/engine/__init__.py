@@ -4,5 +4,6 @@ from imgcap.engine.build import build_engine
 from imgcap.engine.ddp import DDPEngine
 from imgcap.engine.precision import autocast
 from imgcap.engine.protocol import Engine, StepResult
+from imgcap.engine.state import parameter_counts
 
-__all__ = ["DDPEngine", "Engine", "StepResult", "autocast", "build_engine"]
+__all__ = ["DDPEngine", "Engine", "StepResult", "autocast", "build_engine", "parameter_counts"]

@@ -24,6 +24,14 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def parameter_counts(model: nn.Module) -> tuple[int, int]:
+    """Numbers in trainable and in frozen parameters; also where DeepSpeed has divided these among the ranks."""
+    counts = {True: 0, False: 0}
+    for parameter in model.parameters():
+        counts[parameter.requires_grad] += getattr(parameter, "ds_numel", parameter.numel())
+    return counts[True], counts[False]
+
+
 def check_names(saved: dict[str, Any], names: Iterable[str]) -> None:
     """Refuse the state of other parameters. Before the first step there is none, which fits all."""
     other = sorted(set(saved) ^ set(names))

@@ -12,7 +12,7 @@ from imgcap.config import Config, as_yaml, save_config
 from imgcap.config.schema import steps_of
 from imgcap.data import Plan, PlanSampler, TrainDataset, TrainLoader, cut_batch
 from imgcap.dist import World, broadcast_object, gather_objects, on_main
-from imgcap.engine import build_engine
+from imgcap.engine import build_engine, parameter_counts
 from imgcap.errors import UserError
 from imgcap.evaluation import Evaluator
 from imgcap.models import Captioner, build_captioner
@@ -82,11 +82,9 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
 
 def describe(trainer: Trainer) -> dict[str, Any]:
     """What `--dry-run` prints: the size of the model, of the data and of a step."""
-    counts = {True: 0, False: 0}
-    for parameter in trainer.engine.raw_model.parameters():
-        counts[parameter.requires_grad] += parameter.numel()
+    trainable, frozen = parameter_counts(trainer.engine.raw_model)
     return {
-        "parameters": {"total": counts[True] + counts[False], "trainable": counts[True], "frozen": counts[False]},
+        "parameters": {"total": trainable + frozen, "trainable": trainable, "frozen": frozen},
         "images": trainer.plan.samples,
         "steps_per_epoch": trainer.plan.steps_per_epoch,
         "total_steps": trainer.timetable.total,

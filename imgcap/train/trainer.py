@@ -13,11 +13,12 @@ from imgcap import checkpoint
 from imgcap.config.schema import TrainConfig
 from imgcap.data import Accumulation, Plan, reading
 from imgcap.dist import World, at_step, broadcast_object, doing, gather_objects, on_main, sum_across_ranks
-from imgcap.engine import Engine, StepResult
+from imgcap.engine import Engine, StepResult, parameter_counts
 from imgcap.errors import UserError
 from imgcap.evaluation import EvaluationStopped, Evaluator
 from imgcap.monitor import Monitor, Progress
 from imgcap.optim import LearningRate, WeightAverage, coins, teacher_forcing_ratio
+from imgcap.train.bottlenecks import Bottlenecks
 from imgcap.train.early_stopping import EarlyStopping
 from imgcap.train.meter import Meter, StepCounts
 from imgcap.train.preemption import Preempted, PreemptionNotice, leave_marker
@@ -26,7 +27,6 @@ from imgcap.types import Batch, Forcing
 
 MAX_SKIPPED = 20  # steps in a row without a finite gradient
 SCALE_FLOOR = 2.0**-10
-STARVED = 0.25  # share of the time that goes by waiting for the loader
 STOP_EVERY = 10  # steps at most until a request to stop is seen; looking waits for the device
 
 
@@ -69,7 +69,9 @@ class Trainer:
     def __post_init__(self) -> None:
         self.meter = Meter(self.world.device)
         self.saver = checkpoint.Saver()
-        self._asked_to_stop = self._told_starved = False
+        gradients, _ = parameter_counts(self.engine.raw_model)
+        self.bottlenecks = Bottlenecks(self.world, gradients, self.plan.global_batch)
+        self._asked_to_stop = False
 
     def fit(self) -> None:
         """Train to the end of the timetable or until early stopping; raises `Preempted` when asked to stop."""
@@ -185,16 +187,10 @@ class Trainer:
             "train/teacher_forcing": ratio,
             **{f"optim/{name}": rate for name, rate in self.engine.learning_rates().items()},
         }
+        values |= self.bottlenecks.look(self.step, values)
         on_main(lambda: self.monitor.scalars(self.step, epoch, values))
-        self._tell_if_starved(values["perf/data_wait_share"])
+        self.meter.restart_clock()
         return values
-
-    def _tell_if_starved(self, share: float) -> None:
-        """Once, and not of the first steps, when the loader only begins."""
-        if share > STARVED and self.world.is_main and not self._told_starved and self.step > STOP_EVERY:
-            self._told_starved = True
-            told = f"the loader is the bottleneck: {share:.0%} of the time goes by waiting for it; raise data.workers"
-            print(f"{told}, or build the shards with --resize", file=sys.stderr, flush=True)
 
     def evaluate(self) -> bool:
         """Score the validation images, show the result, and say whether it is the best so far."""
@@ -234,7 +230,7 @@ class Trainer:
         with self.engine.whole_model():
             if self.world.is_main:
                 training["weights"] = self.average.training_weights()
-                model, training, state = checkpoint.snapshot([self.average.settled().state_dict(), training, state])
+                model, training, state = self.saver.copy([self.average.settled().state_dict(), training, state])
                 root, step, keep = self.run / "checkpoints", self.step, self.keep
                 self.saver.start(lambda: checkpoint.save(root, step, model, training, state, keep, best))
         if wait:

@@ -1,0 +1,46 @@
+"""What the steps of a run wait for: the loader, or the exchange of gradients."""
+
+import sys
+from collections.abc import Mapping
+
+from imgcap.dist import World, exchange_seconds
+
+STARVED = 0.25  # share of the time that goes by waiting for the loader
+EXCHANGING = 0.5  # share of a step's time that its exchange would take by itself
+SETTLED = 10  # steps; the loader only begins in the first
+
+
+class Bottlenecks:
+    """Says each of them once, on rank 0. The exchange is timed once, with the ranks otherwise idle."""
+
+    def __init__(self, world: World, gradients: int, images: int):
+        """Of steps that exchange so many float32 gradients and train so many images."""
+        self.world, self.gradients, self.images = world, gradients, images
+        self._exchange: float | None = 0.0 if world.world_size == 1 else None
+        self._told: set[str] = set()
+
+    def look(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
+        """To be called on all ranks with what is logged at a step; returns what else there is to log."""
+        if step <= SETTLED:
+            return {}
+        if self._exchange is None:
+            self._exchange = exchange_seconds(self.gradients, self.world.device)
+        waited, exchanged = values["perf/data_wait_share"], self._exchange * values["perf/images_per_s"] / self.images
+        if waited > STARVED:
+            self._tell(
+                f"the loader is the bottleneck: {waited:.0%} of the time goes by waiting for it; raise data.workers, "
+                "or build the shards with --resize"
+            )
+        if exchanged > EXCHANGING:
+            self._tell(
+                f"the interconnect is the bottleneck: exchanging {self.gradients * 4 / 1e6:.0f} MB of gradients takes "
+                f"{self._exchange:.3g} s, {exchanged:.0%} of a step's time; raise train.global_batch (with "
+                "train.micro_batch, if memory is short), or look at launch/train.py --env whether the fast network is used"
+            )
+        return {"perf/exchange_share": exchanged} if self.world.world_size > 1 else {}
+
+    def _tell(self, line: str) -> None:
+        what = line.partition(":")[0]
+        if self.world.is_main and what not in self._told:
+            print(line, file=sys.stderr, flush=True)
+        self._told.add(what)
