@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent))
+from warm import Interpreter  # noqa: E402
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 TINY = [
     "data.image_size=32",
@@ -69,19 +72,36 @@ def shards(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def warm():
+    """Interpreters that have everything loaded, by whether they have DeepSpeed too."""
+    plain = ("torchvision", "spacy", "imgcap.train")
+    interpreters = {False: Interpreter(*plain), True: Interpreter(*plain, "deepspeed")}
+    yield interpreters
+    for interpreter in interpreters.values():
+        interpreter.close()
+
+
 @pytest.fixture
-def launch(shards):
-    """Start launch/train.py on `ranks` processes, perhaps `through` another script; returns the finished process."""
+def launch(shards, warm):
+    """Run launch/train.py on `ranks` processes and return what it ended with.
+
+    With `wait=False`, `through` another script or options for `torchrun`, it is a process (of torchrun, where there are
+    several ranks) as a user would start it.
+    """
 
     def start(run, *overrides, ranks=1, options=(), wait=True, torchrun=(), through=(), extra=None, show=False):
+        settings = [f"run_dir={run}", f"data.shards={shards}", *TINY, *overrides]
+        arguments = [*through, "launch/train.py", "--config", os.devnull, *options, *settings]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | (extra or {})
+        if wait and not (through or torchrun or show):
+            return warm["engine.name=deepspeed" in overrides].run(arguments, CHECKOUT, environment, ranks)
         python = [sys.executable]
         if ranks > 1 or torchrun:
             python += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks), *torchrun]
-        settings = [f"run_dir={run}", f"data.shards={shards}", *TINY, *overrides]
-        command = [*python, *through, "launch/train.py", "--config", os.devnull, *options, *settings]
+        command = [*python, *arguments]
         if show:
             return command
-        environment = os.environ | {"OMP_NUM_THREADS": "1"} | (extra or {})
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(command, cwd=CHECKOUT, env=environment, **pipes)
         if not wait:
