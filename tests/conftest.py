@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from warm import Interpreter  # noqa: E402
+from warm import Interpreter
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 TINY = [
@@ -110,6 +111,28 @@ def launch(shards, warm):
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     return start
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a file system of a given size (`4m`), where this machine lets us."""
+    disks = []
+
+    def mount(size):
+        disk = tmp_path / f"disk-{len(disks)}"
+        disk.mkdir()
+        if not shutil.which("mount"):
+            pytest.skip("no mount command")
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], capture_output=True
+        ).returncode:
+            pytest.skip("mounting a tmpfs isn't permitted here")
+        disks.append(disk)
+        return disk
+
+    yield mount
+    for disk in disks:
+        subprocess.run(["umount", "--lazy", disk], check=True)  # a writer that failed may hold its file still
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-
 LEAST_NICE = 19
 
 

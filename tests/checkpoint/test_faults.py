@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,31 +60,19 @@ def test_a_kill_at_any_instant_loses_nothing(tmp_path: Path) -> None:
     assert "passed over" not in done.stderr  # a folder with its final name is always whole
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB, where this machine lets us mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if not shutil.which("mount"):
-        pytest.skip("no mount command")
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("mounting a tmpfs isn't permitted here")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
 @pytest.mark.parametrize("model_share", [0.0, 0.5, 1.0])
-def test_a_full_disk_leaves_the_earlier_checkpoints(small_disk: Path, model_share: float) -> None:
-    root, ballast = small_disk / "checkpoints", small_disk / "ballast"
+def test_a_full_disk_leaves_the_earlier_checkpoints(small_disk: Callable[[str], Path], model_share: float) -> None:
+    disk = small_disk("4m")
+    root, ballast = disk / "checkpoints", disk / "ballast"
     model = {"weight": torch.ones(int(model_share * 250_000))}
     training = {"moment": torch.ones(250_000 - len(model["weight"]))}
     checkpoint.save(root, 1, model, training, {}, keep=2, best=True)
-    before = sorted(path for path in small_disk.rglob("*"))
+    before = sorted(path for path in disk.rglob("*"))
     outcomes = []
     for free in range(4, 1100, 4):  # KiB: a page more each time, so each write is once the first to fail
         if 30 < free < 940 and free % 128:
             continue
-        ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - free * 1024))
+        ballast.write_bytes(bytes(shutil.disk_usage(disk).free - free * 1024))
         try:
             checkpoint.save(root, 2, model, training, {}, keep=2)
             outcomes.append("saved")
@@ -93,7 +81,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(small_disk: Path, model_shar
             outcomes.append("refused")
             assert "disk full" in str(error) and str(root) in str(error) and "\n" not in str(error)
         ballast.unlink()
-        assert sorted(small_disk.rglob("*")) == before
+        assert sorted(disk.rglob("*")) == before
         assert checkpoint.load(root).step == checkpoint.load(root, "best").step == 1
     assert outcomes.count("refused") > 10 and outcomes[-1] == "saved"
     assert checkpoint.load(root).step == 2

@@ -23,7 +23,12 @@ def test_a_copy_is_of_the_moment_and_the_next_one_uses_its_memory():
     state["places"] = [torch.ones(3)]
     second = saver.copy(state)
     assert second["weights"]["weight"].data_ptr() == memory != model.weight.data_ptr()
-    assert torch.equal(second["weights"]["weight"], before + 1) and second["weights"]["weight"].stride() == (27, 1, 9, 3)
+    assert torch.equal(second["weights"]["weight"], before + 1) and second["weights"]["weight"].stride() == (
+        27,
+        1,
+        9,
+        3,
+    )
     assert torch.equal(second["more"]["momentum"], torch.ones(5)) and len(second["places"]) == 1
 
 

@@ -1,7 +1,11 @@
 """DeepSpeed's engine trains as DDP does, at every ZeRO stage, and each goes on from what the other saved."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +18,7 @@ from imgcap.engine.deepspeed_config import deepspeed_config  # noqa: E402
 from imgcap.engine.loss_scale import GROWTH_EVERY, LossScale  # noqa: E402
 from imgcap.errors import UserError  # noqa: E402
 
+CHECKOUT = Path(__file__).parents[2]
 STEPS = 30
 FIXED = ["model.decoder.dropout=0", f"train.max_steps={STEPS}", "checkpoint.every=15", "train.attention_penalty=0.5"]
 ENGINES = {"ddp": [], **{f"zero{stage}": ["engine.name=deepspeed", f"engine.zero_stage={stage}"] for stage in range(4)}}
@@ -90,6 +95,20 @@ def test_evaluation_reads_the_whole_model(trained, metrics):
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         scores.append([line["val/loss"] for line in lines if "val/loss" in line])
     assert len(scores[0]) == 1 and scores[1] == pytest.approx(scores[0], rel=1e-4)
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("ninja") and shutil.which("g++")), reason="DeepSpeed compiles its CPU optimiser")
+def test_its_own_launcher_starts_it_with_the_optimiser_on_the_host(tmp_path, launch, trained, metrics):
+    settings = [*FIXED, *ENGINES["zero2"], "engine.offload=cpu", "train.max_steps=5"]
+    _, *arguments = launch(tmp_path / "run", *settings, show=True)
+    command = [Path(sys.executable).with_name("deepspeed"), "--num_gpus", "2", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    expected = losses(metrics, trained("ddp", "train.max_steps=5"))
+    assert losses(metrics, tmp_path / "run") == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """A disk that fills up under a run of two ranks."""
 
 import shutil
-import subprocess
 
 import pytest
 
@@ -10,21 +9,8 @@ from imgcap import checkpoint
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 160 MiB, where this machine lets us mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if not shutil.which("mount"):
-        pytest.skip("no mount command")
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("mounting a tmpfs isn't permitted here")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
 def test_a_full_disk_ends_all_ranks_and_leaves_the_earlier_checkpoint(small_disk, injected):
-    run = small_disk / "run"
+    run = small_disk("160m") / "run"
     settings = ["checkpoint.every=5", "checkpoint.keep=100", "train.max_steps=100"]  # of 46 MB each
     ended = injected(run, "none:0:0", *settings, ranks=2)
     assert ended.returncode == 1 and injected.codes()[0] == 2, ended.stderr

@@ -37,7 +37,11 @@ def test_a_rank_that_hangs_is_named_with_its_step(tmp_path, injected, rank):
 def test_a_stopped_process_is_named_by_the_others(tmp_path, launch, reach, rank_of):
     process = launch(tmp_path / "run", "engine.timeout=6", "train.max_steps=100000", ranks=2, wait=False)
     reach(tmp_path / "run", process, 3)
-    os.kill(rank_of(process.pid, 1), signal.SIGSTOP)
+    stopped = rank_of(process.pid, 1)
+    os.kill(stopped, signal.SIGSTOP)
+    while rank_of(process.pid, 0) is not None:
+        time.sleep(0.1)
+    os.kill(stopped, signal.SIGKILL)  # which torchrun itself would do 30 s later
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 1
     assert re.search(r"rank 0 has stood still for \d+ s .*it waits for rank 1, which is at step \d+ in", errors), errors
@@ -69,6 +73,6 @@ def test_a_run_that_only_skips_gives_up_and_names_the_images(tmp_path, injected,
 
 
 def test_a_loader_that_is_the_bottleneck_is_named_once(tmp_path, injected):
-    ended = injected(tmp_path / "run", "slow_loading:0:0:0.05", "train.max_steps=30")
+    ended = injected(tmp_path / "run", "slow_loading:0:0:0.03", "train.max_steps=14")
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("the loader is the bottleneck") == 1

@@ -33,6 +33,22 @@ def hosts():
         ip("netns", "del", host)
 
 
+@pytest.fixture
+def slow_network():
+    """A namespace whose own interface passes a gigabit a second."""
+    name = "imgcap-slow"
+    if os.geteuid() != 0 or not shutil.which("tc") or ip("netns", "add", name).returncode:
+        pytest.skip("network namespaces need root and iproute2")
+    ip("-n", name, "link", "set", "lo", "up")
+    limit = "tc qdisc add dev lo root tbf rate 1gbit burst 1mb latency 50ms"
+    limited = subprocess.run(["ip", "netns", "exec", name, *limit.split()], capture_output=True).returncode == 0
+    if limited:
+        yield name
+    ip("netns", "del", name)
+    if not limited:
+        pytest.skip("this kernel can't limit an interface's rate")
+
+
 def running_ranks(launcher):
     """The processes that it started, but those that have ended and wait to be asked for their exit code."""
     children = Path(f"/proc/{launcher}/task/{launcher}/children")
@@ -45,17 +61,17 @@ def node(launch):
     """Start torchrun on one of the hosts."""
     started = []
 
-    def start(number, run, *overrides, nodes="2", endpoint=ADDRESSES[0] + ":29411", restarts=0):
+    def start(number, run, *overrides, nodes="2", endpoint=ADDRESSES[0] + ":29411", patience=60):
         command = launch(run, *overrides, show=True)
         rendezvous = ["--rdzv_backend", "c10d", "--rdzv_endpoint", endpoint, "--rdzv_id", "two"]
         rendezvous += [
             "--local_addr",
             ADDRESSES[number],
             "--rdzv_conf",
-            f"join_timeout=40,last_call_timeout=5,is_host={int(number == 0)}",
+            f"join_timeout=40,last_call_timeout=5,read_timeout={patience},is_host={int(number == 0)}",
         ]
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", nodes, "--nproc_per_node", "1"]
-        torchrun += ["--max-restarts", str(restarts), *rendezvous]
+        torchrun += ["--max-restarts", "0", *rendezvous]
         inside = ["ip", "netns", "exec", HOSTS[number], *torchrun, *command[1:]]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": ("imgcap-va", "imgcap-vb")[number]}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -93,7 +109,22 @@ def test_training_across_hosts_a_link_down_and_on_with_one(tmp_path, hosts, node
 
 
 def test_a_wrong_address_is_a_clear_error(tmp_path, hosts, node):
-    lost = node(1, tmp_path / "run", "train.max_steps=3", endpoint="10.77.0.9:29413")
+    lost = node(1, tmp_path / "run", "train.max_steps=3", endpoint="10.77.0.9:29413", patience=8)
     _, errors = lost.communicate(timeout=150)
     assert lost.returncode != 0
     assert "10.77.0.9" in errors
+
+
+def test_an_interconnect_that_is_the_bottleneck_is_named_once(tmp_path, slow_network, launch, metrics):
+    command = launch(tmp_path / "run", "train.max_steps=14", "model.encoder.train=all", ranks=2, show=True)
+    inside = ["ip", "netns", "exec", slow_network, *command]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    ended = subprocess.run(inside, env=environment, capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 0, ended.stderr
+    told = re.findall(
+        r"the interconnect is the bottleneck: exchanging (\d+) MB of gradients takes ([\d.]+) s", ended.stderr
+    )
+    assert len(told) == 1
+    megabytes, seconds = map(float, told[0])
+    assert 0.5 * megabytes / 125 < seconds < 4 * megabytes / 125  # of a gigabit a second
+    assert metrics(tmp_path / "run")[14]["perf/exchange_share"] > 0.5

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -270,16 +270,8 @@ def test_a_vocabulary_that_does_not_fit_the_checkpoint_is_one_line(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB, where this machine lets us mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if not shutil.which("mount"):
-        pytest.skip("no mount command")
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("mounting a tmpfs isn't permitted here")
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)  # a writer that failed may hold its file still
+def full_disk(small_disk: Callable[[str], Path]) -> Path:
+    return small_disk("1m")
 
 
 def leave(free: int, disk: Path) -> None:
@@ -289,37 +281,37 @@ def leave(free: int, disk: Path) -> None:
 
 
 @pytest.mark.parametrize("free_kib", [0, 64])
-def test_a_full_disk_ends_a_build_with_one_line(command: Command, small_disk: Path, messy: Path, free_kib: int) -> None:
-    leave(free_kib * 1024, small_disk)
-    drawn = command("tools/build_shards.py", "demo", "--limit", 60, "--workers", 1, "--out", small_disk / "demo")
+def test_a_full_disk_ends_a_build_with_one_line(command: Command, full_disk: Path, messy: Path, free_kib: int) -> None:
+    leave(free_kib * 1024, full_disk)
+    drawn = command("tools/build_shards.py", "demo", "--limit", 60, "--workers", 1, "--out", full_disk / "demo")
     assert "no room left" in drawn.mistake
-    shutil.rmtree(small_disk / "demo-raw", ignore_errors=True)
-    leave(free_kib * 256, small_disk)
-    copied = command("tools/build_shards.py", *sources(messy), "--out", small_disk / "set")
+    shutil.rmtree(full_disk / "demo-raw", ignore_errors=True)
+    leave(free_kib * 256, full_disk)
+    copied = command("tools/build_shards.py", *sources(messy), "--out", full_disk / "set")
     assert "no room left to write" in copied.mistake
 
 
 @pytest.mark.slow
 def test_a_full_disk_ends_training_with_one_line_wherever_it_is_met(
-    command: Command, tiny: list[str], small_disk: Path, shards: Path
+    command: Command, tiny: list[str], full_disk: Path, shards: Path
 ) -> None:
-    arguments = [f"data.shards={shards}", f"run_dir={small_disk / 'run'}"]
+    arguments = [f"data.shards={shards}", f"run_dir={full_disk / 'run'}"]
     reached = []
     for free_kib in (0, 4, 8, 12, 20, 40, 200, 700):  # each is enough for a few files more
-        leave(free_kib * 1024, small_disk)
+        leave(free_kib * 1024, full_disk)
         for tensorboard in ("false", "true"):
             mistake = train(command, tiny, *arguments, f"log.tensorboard={tensorboard}").mistake
             assert "no room left" in mistake or "disk full" in mistake
-        reached.append(len(list((small_disk / "run").rglob("*.*"))))
-        shutil.rmtree(small_disk / "run")
+        reached.append(len(list((full_disk / "run").rglob("*.*"))))
+        shutil.rmtree(full_disk / "run")
     assert reached[0] < reached[-1]
-    (small_disk / "ballast").unlink()
-    subprocess.run(["mount", "-o", "remount,size=128m", small_disk], check=True)
+    (full_disk / "ballast").unlink()
+    subprocess.run(["mount", "-o", "remount,size=128m", full_disk], check=True)
     ended = train(command, tiny, *arguments)
     assert ended.returncode == 0, ended.stderr
-    leave(0, small_disk)
-    scored = command("launch/evaluate.py", small_disk / "run", "--split", "val", "eval.batch=2")
+    leave(0, full_disk)
+    scored = command("launch/evaluate.py", full_disk / "run", "--split", "val", "eval.batch=2")
     assert "no room left" in scored.mistake
     assert train(command, tiny, *arguments, "train.max_steps=2").returncode == 2
-    (small_disk / "ballast").unlink()
-    assert command("launch/evaluate.py", small_disk / "run", "--split", "val").returncode == 0
+    (full_disk / "ballast").unlink()
+    assert command("launch/evaluate.py", full_disk / "run", "--split", "val").returncode == 0
