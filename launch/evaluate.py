@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from imgcap import dist
+from imgcap.data import place_of
 from imgcap.engine.precision import set_float32_matmul
 from imgcap.errors import exits_cleanly
 from imgcap.evaluation import Evaluator, write_json, write_results
@@ -40,7 +41,7 @@ def main() -> None:
         loaded = load_captioner(arguments.path, world.device, arguments.which, overrides)
         config = loaded.config
         set_float32_matmul(config.train.precision)
-        reader = ShardReader(config.data.shards, arguments.split)
+        reader = ShardReader(place_of(config.data), arguments.split)
         evaluator = Evaluator(
             reader,
             loaded.vocabulary,

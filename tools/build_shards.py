@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from imgcap.errors import exits_cleanly
-from imgcap.shards import Manifest, build
+from imgcap.shards import build
 from imgcap.shards.sources import SOURCE_NAMES, SourceOptions, read_source
 from imgcap.text import Tokeniser
 
@@ -48,15 +48,6 @@ def megabytes(text: str) -> float:
     return float(text)
 
 
-def print_summary(manifest: Manifest, out: Path) -> None:
-    print(f"{manifest.name} in {out}, splits: {manifest.settings.split_rule}")
-    for split, info in manifest.splits.items():
-        size = sum(shard.bytes for shard in info.shards) / 1e6
-        print(f"  {split}: {info.images} images, {info.captions} captions, {len(info.shards)} shards, {size:.1f} MB")
-    for reason, names in manifest.skipped.items():
-        print(f"  skipped: {names.count} × {reason} (the first: {names.names[0]!a})")
-
-
 @exits_cleanly
 def main() -> None:
     arguments = parse_arguments()
@@ -80,7 +71,7 @@ def main() -> None:
         workers=arguments.workers,
         force=arguments.force,
     )
-    print_summary(manifest, arguments.out)
+    print(manifest.summary(arguments.out))
 
 
 if __name__ == "__main__":

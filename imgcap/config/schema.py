@@ -46,6 +46,9 @@ class DataConfig(Section):
     workers: Annotated[int, Field(ge=0)] = 2  # loader processes of each rank
     augment: Annotated[Literal["off", "light", "strong"], Off] = "light"
     language: str = "en"
+    cache: Path | None = None  # of a set behind an address; none: the folder shards of $IMGCAP_CACHE or ~/.cache/imgcap
+    cache_gb: Annotated[float, Field(gt=0)] = 20.0  # at most so much is kept of it on this machine
+    block: Positive | None = None  # shards mixed with each other; none: all, or what the cache holds of a remote set
 
 
 class VocabConfig(Section):

@@ -12,12 +12,17 @@ from imgcap.data.batch import NO_IMAGE, BatchShape
 from imgcap.data.plan import MicroBatch
 from imgcap.data.transforms import augmented_image, decode, eval_image
 from imgcap.errors import UserError
-from imgcap.shards import ShardReader
+from imgcap.shards import Place, ShardReader, Unreachable
 from imgcap.text import Vocabulary
 from imgcap.types import PAD, Batch, Sample
 
 # What the shard reader and Pillow raise where a shard went bad after it was built.
 DAMAGED = (UserError, OSError, ValueError, SyntaxError, KeyError, Image.DecompressionBombError)
+
+
+def place_of(data: DataConfig) -> Place:
+    """Where a configuration's shards lie, with its cache."""
+    return Place(data.shards, data.cache, data.cache_gb)
 
 
 class CaptionRows:
@@ -63,8 +68,10 @@ class TrainDataset:
             key = (self.seed, micro_batch.epoch, sample)
             try:
                 image_ids[place] = self._read(key, images_BHWC[place], tokens_BKT[place] if weight_B[place] else None)
+            except Unreachable:
+                raise
             except DAMAGED as error:
-                print(f"skipped: sample {sample} of {self.reader.folder}: {error}", file=sys.stderr, flush=True)
+                print(f"skipped: sample {sample} of {self.reader.place}: {error}", file=sys.stderr, flush=True)
                 images_BHWC[place], image_ids[place], weight_B[place] = 0, NO_IMAGE, 0.0
 
     def _read(self, key: tuple[int, int, int], image_HWC: np.ndarray, tokens_KT: np.ndarray | None) -> int:

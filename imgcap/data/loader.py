@@ -1,7 +1,7 @@
 """One loader for the whole run: workers read ahead across the ends of epochs, so there is no gap there."""
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from imgcap.data.dataset import TrainDataset
 from imgcap.data.plan import Accumulation, MicroBatch, Plan
+from imgcap.errors import UserError
 from imgcap.types import Batch
 
 T = TypeVar("T")
@@ -19,15 +20,26 @@ READ_AHEAD = 4  # batches of each worker
 class PlanSampler(Sampler[MicroBatch]):
     """The micro-batches of one rank, from step `start` to step `stop`."""
 
-    def __init__(self, plan: Plan, rank: int, world_size: int, cut: Accumulation, start: int, stop: int):
+    def __init__(
+        self,
+        plan: Plan,
+        rank: int,
+        world_size: int,
+        cut: Accumulation,
+        start: int,
+        stop: int,
+        reached: Callable[[int], object] = lambda step: None,
+    ):
+        """`reached` is told each step whose micro-batches are about to be read."""
         self.plan, self.rank, self.world_size, self.cut = plan, rank, world_size, cut
-        self.start, self.stop = start, stop
+        self.start, self.stop, self.reached = start, stop, reached
 
     def __len__(self) -> int:
         return (self.stop - self.start) * self.cut.steps
 
     def __iter__(self) -> Iterator[MicroBatch]:
         for step in range(self.start, self.stop):
+            self.reached(step)
             yield from self.plan.micro_batches(step, self.rank, self.world_size, self.cut.steps)
 
 
@@ -60,6 +72,8 @@ class TrainLoader:
         )
         with reading(loader) as numbers:
             for number in numbers:
+                if isinstance(number, UserError):  # met by a worker
+                    raise number
                 yield self._pinned(buffers[number])
 
     @property
@@ -71,19 +85,25 @@ class TrainLoader:
         return Batch(*(tensor.pin_memory() for tensor in batch)) if self.pin_memory else batch
 
 
-class _Buffered(Dataset[int]):
-    """In a worker: writes micro-batches into its own `each` of the buffers; an item is a buffer's number."""
+class _Buffered(Dataset[int | UserError]):
+    """In a worker: writes micro-batches into its own `each` of the buffers.
+
+    An item is a buffer's number, or why there is none: raised, it would arrive with the worker's traceback in it.
+    """
 
     def __init__(self, dataset: TrainDataset, buffers: list[Batch], each: int):
         self.dataset, self.buffers, self.each = dataset, buffers, each
         self.written = 0
 
-    def __getitem__(self, micro_batch: MicroBatch) -> int:
+    def __getitem__(self, micro_batch: MicroBatch) -> int | UserError:
         worker = get_worker_info()
         assert worker is not None, "without workers a loader needs no buffers"
         number = worker.id * self.each + self.written % self.each
         self.written += 1
-        self.dataset.write(micro_batch, self.buffers[number])
+        try:
+            self.dataset.write(micro_batch, self.buffers[number])
+        except UserError as error:
+            return error
         return number
 
 

@@ -29,15 +29,27 @@ def order(seed: int, epoch: int, shard_counts: list[int], block: int | None = No
     Returns the sample indices, int64, each exactly once. One block of everything (`block=None`)
     mixes best; smaller blocks bound how many shards must be at hand at a time.
     """
-    random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, PLAN_VERSION])))
+    random = _random(seed, epoch)
     starts = np.concatenate([[0], np.cumsum(shard_counts)]).astype(np.int64)
-    shards = random.permutation(len(shard_counts))
     pieces = []
-    for first in range(0, len(shards), block or max(len(shards), 1)):
-        members = shards[first : first + (block or len(shards))]
+    for members in _blocks(random, len(shard_counts), block):
         samples = np.concatenate([np.arange(starts[shard], starts[shard + 1]) for shard in members])
         pieces.append(random.permutation(samples))
     return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
+
+
+def blocks(seed: int, epoch: int, shards: int, block: int | None = None) -> list[np.ndarray]:
+    """Which shards are mixed with each other, in the order in which `order` reads them."""
+    return _blocks(_random(seed, epoch), shards, block)
+
+
+def _random(seed: int, epoch: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, PLAN_VERSION])))
+
+
+def _blocks(random: np.random.Generator, shards: int, block: int | None) -> list[np.ndarray]:
+    permuted = random.permutation(shards)
+    return [permuted[first : first + (block or shards)] for first in range(0, shards, block or max(shards, 1))]
 
 
 @dataclass
@@ -86,6 +98,7 @@ class Plan:
             "epoch": step // self.steps_per_epoch,
             "step": step,
             "global_batch": self.global_batch,
+            "block": self.block,
             "manifest_sha256": self.manifest_sha256,
         }
 
@@ -96,6 +109,7 @@ class Plan:
             ("plan_version", "version of the sample order"),
             ("seed", "seed"),
             ("global_batch", "train.global_batch"),
+            ("block", "data.block, or data.cache_gb that it follows from"),
             ("manifest_sha256", "shard manifest"),
         ):
             if state.get(name) != mine[name]:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from imgcap.data import EvalDataset, prepare_worker
 from imgcap.data.batch import NO_IMAGE
 from imgcap.data.dataset import DAMAGED
+from imgcap.shards import Unreachable
 from imgcap.types import PAD
 
 
@@ -48,8 +49,10 @@ class SoundItems(Dataset[EvalItem]):
         try:
             sample = self.dataset.reader.read(index)
             image_CHW, tokens_KT = self.dataset[index]
+        except Unreachable:
+            raise
         except DAMAGED as error:
-            print(f"skipped: sample {index} of {self.dataset.reader.folder}: {error}", file=sys.stderr, flush=True)
+            print(f"skipped: sample {index} of {self.dataset.reader.place}: {error}", file=sys.stderr, flush=True)
             return EvalItem(torch.zeros(3, size, size, dtype=torch.uint8), rows([]), NO_IMAGE, [], False)
         return EvalItem(image_CHW, tokens_KT, sample.image_id, sample.captions, True)
 

@@ -10,12 +10,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from imgcap.shards.remote import cache_root
+
 KEPT = 32  # files; the ones read longest ago go first
 
 
 def cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(os.environ.get("IMGCAP_CACHE") or Path(base) / "imgcap") / "scoring"
+    return cache_root() / "scoring"
 
 
 def content_hash(*parts: bytes) -> str:

@@ -88,7 +88,7 @@ class Evaluator:
         self.dataset = EvalDataset(reader, vocabulary, data)
         count = min(len(reader), limit or len(reader))
         if not count:
-            raise UserError(f"split {split} of {reader.folder} has no images; build it from more, or name another")
+            raise UserError(f"split {split} of {reader.place} has no images; build it from more, or name another")
         self.batches = FixedBatches(count, config.batch, world.rank, world.world_size)
 
     def run(self, model: Captioner, asked_to_stop: Callable[[], bool] = lambda: False) -> Evaluation:

@@ -2,9 +2,22 @@
 
 from imgcap.shards.builder import build
 from imgcap.shards.manifest import Manifest
+from imgcap.shards.place import Place
 from imgcap.shards.reader import ShardReader
+from imgcap.shards.remote import Unreachable
 from imgcap.shards.source import Skipped, Source
 from imgcap.shards.token_counts import TokenCounts
 from imgcap.shards.verify import Damage, verify
 
-__all__ = ["Damage", "Manifest", "ShardReader", "Skipped", "Source", "TokenCounts", "build", "verify"]
+__all__ = [
+    "Damage",
+    "Manifest",
+    "Place",
+    "ShardReader",
+    "Skipped",
+    "Source",
+    "TokenCounts",
+    "Unreachable",
+    "build",
+    "verify",
+]

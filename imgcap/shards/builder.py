@@ -15,7 +15,7 @@ from pathlib import Path
 
 from imgcap.errors import UserError
 from imgcap.shards.durable import sha256_of_bytes, write_whole
-from imgcap.shards.index import Index
+from imgcap.shards.index import Index, index_name
 from imgcap.shards.manifest import (
     TOKEN_COUNTS_NAME,
     BuildSettings,
@@ -162,7 +162,7 @@ def _finish(site: BuildSite, parts: dict[str, _SplitParts], skipped: list[Skippe
         splits[split] = SplitInfo(
             images=len(rows),
             captions=sum(shard.captions for shard in part.shards),
-            index_sha256=_write(site.folder / f"{split}.index.npz", Index.from_rows(rows).to_bytes()),
+            index_sha256=_write(site.folder / index_name(split), Index.from_rows(rows).to_bytes()),
             shards=tuple(shard.info for shard in part.shards),
         )
         if split == "train":

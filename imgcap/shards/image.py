@@ -2,6 +2,8 @@
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from PIL import Image, ImageOps
 
@@ -34,12 +36,33 @@ def normalised_jpeg(data: bytes, shorter_side: int | None, quality: int) -> byte
     return out.getvalue()
 
 
+def check_header(data: bytes) -> None:
+    """Raises `UnreadableImage` where the first bytes are of no image, or of one that is too large to decode."""
+    if not data:
+        raise UnreadableImage("zero bytes")
+    with _named_errors(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise UnreadableImage(_TOO_LARGE)
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """A loaded picture upright, in RGB, on white where it is transparent."""
+    return _in_rgb(ImageOps.exif_transpose(image))
+
+
 def _decoded(data: bytes, shorter_side: int | None) -> Image.Image | None:
     """The picture, upright, at most in the size of the file; none where the file can stay as it is."""
+    with _named_errors():
+        return _opened(io.BytesIO(data), shorter_side)
+
+
+@contextmanager
+def _named_errors() -> Iterator[None]:
+    """Whatever Pillow raises, as `UnreadableImage`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd EXIF and of large pictures: the checks here decide
-            return _opened(io.BytesIO(data), shorter_side)
+            yield
     except UnreadableImage:
         raise
     except Image.DecompressionBombError:

@@ -2,12 +2,12 @@
 
 import io
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from imgcap.errors import UserError
 from imgcap.shards.durable import sha256_of_bytes
+from imgcap.shards.place import Place
 
 _MEND = "run tools/build_shards.py with the same --out again, it mends the set"
 FIELDS = ("shard", "key", "jpg_offset", "jpg_size", "jpg_crc32", "json_offset", "json_size", "json_crc32")
@@ -38,10 +38,11 @@ class Index:
         return cls({name: np.array([getattr(row, name) for row in rows], dtype=np.int64) for name in FIELDS})
 
     @classmethod
-    def load(cls, path: Path, sha256: str) -> "Index":
-        """Read an index; UserError where it is not the one of this hash."""
+    def load(cls, place: Place, split: str, sha256: str) -> "Index":
+        """Read the index of a split; UserError where it is not the one of this hash."""
+        path = place / index_name(split)
         try:
-            data = path.read_bytes()
+            data = place.read(index_name(split))
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror}); {_MEND}") from None
         if sha256_of_bytes(data) != sha256:
@@ -62,6 +63,10 @@ class Index:
 
     def __getitem__(self, position: int) -> IndexRow:
         return IndexRow(**{name: int(column[position]) for name, column in self.columns.items()})
+
+
+def index_name(split: str) -> str:
+    return f"{split}.index.npz"
 
 
 def key_name(ordinal: int) -> str:

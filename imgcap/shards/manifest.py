@@ -10,6 +10,7 @@ from typing import Any
 
 from imgcap.errors import UserError
 from imgcap.shards.durable import write_whole
+from imgcap.shards.place import Place
 from imgcap.shards.source import Skipped
 
 FORMAT_VERSION = 1
@@ -23,6 +24,16 @@ class ShardInfo:
 
     file: str
     samples: int
+    bytes: int
+    sha256: str
+    captions: "CaptionsInfo | None" = None  # where they lie, if not in the tar
+
+
+@dataclass(frozen=True)
+class CaptionsInfo:
+    """The captions of a tar that imgcap did not write: a file of JSON documents, found through the index."""
+
+    file: str
     bytes: int
     sha256: str
 
@@ -75,33 +86,45 @@ class Manifest:
     def name(self) -> str:
         return self.settings.name
 
+    def summary(self, folder: Path) -> str:
+        """What is in the set and what was left out, for people."""
+        lines = [f"{self.name} in {folder}, splits: {self.settings.split_rule}"]
+        for split, info in self.splits.items():
+            size = sum(shard.bytes for shard in info.shards) / 1e6
+            held = f"{info.images} images, {info.captions} captions, {len(info.shards)} shards, {size:.1f} MB"
+            lines.append(f"  {split}: {held}")
+        for reason, names in self.skipped.items():
+            lines.append(f"  skipped: {names.count} × {reason} (the first: {names.names[0]!a})")
+        return "\n".join(lines)
+
     def save(self, folder: Path) -> None:
         content = dataclasses.asdict(self)
+        for split in content["splits"].values():
+            for shard in split["shards"]:
+                if shard["captions"] is None:  # in the tar, as in every set that imgcap writes
+                    del shard["captions"]
         content = {"format_version": content.pop("format_version")} | content.pop("settings") | content
         write_whole(folder / MANIFEST_NAME, (json.dumps(content, indent=1) + "\n").encode())
 
     @classmethod
-    def load(cls, folder: Path) -> "Manifest":
+    def load(cls, folder: Path | str) -> "Manifest":
         """Read the manifest of a folder; UserError where there is none, or none that this version reads."""
-        return parse_manifest(manifest_bytes(folder), folder)
+        place = Place(folder)
+        return parse_manifest(manifest_bytes(place), place)
 
 
-def manifest_bytes(folder: Path) -> bytes:
-    if not folder.is_dir():
-        raise UserError(
-            f"there is no shard folder {folder}; build one with tools/build_shards.py SOURCE --out {folder}"
-        )
+def manifest_bytes(place: Place) -> bytes:
     try:
-        return (folder / MANIFEST_NAME).read_bytes()
+        return place.read(MANIFEST_NAME)
     except FileNotFoundError:
-        raise UserError(
-            f"{folder} has no {MANIFEST_NAME}: no shards, or a build that did not end; "
-            f"run tools/build_shards.py SOURCE --out {folder} (again), it finishes what is missing"
-        ) from None
+        mend = "check the address, and that all files of the set were copied there"
+        if not place.is_remote:
+            mend = f"run tools/build_shards.py SOURCE --out {place} (again), it finishes what is missing"
+        raise UserError(f"{place} has no {MANIFEST_NAME}: no shards, or a build that did not end; {mend}") from None
 
 
-def parse_manifest(data: bytes, folder: Path) -> Manifest:
-    path = folder / MANIFEST_NAME
+def parse_manifest(data: bytes, place: Place) -> Manifest:
+    path = place / MANIFEST_NAME
     try:
         content = json.loads(data)
         version = content["format_version"]
@@ -122,7 +145,7 @@ def parse_manifest(data: bytes, folder: Path) -> Manifest:
 
 def _from_content(content: dict[str, Any]) -> Manifest:
     splits = {
-        name: SplitInfo(**{**split, "shards": tuple(ShardInfo(**shard) for shard in split["shards"])})
+        name: SplitInfo(**{**split, "shards": tuple(_shard_info(shard) for shard in split["shards"])})
         for name, split in content["splits"].items()
     }
     skipped = {
@@ -130,6 +153,11 @@ def _from_content(content: dict[str, Any]) -> Manifest:
     }
     settings = BuildSettings(**{item.name: content[item.name] for item in dataclasses.fields(BuildSettings)})
     return Manifest(settings, splits, skipped, content["token_counts_sha256"])
+
+
+def _shard_info(content: dict[str, Any]) -> ShardInfo:
+    captions = content.get("captions")
+    return ShardInfo(**{**content, "captions": captions and CaptionsInfo(**captions)})
 
 
 def by_reason(skipped: Iterable[Skipped]) -> dict[str, SkippedNames]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 from imgcap.errors import UserError
 from imgcap.shards.durable import sha256_of_bytes
 from imgcap.shards.index import Index, key_name
-from imgcap.shards.manifest import Manifest, SplitInfo, manifest_bytes, parse_manifest
+from imgcap.shards.manifest import CaptionsInfo, Manifest, ShardInfo, SplitInfo, manifest_bytes, parse_manifest
+from imgcap.shards.place import Place
+from imgcap.shards.remote import is_address
 from imgcap.types import Sample
 
 _OPEN_FILES = 128  # of each process and reader; far below the usual limit of 1024
@@ -20,72 +23,100 @@ class ShardReader:
 
     It may be handed to forked and to spawned processes: each opens its own files.
 
-    Opening checks that every shard is there with its size, and the index by its hash; `tools/verify_shards.py`
-    checks all bytes.
+    Opening checks the index by its hash, and of a set on this machine that every shard is there with its size;
+    `tools/verify_shards.py` checks all bytes. Shards of a remote set are fetched and checked when they are first read.
     """
 
-    def __init__(self, folder: Path | str, split: str) -> None:
-        self.folder = Path(folder)
+    def __init__(self, place: Place | Path | str, split: str) -> None:
+        self.place = Place.of(place)
         self.split = split
-        data = manifest_bytes(self.folder)
-        self.manifest: Manifest = parse_manifest(data, self.folder)
+        data = manifest_bytes(self.place)
+        self.manifest: Manifest = parse_manifest(data, self.place)
         self.manifest_sha256: str = sha256_of_bytes(data)
-        info = _split_info(self.folder, self.manifest, split)
-        _refuse_missing_shards(self.folder, info)
-        self.shard_counts: list[int] = [shard.samples for shard in info.shards]
-        self._index = Index.load(self.folder / f"{split}.index.npz", info.index_sha256)
-        self._paths = [self.folder / shard.file for shard in info.shards]
-        self._descriptors: OrderedDict[int, int] = OrderedDict()  # shard -> open file, the least used first
+        info = _split_info(self.place, self.manifest, split)
+        if not self.place.is_remote:
+            _refuse_missing_shards(self.place, info)
+        self.shards: tuple[ShardInfo, ...] = info.shards
+        self._index = Index.load(self.place, split, info.index_sha256)
+        self._descriptors: OrderedDict[str, int] = OrderedDict()  # file -> descriptor, the least used first
         self._process = os.getpid()
 
     def __len__(self) -> int:
         return len(self._index)
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether any of its shards is fetched from elsewhere."""
+        return any(is_address(self.place / shard.file) for shard in self.shards)
+
+    @property
+    def shard_counts(self) -> list[int]:
+        return [shard.samples for shard in self.shards]
+
     def read(self, i: int) -> Sample:
-        """Sample `i` of the split, in the order of the shards; IndexError beyond the last."""
+        """Sample `i` of the split, in the order of the shards; IndexError beyond the last.
+
+        UserError where its bytes are not those that were built, `Unreachable` where they can't be had.
+        """
         if not 0 <= i < len(self._index):
-            raise IndexError(f"sample {i} of {len(self._index)} in split {self.split} of {self.folder}")
+            raise IndexError(f"sample {i} of {len(self._index)} in split {self.split} of {self.place}")
         row = self._index[i]
-        jpeg = self._bytes(row.shard, row.key, row.jpg_offset, row.jpg_size)
-        described = self._bytes(row.shard, row.key, row.json_offset, row.json_size)
+        shard = self.shards[row.shard]
+        jpeg = self._bytes(shard, row.jpg_offset, row.jpg_size)
+        described = self._bytes(shard.captions or shard, row.json_offset, row.json_size)
+        if (zlib.crc32(jpeg), zlib.crc32(described)) != (row.jpg_crc32, row.json_crc32):
+            raise self._damaged(shard, row.key)
         try:
             content = json.loads(described)
             return Sample(content["image_id"], content["file_name"], content["captions"], content["tokens"], jpeg)
         except (ValueError, KeyError, TypeError):
-            raise self._damaged(row.shard, row.key) from None
+            raise self._damaged(shard, row.key) from None
+
+    def fetch(self, shard: int) -> None:
+        """Bring a shard of a remote set to this machine; nothing where it is here."""
+        info = self.shards[shard]
+        for file in (info, info.captions):
+            if file is not None:
+                self.place.path(file.file, file.bytes, file.sha256)
 
     def close(self) -> None:
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
 
-    def _bytes(self, shard: int, key: int, offset: int, size: int) -> bytes:
-        data = os.pread(self._descriptor(shard), size, offset)
-        if len(data) != size:
-            raise self._damaged(shard, key)
-        return data
+    def _bytes(self, file: ShardInfo | CaptionsInfo, offset: int, size: int) -> bytes:
+        return os.pread(self._descriptor(file), size, offset)
 
-    def _descriptor(self, shard: int) -> int:
+    def _descriptor(self, file: ShardInfo | CaptionsInfo) -> int:
         if self._process != os.getpid():  # forked: what is open here belongs to the parent's life, not to ours
             self._process = os.getpid()
             self.close()
-        if shard in self._descriptors:
-            self._descriptors.move_to_end(shard)
-            return self._descriptors[shard]
+        if file.file in self._descriptors:
+            self._descriptors.move_to_end(file.file)
+            return self._descriptors[file.file]
         if len(self._descriptors) >= _OPEN_FILES:
             os.close(self._descriptors.popitem(last=False)[1])
-        try:
-            self._descriptors[shard] = os.open(self._paths[shard], os.O_RDONLY)
-        except OSError as error:
-            path = self._paths[shard]
-            raise UserError(
-                f"cannot open {path}: {error.strerror}; check it with tools/verify_shards.py {self.folder}"
-            ) from None
-        return self._descriptors[shard]
+        self._descriptors[file.file] = self._open(file)
+        return self._descriptors[file.file]
 
-    def _damaged(self, shard: int, key: int) -> UserError:
+    def _open(self, file: ShardInfo | CaptionsInfo) -> int:
+        while True:
+            path = self.place.path(file.file, file.bytes, file.sha256)
+            try:
+                return os.open(path, os.O_RDONLY)
+            except FileNotFoundError as error:
+                if str(path) != self.place / file.file:
+                    continue  # another process has just removed it from the cache to make room
+                raise self._unopened(path, error) from None
+            except OSError as error:
+                raise self._unopened(path, error) from None
+
+    def _unopened(self, path: Path, error: OSError) -> UserError:
+        return UserError(f"cannot open {path}: {error.strerror}; check it with tools/verify_shards.py {self.place}")
+
+    def _damaged(self, shard: ShardInfo, key: int) -> UserError:
         return UserError(
-            f"sample {key_name(key)} of {self._paths[shard]} is damaged; see how much with tools/verify_shards.py "
-            f"{self.folder}, mend it with tools/build_shards.py SOURCE --out {self.folder} --force"
+            f"sample {key_name(key)} of {self.place / shard.file} is damaged; see how much with tools/verify_shards.py "
+            f"{self.place}, mend it with tools/build_shards.py SOURCE --out {self.place} --force"
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -96,27 +127,30 @@ class ShardReader:
             self.close()
 
 
-def _split_info(folder: Path, manifest: Manifest, split: str) -> SplitInfo:
+def _split_info(place: Place, manifest: Manifest, split: str) -> SplitInfo:
     if split not in manifest.splits:
         there = ", ".join(manifest.splits) or "no splits at all"
-        raise UserError(f"{folder} has no split {split!r}; it has {there}")
+        raise UserError(f"{place} has no split {split!r}; it has {there}")
     info = manifest.splits[split]
     if not info.shards:
-        raise UserError(f"split {split} of {folder} has no shards; build it again with tools/build_shards.py --force")
+        raise UserError(f"split {split} of {place} has no shards; build it again with tools/build_shards.py --force")
     return info
 
 
-def _refuse_missing_shards(folder: Path, info: SplitInfo) -> None:
-    for shard in info.shards:
-        path = folder / shard.file
+def _refuse_missing_shards(place: Place, info: SplitInfo) -> None:
+    """Of those that lie on this machine."""
+    for file in (file for shard in info.shards for file in (shard, shard.captions) if file is not None):
+        path = Path(place / file.file)
+        if is_address(place / file.file):
+            continue
         try:
             size = path.stat().st_size
         except OSError as error:
             raise UserError(
-                f"{path} cannot be read ({error.strerror}); run tools/build_shards.py SOURCE --out {folder} again"
+                f"{path} cannot be read ({error.strerror}); run tools/build_shards.py SOURCE --out {place} again"
             ) from None
-        if size != shard.bytes:
+        if size != file.bytes:
             raise UserError(
-                f"{path} has {size} bytes, the manifest says {shard.bytes}; see what is damaged with "
-                f"tools/verify_shards.py {folder}, mend it by running tools/build_shards.py SOURCE --out {folder} again"
+                f"{path} has {size} bytes, the manifest says {file.bytes}; see what is damaged with "
+                f"tools/verify_shards.py {place}, mend it by running tools/build_shards.py SOURCE --out {place} again"
             )

@@ -39,9 +39,9 @@ class SampleEncoder:
 
     def __call__(self, record: Record) -> EncodedSample:
         skipped: list[Skipped] = []
-        captions, tokens = _tokenised(record, self.tokeniser, skipped)
-        if not captions:
-            return EncodedSample(skipped=[*skipped, Skipped(record.file_name, "image without captions")])
+        document, tokens = encoded_captions(record, self.tokeniser, skipped)
+        if not tokens:
+            return EncodedSample(skipped=skipped)
         try:
             data = record.path.read_bytes()
             jpeg = normalised_jpeg(data, self.shorter_side, self.quality)
@@ -49,13 +49,14 @@ class SampleEncoder:
             return EncodedSample(skipped=[*skipped, Skipped(record.file_name, str(error))])
         except OSError as error:
             return EncodedSample(skipped=[*skipped, Skipped(record.file_name, f"cannot be read: {error.strerror}")])
-        return EncodedSample(jpeg, _json(record, captions, tokens), tokens, skipped)
+        return EncodedSample(jpeg, document, tokens, skipped)
 
 
-def _tokenised(
+def encoded_captions(
     record: Record, tokeniser: Callable[[str], list[str]], skipped: list[Skipped]
-) -> tuple[list[str], list[list[str]]]:
-    captions, tokens = [], []
+) -> tuple[bytes, list[list[str]]]:
+    """The JSON document of a record's captions, and their tokens; none of these where no caption is left."""
+    captions, tokens = [], list[list[str]]()
     for caption in record.captions:
         words = tokeniser(caption)
         if words:
@@ -63,14 +64,12 @@ def _tokenised(
             tokens.append(words)
         else:
             skipped.append(Skipped(record.file_name, "empty caption"))
-    return captions, tokens
-
-
-def _json(record: Record, captions: list[str], tokens: list[list[str]]) -> bytes:
+    if not tokens:
+        skipped.append(Skipped(record.file_name, "image without captions"))
     content = {
         "image_id": record.image_id,
         "file_name": record.file_name,
         "captions": captions,
         "tokens": tokens,
     }
-    return json.dumps(content, separators=(",", ":")).encode()
+    return json.dumps(content, separators=(",", ":")).encode(), tokens

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from imgcap.errors import UserError
 from imgcap.shards.manifest import TOKEN_COUNTS_NAME
+from imgcap.shards.place import Place
 
 
 @dataclass
@@ -42,11 +43,14 @@ class TokenCounts:
         return cls(Counter(content["counts"]), Counter(lengths))
 
     @classmethod
-    def load(cls, folder: Path | str) -> "TokenCounts":
+    def load(cls, where: Place | Path | str) -> "TokenCounts":
         """Read a shard set's counts; UserError where there are none, or none that can be read."""
-        path = Path(folder) / TOKEN_COUNTS_NAME
+        place = Place.of(where)
+        path = place / TOKEN_COUNTS_NAME
         try:
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+            return cls.from_json(json.loads(place.read(TOKEN_COUNTS_NAME)))
+        except UserError:
+            raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path}, which the vocabulary is made from, can't be read ({error}); build the shards again with "

@@ -13,7 +13,8 @@ from PIL import Image
 
 from imgcap.errors import UserError
 from imgcap.shards.durable import sha256_of
-from imgcap.shards.index import Index, IndexRow, key_name
+from imgcap.shards.image import UnreadableImage, normalised_jpeg
+from imgcap.shards.index import Index, IndexRow, index_name, key_name
 from imgcap.shards.manifest import (
     MANIFEST_NAME,
     TOKEN_COUNTS_NAME,
@@ -23,7 +24,10 @@ from imgcap.shards.manifest import (
     manifest_bytes,
     parse_manifest,
 )
+from imgcap.shards.place import Place
 from imgcap.shards.progress import Progress
+from imgcap.shards.reader import ShardReader
+from imgcap.shards.remote import Unreachable
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,10 @@ def verify(folder: Path, decode: bool = False) -> list[Damage]:
 
     An empty list: the set is as it was built. A folder that is no shard set at all is a UserError.
     """
-    data = manifest_bytes(folder)
+    place = Place(folder)
+    data = manifest_bytes(place)
     try:
-        manifest = parse_manifest(data, folder)
+        manifest = parse_manifest(data, place)
     except UserError as error:
         if "format version" in str(error):
             raise
@@ -86,18 +91,18 @@ class _SplitCheck:
             rows = None
             if index is not None:
                 rows = [index[i] for i in range(start, min(start + shard.samples, len(index)))]
-            found = list(self._check_shard(number, shard, rows))
-            damages += found
+            check = self._check_foreign if shard.captions else self._check_shard
+            damages += check(number, shard, rows)
             start += shard.samples
             self.progress.advance(shard.samples)
         return damages
 
     def _load_index(self) -> tuple[Index | None, list[Damage]]:
-        path = self.folder / f"{self.split}.index.npz"
+        path = self.folder / index_name(self.split)
         if not path.is_file():
             return None, [Damage(path.name, None, "is missing")]
         if sha256_of(path) == self.info.index_sha256:
-            return Index.load(path, self.info.index_sha256), []
+            return Index.load(Place(self.folder), self.split, self.info.index_sha256), []
         return None, [Damage(path.name, None, "is not the index of these shards (sha256)")]
 
     def _check_shard(self, number: int, shard: ShardInfo, rows: list[IndexRow] | None) -> Iterator[Damage]:
@@ -114,6 +119,36 @@ class _SplitCheck:
             yield damage
         if size == shard.bytes and not named and sha256_of(path) != shard.sha256:
             yield Damage(shard.file, None, "has other bytes than were built, outside of its samples (sha256)")
+
+    def _check_foreign(self, number: int, shard: ShardInfo, rows: list[IndexRow] | None) -> Iterator[Damage]:
+        """A tar that others wrote, and the captions beside it: as they were when they were indexed."""
+        place = Place(self.folder)
+        for file in (shard, shard.captions):
+            assert file is not None, "a shard of our own has its captions in the tar"
+            try:
+                path = place.path(file.file, file.bytes, file.sha256)
+                if sha256_of(path) != file.sha256:
+                    yield Damage(file.file, None, "has other bytes than were indexed (sha256)")
+            except FileNotFoundError:
+                yield Damage(file.file, None, "is missing")
+            except Unreachable as error:
+                yield Damage(file.file, None, str(error))
+            else:
+                continue
+            return
+        if rows is None:
+            return
+        reader, first = ShardReader(place, self.split), self._first_of(number)
+        for position, row in enumerate(rows):
+            try:
+                sample = reader.read(first + position)
+                if self.decode:
+                    normalised_jpeg(sample.jpeg, None, 90)
+            except (UserError, UnreadableImage) as error:
+                yield Damage(shard.file, key_name(row.key), str(error))
+
+    def _first_of(self, number: int) -> int:
+        return sum(shard.samples for shard in self.info.shards[:number])
 
     def _check_samples(
         self, number: int, shard: ShardInfo, path: Path, rows: list[IndexRow] | None

@@ -10,7 +10,16 @@ import torch
 from imgcap import checkpoint
 from imgcap.config import Config, as_yaml, save_config
 from imgcap.config.schema import steps_of
-from imgcap.data import Plan, PlanSampler, TrainDataset, TrainLoader, cut_batch
+from imgcap.data import (
+    Plan,
+    PlanSampler,
+    Prefetcher,
+    TrainDataset,
+    TrainLoader,
+    block_of_cache,
+    cut_batch,
+    place_of,
+)
 from imgcap.dist import World, broadcast_object, gather_objects, on_main
 from imgcap.engine import build_engine, parameter_counts
 from imgcap.errors import UserError
@@ -32,10 +41,11 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
     A dry run writes nothing.
     """
     reader = _open_shards(config, "train")
-    counts = TokenCounts.load(config.data.shards)
+    counts = TokenCounts.load(reader.place)
     vocabulary = build_vocabulary(counts, config)
     cut = cut_batch(config.train.global_batch, config.train.micro_batch, world.world_size)
-    plan = Plan(config.seed, reader.shard_counts, config.train.global_batch, reader.manifest_sha256)
+    block = config.data.block or block_of_cache(reader)
+    plan = Plan(config.seed, reader.shard_counts, config.train.global_batch, reader.manifest_sha256, block)
     timetable = _timetable(config, plan.steps_per_epoch)
     saved = None if dry_run else _find_checkpoint(config.run_path, resume, vocabulary, config.data.shards)
 
@@ -47,7 +57,8 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
     engine = build_engine(config.engine, model, config.train, config.optim, world)
     start = saved.step if saved else 0
     dataset = TrainDataset(reader, vocabulary, config.data, config.seed)
-    sampler = PlanSampler(plan, world.rank, world.world_size, cut, start, timetable.total)
+    reached = Prefetcher(reader, plan, world.local_rank).reached if reader.is_remote else lambda step: None
+    sampler = PlanSampler(plan, world.rank, world.world_size, cut, start, timetable.total, reached)
     monitor = Monitor(config.run_path, config.log.tensorboard, config.log.wandb, world.is_main and not dry_run)
     notice = PreemptionNotice(config.run_path, config.checkpoint.grace, world.is_main)
     if not dry_run:
@@ -115,7 +126,7 @@ def build_evaluator(config: Config, world: World, vocabulary: Vocabulary) -> Eva
 
 
 def _open_shards(config: Config, split: str) -> ShardReader:
-    reader = ShardReader(Path(config.data.shards), split)
+    reader = ShardReader(place_of(config.data), split)
     built_for, asked = reader.manifest.settings.language, config.data.language
     if built_for != asked:
         raise UserError(

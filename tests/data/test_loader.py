@@ -26,7 +26,7 @@ DATA = DataConfig(image_size=8, captions_per_image=3, max_tokens=4, augment="lig
 class Reader:
     """Twelve images with seven captions each, kept in memory; number 5 is damaged."""
 
-    folder = "memory"
+    place = "memory"
 
     def __init__(self):
         buffer = io.BytesIO()

@@ -1,0 +1,325 @@
+"""Tars that others have written, as a shard set: indexed where they lie, and not a byte of them rewritten.
+
+A sample is the members of one key, as WebDataset has it (the name up to the first dot of its last part): one image,
+and its captions in `.txt`, `.caption` or `.json`. The captions are tokenised once and written beside the index; images
+are read from the tars by their place. Members are never extracted, unpickled or run.
+"""
+
+import io
+import json
+import tarfile
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import braceexpand
+
+from imgcap.errors import UserError
+from imgcap.shards import remote
+from imgcap.shards.durable import sha256_of, sha256_of_bytes, write_whole
+from imgcap.shards.image import UnreadableImage, check_header
+from imgcap.shards.index import Index, IndexRow, index_name
+from imgcap.shards.manifest import (
+    MANIFEST_NAME,
+    TOKEN_COUNTS_NAME,
+    BuildSettings,
+    CaptionsInfo,
+    Manifest,
+    ShardInfo,
+    SplitInfo,
+    by_reason,
+)
+from imgcap.shards.parallel import Workers
+from imgcap.shards.progress import Progress
+from imgcap.shards.sample import Tokeniser, encoded_captions
+from imgcap.shards.source import Skipped, image_id_of
+from imgcap.shards.token_counts import TokenCounts
+from imgcap.types import Record
+
+IMAGES = ("jpg", "jpeg", "png", "webp")
+CAPTIONS = ("txt", "caption", "json")  # the first that a sample has
+_KEYS = ("caption", "captions", "text")  # of a JSON document
+_HELD_OUT = 0.05  # of the images, for `val` and the same again for `test`
+_END = bytes(1024)  # what closes a tar
+
+
+def expand(patterns: Iterable[str]) -> list[str]:
+    """The tars of some patterns: paths with wildcards, and paths or addresses with ranges such as `{00000..00331}`."""
+    found: list[str] = []
+    for pattern in patterns:
+        for name in braceexpand.braceexpand(pattern):
+            if remote.is_address(name):
+                found.append(name)
+                continue
+            path = Path(name).absolute()
+            matches = sorted(path.parent.glob(path.name)) if set("*?[") & set(path.name) else [path]
+            if not matches or not matches[0].is_file():
+                raise UserError(f"there is no {name}; give the tars, a pattern of theirs, or a range {{00000..00331}}")
+            found += map(str, matches)
+    twice = sorted({name for name in found if found.count(name) > 1}) if len(found) != len(set(found)) else []
+    if twice or not found:
+        raise UserError(f"{twice[0]} is named twice; name each tar once" if twice else "no tars are named")
+    return found
+
+
+def index_foreign(
+    tars: list[str],
+    out: Path,
+    tokeniser: Tokeniser,
+    language: str = "en",
+    split: str | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    skip_damaged: bool = False,
+) -> Manifest:
+    """Write index, captions and manifest of some tars into the folder `out`.
+
+    With no `split`, about 5 % of the images go to `val` and to `test`, by a hash of `seed` and key. A tar that is cut
+    or can't be read to its end is a UserError, or with `skip_damaged` gives the samples before that place.
+    """
+    if (out / MANIFEST_NAME).exists():
+        raise UserError(f"{out} holds a shard set already; choose another --out, or remove it first")
+    out.mkdir(parents=True, exist_ok=True)
+    task = _Indexing(out, tokeniser, split, seed, skip_damaged)
+    with Workers(task, workers) as indexing, Progress(len(tars), f"indexing into {out}", "tars") as progress:
+        parts: list[_Part] = []
+        for part in indexing.map(list(enumerate(tars))):
+            parts.append(part)
+            progress.advance()
+    return _finish(out, parts, _settings(tars, tokeniser, language, split, seed, parts))
+
+
+@dataclass
+class _SplitPart:
+    """What one tar has for one split."""
+
+    info: ShardInfo
+    rows: list[IndexRow]
+    captions: int
+    counts: TokenCounts
+
+
+@dataclass
+class _Part:
+    splits: dict[str, _SplitPart]
+    skipped: list[Skipped]
+
+
+@dataclass
+class _Documents:
+    """The captions of a split in one tar, one JSON document a line."""
+
+    data: bytearray = field(default_factory=bytearray)
+    rows: list[IndexRow] = field(default_factory=list)
+    captions: int = 0
+    counts: TokenCounts = field(default_factory=TokenCounts)
+
+
+@dataclass(frozen=True)
+class _Indexing:
+    """Indexes one tar, in any process."""
+
+    out: Path
+    tokeniser: Tokeniser
+    split: str | None
+    seed: int
+    skip_damaged: bool
+
+    def __call__(self, numbered: tuple[int, str]) -> _Part:
+        number, name = numbered
+        if not remote.is_address(name):
+            return self._index(number, name, Path(name))
+        fetched = self.out / f".fetched-{number:05d}.tar"
+        try:
+            remote.fetch(name, fetched)
+            return self._index(number, name, fetched)
+        finally:
+            fetched.unlink(missing_ok=True)
+
+    def _index(self, number: int, name: str, path: Path) -> _Part:
+        documents: dict[str, _Documents] = defaultdict(_Documents)
+        skipped: list[Skipped] = []
+        with path.open("rb") as file:
+            for key, members in self._samples(name, file, skipped):
+                self._take(f"{PurePosixPath(name).name}/{key}", members, file, documents, skipped)
+        size, sha256 = path.stat().st_size, sha256_of(path)
+        splits = {}
+        for split, held in sorted(documents.items()):
+            captions = f"{split}-{number:05d}.captions"
+            write_whole(self.out / captions, bytes(held.data))
+            beside = CaptionsInfo(captions, len(held.data), sha256_of_bytes(bytes(held.data)))
+            info = ShardInfo(name, len(held.rows), size, sha256, beside)
+            splits[split] = _SplitPart(info, held.rows, held.captions, held.counts)
+        return _Part(splits, skipped)
+
+    def _samples(
+        self, name: str, file: Any, skipped: list[Skipped]
+    ) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+        """Key and members by suffix, as they follow each other in the tar."""
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        key, members, whole = "", dict[str, tarfile.TarInfo](), 0
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in tar:
+                    if member.offset_data + member.size > size:
+                        raise tarfile.ReadError("it ends in the middle of a member")
+                    if not member.isfile():
+                        continue
+                    path = PurePosixPath(member.name)
+                    stem, _, suffix = path.name.partition(".")
+                    this = str(path.parent / stem)
+                    if this != key:
+                        if members:
+                            yield key, members
+                            whole += 1
+                        key, members = this, {}
+                    members[suffix.lower()] = member
+            file.seek(max(size - len(_END), 0))
+            if file.read() != _END:
+                raise tarfile.ReadError("it lacks the mark of its end")
+        except (tarfile.TarError, EOFError) as error:
+            if not self.skip_damaged:
+                raise UserError(
+                    f"{name} is cut, compressed or no tar, behind {whole} whole samples: {error}; fetch it again, or "
+                    "decompress it, or take what is whole with --skip-damaged"
+                ) from None
+            skipped.append(Skipped(name, "tar that is cut or can't be read to its end"))
+            return  # the last sample may lack members
+        if members:
+            yield key, members
+
+    def _take(
+        self,
+        name: str,
+        members: dict[str, tarfile.TarInfo],
+        file: Any,
+        documents: dict[str, _Documents],
+        skipped: list[Skipped],
+    ) -> None:
+        reason = _unsafe(members)
+        image = next((members[suffix] for suffix in IMAGES if suffix in members), None)
+        described = next((members[suffix] for suffix in CAPTIONS if suffix in members), None)
+        if reason or image is None or described is None:
+            missing = "sample without an image" if image is None else "image without captions"
+            skipped.append(Skipped(name, reason or missing))
+            return
+        data = _bytes(file, image)
+        try:
+            check_header(data)
+            captions = _captions(_bytes(file, described), described.name)
+        except (UnreadableImage, ValueError) as error:
+            skipped.append(Skipped(name, str(error)))
+            return
+        record = Record(image_id_of(name), name, Path(name), tuple(captions))
+        document, tokens = encoded_captions(record, self.tokeniser, skipped)
+        if not tokens:
+            return
+        held = documents[self.split or _split_of(name, self.seed)]
+        held.rows.append(
+            IndexRow(
+                shard=0,  # its place among the split's shards is known once all tars are read
+                key=len(held.rows),
+                jpg_offset=image.offset_data,
+                jpg_size=image.size,
+                jpg_crc32=zlib.crc32(data),
+                json_offset=len(held.data),
+                json_size=len(document),
+                json_crc32=zlib.crc32(document),
+            )
+        )
+        held.data += document + b"\n"
+        held.captions += len(tokens)
+        held.counts.add(tokens)
+
+
+def _bytes(file: Any, member: tarfile.TarInfo) -> bytes:
+    file.seek(member.offset_data)
+    data: bytes = file.read(member.size)
+    return data
+
+
+def _unsafe(members: dict[str, tarfile.TarInfo]) -> str | None:
+    """Names that would leave a folder: nobody writes them by mistake."""
+    paths = [PurePosixPath(member.name) for member in members.values()]
+    return "unsafe member name" if any(path.is_absolute() or ".." in path.parts for path in paths) else None
+
+
+def _captions(data: bytes, name: str) -> list[str]:
+    """Of a text, one a line; of a JSON document, what its caption key holds. ValueError names what is wrong."""
+    try:
+        text = data.decode("utf-8-sig")
+        if not name.lower().endswith(".json"):
+            return [line for line in text.splitlines() if line.strip()]
+        content = json.loads(text)
+        found = next((content[key] for key in _KEYS if content.get(key)), None)
+    except (ValueError, AttributeError):
+        raise ValueError("captions that are no UTF-8 or no JSON") from None
+    captions = [found] if isinstance(found, str) else found
+    if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+        raise ValueError("image without captions")
+    return captions
+
+
+def _split_of(name: str, seed: int) -> str:
+    share = image_id_of(f"{seed}/{name}") / 2**53
+    return "val" if share < _HELD_OUT else "test" if share < 2 * _HELD_OUT else "train"
+
+
+def _settings(
+    tars: list[str], tokeniser: Tokeniser, language: str, split: str | None, seed: int, parts: list[_Part]
+) -> BuildSettings:
+    rule = f"all {split}" if split else f"by image, a hash with seed {seed}: about {_HELD_OUT:.0%} val and test each"
+    images: dict[str, int] = defaultdict(int)
+    for part in parts:
+        for name, held in part.splits.items():
+            images[name] += len(held.rows)
+    return BuildSettings(
+        name=PurePosixPath(tars[0]).parent.name or "foreign",
+        source=f"{len(tars)} foreign tars, {PurePosixPath(tars[0]).name} to {PurePosixPath(tars[-1]).name}",
+        split_rule=rule,
+        tokeniser=tokeniser.name,
+        language=language,
+        resize=None,
+        quality=0,
+        shard_mb=0,
+        records_sha256=sha256_of_bytes("\n".join(tars).encode()),
+        records=dict(images),
+    )
+
+
+def _finish(out: Path, parts: list[_Part], settings: BuildSettings) -> Manifest:
+    """Write what is made of all tars together, the manifest last."""
+    skipped = by_reason(item for part in parts for item in part.skipped)
+    splits, counts_sha256 = {}, None
+    for split in ("train", "val", "test", *sorted(settings.records)):
+        if split in splits or split not in settings.records:
+            continue
+        held = [part.splits[split] for part in parts if split in part.splits]
+        keys = iter(range(settings.records[split]))
+        rows = [
+            IndexRow(**{**vars(row), "shard": number, "key": next(keys)})
+            for number, part in enumerate(held)
+            for row in part.rows
+        ]
+        index = Index.from_rows(rows).to_bytes()
+        write_whole(out / index_name(split), index)
+        captions = sum(part.captions for part in held)
+        splits[split] = SplitInfo(len(rows), captions, sha256_of_bytes(index), tuple(part.info for part in held))
+        if split == "train":
+            counts = TokenCounts()
+            for part in held:
+                counts.update(part.counts)
+            content = {"tokeniser": settings.tokeniser, "language": settings.language} | counts.as_json()
+            data = (json.dumps(content, indent=0) + "\n").encode()
+            write_whole(out / TOKEN_COUNTS_NAME, data)
+            counts_sha256 = sha256_of_bytes(data)
+    if not splits:
+        told = ", ".join(f"{names.count} × {reason}" for reason, names in skipped.items()) or "the tars are empty"
+        raise UserError(f"no sample is left to put into {out}: {told}")
+    manifest = Manifest(settings, splits, skipped, counts_sha256)
+    manifest.save(out)
+    return manifest

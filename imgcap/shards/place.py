@@ -1,0 +1,50 @@
+"""Where a shard set lies: in a folder of this machine, or behind an address that is fetched from."""
+
+from pathlib import Path
+
+from imgcap.errors import UserError
+from imgcap.shards import remote
+
+CACHE_GB = 20.0
+
+
+class Place:
+    """Finds the files of a shard set. Those behind an address come into a cache when they are asked for.
+
+    `cache` is a folder, `$IMGCAP_CACHE/shards` or the like where none is named; `cache_gb` bounds what it holds.
+    """
+
+    def __init__(self, address: Path | str, cache: Path | str | None = None, cache_gb: float = CACHE_GB):
+        self.address = str(address).rstrip("/") or "/"
+        self.is_remote = remote.is_address(self.address)
+        self.cache = remote.Cache(Path(cache) if cache else remote.cache_root() / "shards", int(cache_gb * 1e9))
+
+    @classmethod
+    def of(cls, where: "Place | Path | str") -> "Place":
+        """A place as it is, or that of a folder or address with the usual cache."""
+        return where if isinstance(where, Place) else cls(where)
+
+    def __str__(self) -> str:
+        return self.address
+
+    def __truediv__(self, file: str) -> str:
+        """Where a file lies. That of a set on this machine may name any other place, that of a remote set none."""
+        if self.is_remote:
+            return f"{self.address}/{file}"
+        return file if remote.is_address(file) else str(Path(self.address) / file)
+
+    def read(self, file: str) -> bytes:
+        """A small file, whole; FileNotFoundError where there is none."""
+        where = self / file
+        if remote.is_address(where):
+            return remote.read(where)
+        if not Path(self.address).is_dir():
+            raise UserError(
+                f"there is no shard folder {self}; build one with tools/build_shards.py SOURCE --out {self}"
+            )
+        return Path(where).read_bytes()
+
+    def path(self, file: str, size: int, sha256: str) -> Path:
+        """A file of this machine with these bytes; one that lies here already is taken as it is."""
+        where = self / file
+        return self.cache.get(where, size, sha256) if remote.is_address(where) else Path(where)

@@ -1,0 +1,184 @@
+"""Bytes behind an address, into a file: tried again after a pause, and gone on with where a try broke off.
+
+`http` and `https` are read with requests, everything else (`s3`, `gs`, `hf`, `file` ...) with fsspec.
+"""
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fsspec
+import requests
+import urllib3
+
+from imgcap.errors import UserError
+
+TRIES = 6  # in a row without a single new byte that could be kept
+PAUSE, LONGEST_PAUSE = 0.5, 20.0  # seconds before the next try; doubled each time
+CONNECT, SILENCE = 10.0, 15.0  # seconds until a server that does not answer, or stops, counts as gone
+CHUNK = 1 << 20  # bytes
+_PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP codes that a later try may not meet
+_ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+
+class Unreachable(UserError):
+    """Bytes that could not be had: no damage of a sample, so nothing that may be skipped."""
+
+
+class _Failure(Exception):
+    """Of one try; the message says what happened."""
+
+
+def is_address(text: str) -> bool:
+    """Whether this is an address and no path."""
+    return bool(_ADDRESS.match(text))
+
+
+def fetch(
+    address: str,
+    path: Path,
+    size: int | None = None,
+    sha256: str | None = None,
+    advance: Callable[[int], object] = lambda count: None,
+) -> None:
+    """Write what lies behind an address to `path`, behind what an earlier, broken call has left there.
+
+    `advance` is told how many bytes more there are (fewer, after a begin from the start). Bytes of another `size` or
+    `sha256` are thrown away and fetched again. Raises `Unreachable` after `TRIES` tries that brought nothing.
+    """
+    tries, told = 0, 0
+    while True:
+        before = _size(path)
+        try:
+            for told_now in _rest(address, path, size):
+                advance(told_now - told)
+                told = told_now
+            _check(path, size, sha256)
+            return
+        except _Failure as failure:
+            tries = 0 if _size(path) > before else tries + 1
+            if tries >= TRIES:
+                raise Unreachable(
+                    f"{address} can't be fetched, in {TRIES} tries: {failure}; look at the server and the network, "
+                    "then run the same command again"
+                ) from None
+        time.sleep(min(PAUSE * 2**tries, LONGEST_PAUSE))
+
+
+def read(address: str) -> bytes:
+    """A small file, whole. FileNotFoundError where there is none; raises `Unreachable` as `fetch` does."""
+    failure: _Failure | None = None
+    for tries in range(TRIES):
+        try:
+            return b"".join(_chunks(address, 0)[1])
+        except _Failure as error:
+            failure = error
+        time.sleep(min(PAUSE * 2**tries, LONGEST_PAUSE))
+    raise Unreachable(f"{address} can't be read, in {TRIES} tries: {failure}; look at the server and the network")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _rest(address: str, path: Path, size: int | None) -> Iterator[int]:
+    """Append what is missing; yields how many bytes there are."""
+    have = _size(path)
+    if size is not None and have >= size:
+        yield have
+        return
+    try:
+        start, chunks = _chunks(address, have)
+    except FileNotFoundError:
+        raise Unreachable(f"{address} is not there; check the address, or what has become of the file") from None
+    with path.open("r+b" if path.exists() else "wb") as file:
+        file.truncate(start)  # 0 from a server that knows no ranges
+        file.seek(start)
+        for chunk in chunks:
+            file.write(chunk)
+            file.flush()
+            yield file.tell()
+            if size is not None and file.tell() > size:
+                return
+
+
+def _check(path: Path, size: int | None, sha256: str | None) -> None:
+    """Remove what isn't what was asked for."""
+    found = _size(path)
+    if size is not None and found < size:
+        raise _Failure(f"it ended after {found} of {size} bytes")
+    wrong = f"it has {found} bytes or more, and should have {size}" if size is not None and found > size else None
+    if wrong is None and sha256 is not None:
+        with path.open("rb") as file:
+            other = hashlib.file_digest(file, "sha256").hexdigest()
+        wrong = None if other == sha256 else f"its bytes have the sha256 {other[:12]}…, and should have {sha256[:12]}…"
+    if wrong is not None:
+        path.unlink()
+        raise _Failure(wrong)
+
+
+def _chunks(address: str, start: int) -> tuple[int, Iterator[bytes]]:
+    """The bytes from `start` on, or from 0 where the server can't; and which of the two."""
+    if address.partition("://")[0].lower() in ("http", "https"):
+        return _http_chunks(address, start)
+    return start, _fsspec_chunks(address, start)
+
+
+def _http_chunks(address: str, start: int) -> tuple[int, Iterator[bytes]]:
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    try:
+        response = requests.get(address, headers=headers, stream=True, timeout=(CONNECT, SILENCE))
+    except requests.RequestException as error:
+        raise _Failure(_reason(error)) from None
+    code = response.status_code
+    if code in (404, 410):
+        response.close()
+        raise FileNotFoundError(address)
+    if code == 416:  # there is nothing behind `start`: what is here is longer than the file, or just as long
+        response.close()
+        return (start, iter(())) if response.headers.get("Content-Range") == f"bytes */{start}" else (0, iter(()))
+    if code not in (200, 206):
+        response.close()
+        if code in _PASSING:
+            raise _Failure(f"the server answered {code} {response.reason}")
+        answer = f"the server answered {code} {response.reason}"
+        raise Unreachable(f"{address} can't be fetched: {answer}; check the address, and who may read it")
+    partial = code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+    return (start if partial else 0), _http_body(response)
+
+
+def _http_body(response: requests.Response) -> Iterator[bytes]:
+    """Piece by piece as they arrive, so that a try that breaks off has kept all it got."""
+    promised, got = response.headers.get("Content-Length"), 0
+    with response:
+        try:
+            while chunk := response.raw.read1(CHUNK):
+                got += len(chunk)
+                yield chunk
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise _Failure(_reason(error)) from None
+    if promised is not None and got < int(promised):
+        raise _Failure(f"the server closed after {got} of {promised} bytes")
+
+
+def _fsspec_chunks(address: str, start: int) -> Iterator[bytes]:
+    protocol = address.partition("://")[0]
+    try:
+        files, name = fsspec.core.url_to_fs(address)
+        with files.open(name, "rb") as file:
+            file.seek(start)
+            while chunk := file.read(CHUNK):
+                yield chunk
+    except FileNotFoundError:
+        raise
+    except (ImportError, ValueError) as error:  # no such protocol, or its package isn't installed
+        raise Unreachable(f"{address} can't be read: {error}; install what reads {protocol}:// with pip") from None
+    except Exception as error:  # each file system has errors of its own
+        raise _Failure(_reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -1,0 +1,218 @@
+"""Tars that others wrote, indexed where they lie: every naming in use, and every way in which they may be broken."""
+
+import io
+import json
+import os
+import tarfile
+
+import numpy as np
+import pytest
+from hostile import HostileServer
+from PIL import Image
+
+from imgcap.data import decode
+from imgcap.errors import UserError
+from imgcap.shards import Manifest, ShardReader, TokenCounts, verify
+from imgcap.shards.foreign import expand, index_foreign
+from imgcap.shards.place import Place
+from imgcap.text import Tokeniser
+
+WHITE, RED = (255, 255, 255), (200, 0, 0)
+
+
+def picture(form="JPEG", mode="RGB", colour=RED, size=(32, 24), **options):
+    out = io.BytesIO()
+    Image.new(mode, size, colour).save(out, form, **options)
+    return out.getvalue()
+
+
+def write(path, members):
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def index(tars, out, **options):
+    return index_foreign(expand([str(tar) for tar in tars]), out, Tokeniser("en"), **options)
+
+
+def samples(folder, split="train"):
+    reader = ShardReader(folder, split)
+    return {sample.file_name: sample for sample in map(reader.read, range(len(reader)))}
+
+
+KINDS = [
+    ("a.jpg", picture()), ("a.txt", b"A red picture.\n"),
+    ("b.jpeg", picture()), ("b.json", json.dumps({"caption": "Of JSON.", "url": "x"}).encode()),
+    ("c.png", picture("PNG")), ("c.caption", "One.\nTwo, with “quotes” 🎉\n".encode()),
+    ("d.webp", picture("WEBP")), ("d.json", json.dumps({"captions": ["First.", "Second."]}).encode()),
+    ("folder/a.JPG", picture()), ("folder/a.txt", b"Of the same name elsewhere."),
+    ("e.jpg", picture()), ("e.txt", b"The text counts."), ("e.json", b'{"caption": "not this", "key": 1}'),
+    ("e.seg.png", picture("PNG")),
+]  # fmt: skip
+
+
+def test_the_samples_of_every_naming(tmp_path):
+    tar = write(tmp_path / "x.tar", KINDS)
+    manifest = index([tar], tmp_path / "set", split="train")
+    found = samples(tmp_path / "set")
+    assert {name: sample.captions for name, sample in found.items()} == {
+        "x.tar/a": ["A red picture."],
+        "x.tar/b": ["Of JSON."],
+        "x.tar/c": ["One.", "Two, with “quotes” 🎉"],
+        "x.tar/d": ["First.", "Second."],
+        "x.tar/folder/a": ["Of the same name elsewhere."],
+        "x.tar/e": ["The text counts."],
+    }
+    assert len({sample.image_id for sample in found.values()}) == 6 and not manifest.skipped
+    assert found["x.tar/a"].tokens == [["a", "red", "picture", "."]] and found["x.tar/a"].jpeg == KINDS[0][1]
+    assert TokenCounts.load(tmp_path / "set").counts["picture"] == 1
+    assert not verify(tmp_path / "set", decode=True)
+    with tarfile.open(tar) as untouched:
+        assert len(untouched.getmembers()) == len(KINDS)
+
+
+def test_pictures_that_are_no_plain_jpeg_are_decoded_upright_and_on_white(tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    clear = picture("PNG", "RGBA", (0, 0, 0, 0))
+    members = [("t.jpg", picture(exif=turned)), ("t.txt", b"turned"), ("p.png", clear), ("p.txt", b"clear")]
+    index([write(tmp_path / "x.tar", members)], tmp_path / "set", split="train")
+    found = samples(tmp_path / "set")
+    assert decode(found["x.tar/t"].jpeg, 32).size == (24, 32)
+    assert decode(found["x.tar/p"].jpeg, 32).getpixel((3, 3)) == WHITE
+
+
+def big_png(side):
+    """The head of a PNG of that many pixels a side."""
+    data = bytearray(picture("PNG", size=(1, 1)))
+    data[16:24] = side.to_bytes(4, "big") * 2
+    data[29:33] = (__import__("zlib").crc32(bytes(data[12:29]))).to_bytes(4, "big")
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    "members, reason",
+    [
+        ([("z.jpg", picture())], "image without captions"),
+        ([("z.txt", b"words")], "sample without an image"),
+        ([("z.jpg", picture()), ("z.txt", b" \n ")], "image without captions"),
+        ([("z.jpg", b""), ("z.txt", b"words")], "zero bytes"),
+        ([("z.jpg", b"no image at all"), ("z.txt", b"words")], "not an image"),
+        ([("z.png", big_png(30_000)), ("z.txt", b"words")], "more than 89,478,485 pixels"),
+        ([("z.jpg", picture()), ("z.json", b"{broken")], "captions that are no UTF-8 or no JSON"),
+        ([("z.jpg", picture()), ("z.json", b'{"caption": null}')], "image without captions"),
+        ([("z.jpg", picture()), ("z.txt", b"caf\xe9")], "captions that are no UTF-8 or no JSON"),
+        ([("../z.jpg", picture()), ("../z.txt", b"words")], "unsafe member name"),
+        ([("/etc/z.jpg", picture()), ("/etc/z.txt", b"words")], "unsafe member name"),
+    ],
+)
+def test_what_is_no_sample_is_skipped_counted_and_named(tmp_path, members, reason):
+    tar = write(tmp_path / "x.tar", [*members, ("good.jpg", picture()), ("good.txt", b"A good one.")])
+    manifest = index([tar], tmp_path / "set", split="train")
+    assert {found: names.count for found, names in manifest.skipped.items()} == {reason: 1}
+    assert list(samples(tmp_path / "set")) == ["x.tar/good"]
+
+
+def test_a_pickle_is_never_executed(tmp_path):
+    proof = tmp_path / "executed"
+    pickle = b"cos\nsystem\n(S'touch %s'\ntR." % str(proof).encode()
+    members = [("a.jpg", picture()), ("a.txt", b"words"), ("a.pkl", pickle), ("a.pyd", pickle), ("a.pth", pickle)]
+    index([write(tmp_path / "x.tar", members)], tmp_path / "set", split="train")
+    assert not verify(tmp_path / "set", decode=True) and len(samples(tmp_path / "set")) == 1
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("keep", [300, 700, -1024, -600, 512 * 8])
+def test_a_cut_tar_is_refused_or_gives_what_is_whole(tmp_path, keep):
+    """In a header, in data, without the closing blocks, within these, at a member's end."""
+    tar = write(tmp_path / "x.tar", [(f"{n}.{suffix}", data) for n in range(4) for suffix, data in
+                                     (("jpg", picture()), ("txt", b"words"))])  # fmt: skip
+    with tarfile.open(tar) as whole:
+        end = max(member.offset_data + 512 * -(-member.size // 512) for member in whole)
+    os.truncate(tar, keep if keep > 0 else end + 1024 + keep)
+    with pytest.raises(UserError, match=r"x\.tar is cut.*--skip-damaged"):
+        index([tar], tmp_path / "set")
+    assert not (tmp_path / "set" / "manifest.json").exists()
+    try:
+        manifest = index([tar], tmp_path / "other", split="train", skip_damaged=True)
+    except UserError as error:
+        assert "no sample is left" in str(error) and keep in (300, 700)
+    else:
+        assert manifest.skipped["tar that is cut or can't be read to its end"].count == 1
+        assert not verify(tmp_path / "other")
+
+
+def test_a_compressed_tar_says_so(tmp_path):
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("a.txt"))
+    with pytest.raises(UserError, match="compressed"):
+        index([tmp_path / "x.tar.gz"], tmp_path / "set")
+
+
+@pytest.fixture
+def two(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        members = []
+        for n in range(60):
+            noise = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+            out = io.BytesIO()
+            noise.save(out, "JPEG")
+            members += [(f"{number}{n:04d}.jpg", out.getvalue()), (f"{number}{n:04d}.txt", f"picture {n}".encode())]
+        write(tmp_path / f"{number:05d}.tar", members)
+    return tmp_path
+
+
+def test_splits_by_hash_share_no_image_and_workers_change_nothing(two):
+    alone = index([f"{two}/{{00000..00001}}.tar"], two / "alone")
+    parallel = index([f"{two}/0*.tar"], two / "parallel", workers=2)
+    assert alone == parallel
+    assert (two / "alone/manifest.json").read_bytes() == (two / "parallel/manifest.json").read_bytes()
+    names = {split: set(samples(two / "alone", split)) for split in ("train", "val", "test")}
+    assert sum(map(len, names.values())) == len(set.union(*names.values())) == 120
+    assert len(names["train"]) > 90 and names["val"] and names["test"]
+
+
+def test_tars_behind_an_address(two, tmp_path):
+    server = HostileServer(two)
+    try:
+        index([f"{server.url}/{{00000..00001}}.tar"], two / "set", split="train")
+        assert not list((two / "set").glob("*.tar"))
+        reader = ShardReader(Place(two / "set", tmp_path / "cache"), "train")
+        assert reader.is_remote and len(reader) == 120
+        index([f"{two}/{{00000..00001}}.tar"], two / "here", split="train")
+        assert [reader.read(i) for i in (0, 60, 119)] == [
+            ShardReader(two / "here", "train").read(i) for i in (0, 60, 119)
+        ]
+    finally:
+        server.close()
+
+
+def test_a_tar_that_changed_since_is_damage(two):
+    index([f"{two}/*.tar"], two / "set", split="train")
+    tar, manifest = two / "00001.tar", Manifest.load(two / "set")
+    data = bytearray(tar.read_bytes())
+    data[ShardReader(two / "set", "train")._index[60].jpg_offset + 200] ^= 1
+    tar.write_bytes(data)
+    assert {damage.file for damage in verify(two / "set")} == {str(tar)}
+    with pytest.raises(UserError, match=r"00000060 of .*00001\.tar is damaged"):
+        ShardReader(two / "set", "train").read(60)
+    os.truncate(tar, 1000)
+    with pytest.raises(UserError, match=r"00001\.tar has 1000 bytes"):
+        ShardReader(two / "set", "train")
+    assert manifest == Manifest.load(two / "set")
+
+
+@pytest.mark.parametrize("pattern", ["nothing-*.tar", "nothing-{0..3}.tar", "nothing.tar"])
+def test_a_pattern_of_nothing_is_an_error(tmp_path, pattern):
+    with pytest.raises(UserError, match=r"there is no .*nothing"):
+        expand([f"{tmp_path}/{pattern}"])
+
+
+def test_a_tar_named_twice_is_an_error(two):
+    with pytest.raises(UserError, match="named twice"):
+        expand([f"{two}/*.tar", f"{two}/00000.tar"])
