@@ -6,13 +6,13 @@ ranks, workers or micro-batches; it is cut contiguously over ranks, then over ac
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from imgcap.data.order import ORDER_VERSION, EpochOrder
 from imgcap.errors import UserError
-
-PLAN_VERSION = 1
 
 
 class MicroBatch(NamedTuple):
@@ -21,35 +21,6 @@ class MicroBatch(NamedTuple):
     epoch: int
     indices_N: np.ndarray
     weight_N: np.ndarray
-
-
-def order(seed: int, epoch: int, shard_counts: list[int], block: int | None = None) -> np.ndarray:
-    """Permute the samples of an epoch: shards first, then samples within blocks of `block` shards.
-
-    Returns the sample indices, int64, each exactly once. One block of everything (`block=None`)
-    mixes best; smaller blocks bound how many shards must be at hand at a time.
-    """
-    random = _random(seed, epoch)
-    starts = np.concatenate([[0], np.cumsum(shard_counts)]).astype(np.int64)
-    pieces = []
-    for members in _blocks(random, len(shard_counts), block):
-        samples = np.concatenate([np.arange(starts[shard], starts[shard + 1]) for shard in members])
-        pieces.append(random.permutation(samples))
-    return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
-
-
-def blocks(seed: int, epoch: int, shards: int, block: int | None = None) -> list[np.ndarray]:
-    """Which shards are mixed with each other, in the order in which `order` reads them."""
-    return _blocks(_random(seed, epoch), shards, block)
-
-
-def _random(seed: int, epoch: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, PLAN_VERSION])))
-
-
-def _blocks(random: np.random.Generator, shards: int, block: int | None) -> list[np.ndarray]:
-    permuted = random.permutation(shards)
-    return [permuted[first : first + (block or shards)] for first in range(0, shards, block or max(shards, 1))]
 
 
 @dataclass
@@ -61,9 +32,9 @@ class Plan:
     global_batch: int
     manifest_sha256: str
     block: int | None = None
-    _orders: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
+    _orders: dict[int, EpochOrder] = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def samples(self) -> int:
         return sum(self.shard_counts)
 
@@ -72,13 +43,23 @@ class Plan:
         return -(-self.samples // self.global_batch)
 
     def global_batch_at(self, step: int) -> MicroBatch:
-        """The G samples of a step; the epoch's last batch is filled up with weight-0 repeats from its start."""
+        """The G samples of a step; an epoch's last batch is filled up with weight-0 repeats of its last block."""
         epoch, position = divmod(step, self.steps_per_epoch)
+        order = self.order(epoch)
+        start = position * self.global_batch
+        missing = max(start + self.global_batch - self.samples, 0)
+        indices = order.between(start, min(start + self.global_batch, self.samples))
+        if missing:  # other blocks than the last may be on this machine no more
+            last = order.samples(order.block_at(self.samples - 1))
+            indices = np.concatenate([indices, last[np.arange(missing) % len(last)]])
+        weight = np.ones(self.global_batch, np.float32)
+        weight[self.global_batch - missing :] = 0
+        return MicroBatch(epoch, indices, weight)
+
+    def order(self, epoch: int) -> EpochOrder:
         if epoch not in self._orders:
-            self._orders = {epoch: order(self.seed, epoch, self.shard_counts, self.block)}
-        positions = position * self.global_batch + np.arange(self.global_batch)
-        indices = self._orders[epoch][positions % self.samples]
-        return MicroBatch(epoch, indices, (positions < self.samples).astype(np.float32))
+            self._orders = {epoch: EpochOrder(self.seed, epoch, self.shard_counts, self.block)}
+        return self._orders[epoch]
 
     def micro_batches(self, step: int, rank: int, world_size: int, accumulation: int) -> Iterator[MicroBatch]:
         """The share of one rank in a step, in the order in which it accumulates."""
@@ -93,7 +74,7 @@ class Plan:
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint must say so that the next `step` sees the same samples after a resume."""
         return {
-            "plan_version": PLAN_VERSION,
+            "plan_version": ORDER_VERSION,
             "seed": self.seed,
             "epoch": step // self.steps_per_epoch,
             "step": step,

@@ -4,7 +4,8 @@ from threading import Condition, Thread
 
 import numpy as np
 
-from imgcap.data.plan import Plan, blocks
+from imgcap.data.order import EpochOrder
+from imgcap.data.plan import Plan
 from imgcap.errors import UserError
 from imgcap.shards import ShardReader
 
@@ -30,6 +31,7 @@ class Prefetcher:
     def __init__(self, reader: ShardReader, plan: Plan, rank: int):
         self.reader, self.plan, self.rank = reader, plan, rank
         self._step = -1
+        self._orders: dict[int, EpochOrder] = {}
         self._moved = Condition()
         self._thread: Thread | None = None
         self._fetched: set[tuple[int, int]] = set()  # epoch and number of a block
@@ -57,19 +59,22 @@ class Prefetcher:
     def _fetch(self, epoch: int, number: int) -> None:
         if (epoch, number) in self._fetched:
             return
-        members = self._blocks(epoch)[number]
-        for shard in np.roll(members, -self.rank):
+        for shard in np.roll(self._order(epoch).blocks[number], -self.rank):
             self.reader.fetch(int(shard))
         self._fetched.add((epoch, number))
 
     def _wanted(self, step: int) -> list[tuple[int, int]]:
         """The block that a step begins in, and those behind it, across the end of an epoch."""
         epoch, position = divmod(step, self.plan.steps_per_epoch)
-        counts = np.asarray(self.plan.shard_counts)
-        ends = np.cumsum([counts[members].sum() for members in self._blocks(epoch)])
-        number = int(np.searchsorted(ends, position * self.plan.global_batch, side="right"))
-        wanted = [(epoch, block) for block in range(number, min(number + AHEAD, len(ends)))]
-        return wanted + [(epoch + 1, block) for block in range(AHEAD - len(wanted))]
+        order = self._order(epoch)
+        number = order.block_at(position * self.plan.global_batch)
+        wanted = [(epoch, block) for block in range(number, min(number + AHEAD, len(order.blocks)))]
+        behind = min(AHEAD - len(wanted), len(order.blocks))
+        return wanted + [(epoch + 1, block) for block in range(behind)]
 
-    def _blocks(self, epoch: int) -> list[np.ndarray]:
-        return blocks(self.plan.seed, epoch, len(self.plan.shard_counts), self.plan.block)
+    def _order(self, epoch: int) -> EpochOrder:
+        """Of this thread alone; an epoch that is near stays."""
+        if epoch not in self._orders:
+            self._orders = {near: order for near, order in self._orders.items() if abs(near - epoch) == 1}
+            self._orders[epoch] = EpochOrder(self.plan.seed, epoch, self.plan.shard_counts, self.plan.block)
+        return self._orders[epoch]

@@ -5,10 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgcap.data import Plan, cut_batch, order
+from imgcap.data import EpochOrder, Plan, cut_batch
 from imgcap.errors import UserError
 
 shard_counts = st.lists(st.integers(0, 9), min_size=1, max_size=7)
+
+
+ORDER_OF_VERSION_1 = [2, 9, 1, 5, 0, 4, 7, 3, 10, 8, 6, 11]  # seed 7, epoch 2, shards of 3, 4 and 5 samples
+
+
+def order(*arguments, **options):
+    epoch = EpochOrder(*arguments, **options)
+    return epoch.between(0, len(epoch))
 
 
 @given(st.integers(0, 2**31 - 1), st.integers(0, 50), shard_counts, st.one_of(st.none(), st.integers(1, 8)))
@@ -28,6 +36,27 @@ def test_a_block_keeps_its_shards_together():
     shards = order(5, 0, counts, block=2) // 10
     for first in range(0, 60, 20):
         assert len(set(shards[first : first + 20])) == 2
+
+
+@given(shard_counts, st.one_of(st.none(), st.integers(1, 8)), st.data())
+def test_any_part_of_the_order_is_that_of_the_whole(counts, block, data):
+    whole = order(3, 1, counts, block)
+    places = st.integers(0, len(whole))
+    epoch = EpochOrder(3, 1, counts, block)
+    for _ in range(4):
+        start, stop = sorted((data.draw(places), data.draw(places)))
+        assert np.array_equal(epoch.between(start, stop), whole[start:stop])
+
+
+def test_the_order_is_the_one_of_all_versions_so_far():
+    assert order(7, 2, [3, 4, 5]).tolist() == ORDER_OF_VERSION_1
+
+
+def test_padding_repeats_the_last_block_alone():
+    plan = Plan(0, [4] * 5, 6, "sha", block=2)
+    last = plan.global_batch_at(plan.steps_per_epoch - 1)
+    assert last.weight_N.tolist() == [1, 1, 0, 0, 0, 0]
+    assert set(last.indices_N[2:]) <= set(plan.order(0).samples(2))
 
 
 @pytest.mark.parametrize("samples", [24, 25, 31])
