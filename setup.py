@@ -35,6 +35,7 @@ setup(
             "pytest>=8.3",
             "hypothesis>=6.112",
             "pytest-timeout>=2.3",
+            "psutil>=6.0",
             "ruff>=0.8",
             "mypy>=1.13",
             "types-PyYAML>=6.0",

@@ -24,8 +24,7 @@ class Record:
     captions: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """One image of a shard set: the JPEG bytes and what `KEY.json` says of it."""
 
     image_id: int

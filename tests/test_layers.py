@@ -9,7 +9,7 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parent.parent
 FLOORS: tuple[set[str], ...] = (
     {"config", "types", "errors"},
-    {"dist", "ops"},
+    {"dist", "ops", "remote", "scenes"},
     {"text", "shards", "checkpoint"},
     {"models", "data", "optim", "monitor"},
     {"engine", "decode"},

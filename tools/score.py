@@ -13,7 +13,7 @@ from typing import Any
 
 from imgcap.errors import UserError, exits_cleanly
 from imgcap.evaluation import METRICS, read_references, read_results, score, signature, with_other_images, write_json
-from imgcap.shards.scenes import count_facts
+from imgcap.scenes import count_facts
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -5,7 +5,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from imgcap.bench import decoder, loader, parts, peer_beams, peers, saving, scaling, scoring, training
+from imgcap.bench import (
+    decoder,
+    loader,
+    parts,
+    peer_beams,
+    peers,
+    planning,
+    reading,
+    saving,
+    scaling,
+    scoring,
+    training,
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,14 @@ MEASURES = {
         shards=True,
         device="cpu",
     ),
+    "reading": Measure(
+        "reading samples, against plain webdataset, and its memory over many epochs",
+        reading.bench_reading,
+        reading.arguments,
+        shards=True,
+        device="cpu",
+    ),
+    "plan": Measure("the order of samples at any scale", planning.bench_plan, planning.arguments, device="cpu"),
     "encoder": Measure("the frozen encoder against torchvision's own", parts.bench_encoder, parts.encoder_arguments),
     "step": Measure("the decoder's training step in each precision", decoder.bench_step, decoder.step_arguments),
     "beam": Measure("batched beam search against one image at a time", decoder.bench_beam, decoder.beam_arguments),

@@ -1,10 +1,10 @@
 """Datasets as verified tar shards: builder, manifest, index, reader, verification. Datasets come from `sources`."""
 
+from imgcap.remote import Unreachable
 from imgcap.shards.builder import build
 from imgcap.shards.manifest import Manifest
 from imgcap.shards.place import Place
 from imgcap.shards.reader import ShardReader
-from imgcap.shards.remote import Unreachable
 from imgcap.shards.source import Skipped, Source
 from imgcap.shards.token_counts import TokenCounts
 from imgcap.shards.verify import Damage, verify

@@ -17,8 +17,8 @@ from typing import Any
 
 import braceexpand
 
+from imgcap import remote
 from imgcap.errors import UserError
-from imgcap.shards import remote
 from imgcap.shards.durable import sha256_of, sha256_of_bytes, write_whole
 from imgcap.shards.image import UnreadableImage, check_header
 from imgcap.shards.index import Index, IndexRow, index_name
@@ -300,11 +300,7 @@ def _finish(out: Path, parts: list[_Part], settings: BuildSettings) -> Manifest:
             continue
         held = [part.splits[split] for part in parts if split in part.splits]
         keys = iter(range(settings.records[split]))
-        rows = [
-            IndexRow(**{**vars(row), "shard": number, "key": next(keys)})
-            for number, part in enumerate(held)
-            for row in part.rows
-        ]
+        rows = [row._replace(shard=number, key=next(keys)) for number, part in enumerate(held) for row in part.rows]
         index = Index.from_rows(rows).to_bytes()
         write_whole(out / index_name(split), index)
         captions = sum(part.captions for part in held)

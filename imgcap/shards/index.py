@@ -1,7 +1,7 @@
 """Where each sample of a split lies: shard, and offset, size and CRC-32 of its two members."""
 
 import io
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,8 +13,7 @@ _MEND = "run tools/build_shards.py with the same --out again, it mends the set"
 FIELDS = ("shard", "key", "jpg_offset", "jpg_size", "jpg_crc32", "json_offset", "json_size", "json_crc32")
 
 
-@dataclass(frozen=True)
-class IndexRow:
+class IndexRow(NamedTuple):
     """One sample. Offsets and sizes are bytes of the members' data in the tar; `key` is the number in KEY."""
 
     shard: int
@@ -31,7 +30,8 @@ class Index:
     """The rows of a split in the order of its shards, as columns of shape (samples,), int64."""
 
     def __init__(self, columns: dict[str, np.ndarray]) -> None:
-        self.columns = columns
+        self._numbers = np.stack([columns[name] for name in FIELDS], axis=1)  # a row's numbers side by side
+        self.columns = {name: self._numbers[:, place] for place, name in enumerate(FIELDS)}
 
     @classmethod
     def from_rows(cls, rows: list[IndexRow]) -> "Index":
@@ -55,14 +55,15 @@ class Index:
     def to_bytes(self) -> bytes:
         """The bytes of the `.npz` file: equal rows give equal bytes."""
         out = io.BytesIO()
-        np.savez(out, allow_pickle=False, **self.columns)
+        columns = {name: np.ascontiguousarray(column) for name, column in self.columns.items()}
+        np.savez(out, allow_pickle=False, **columns)
         return out.getvalue()
 
     def __len__(self) -> int:
         return len(self.columns["shard"])
 
     def __getitem__(self, position: int) -> IndexRow:
-        return IndexRow(**{name: int(column[position]) for name, column in self.columns.items()})
+        return IndexRow(*self._numbers[position].tolist())
 
 
 def index_name(split: str) -> str:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from imgcap import remote
 from imgcap.errors import UserError
-from imgcap.shards import remote
 
 CACHE_GB = 20.0
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from imgcap.errors import UserError
+from imgcap.remote import is_address
 from imgcap.shards.durable import sha256_of_bytes
 from imgcap.shards.index import Index, key_name
 from imgcap.shards.manifest import CaptionsInfo, Manifest, ShardInfo, SplitInfo, manifest_bytes, parse_manifest
 from imgcap.shards.place import Place
-from imgcap.shards.remote import is_address
 from imgcap.types import Sample
 
 _OPEN_FILES = 128  # of each process and reader; far below the usual limit of 1024
@@ -62,8 +62,12 @@ class ShardReader:
             raise IndexError(f"sample {i} of {len(self._index)} in split {self.split} of {self.place}")
         row = self._index[i]
         shard = self.shards[row.shard]
-        jpeg = self._bytes(shard, row.jpg_offset, row.jpg_size)
-        described = self._bytes(shard.captions or shard, row.json_offset, row.json_size)
+        if shard.captions is None:  # side by side in one tar
+            data = os.pread(self._descriptor(shard), row.json_offset + row.json_size - row.jpg_offset, row.jpg_offset)
+            jpeg, described = data[: row.jpg_size], data[row.json_offset - row.jpg_offset :]
+        else:
+            jpeg = os.pread(self._descriptor(shard), row.jpg_size, row.jpg_offset)
+            described = os.pread(self._descriptor(shard.captions), row.json_size, row.json_offset)
         if (zlib.crc32(jpeg), zlib.crc32(described)) != (row.jpg_crc32, row.json_crc32):
             raise self._damaged(shard, row.key)
         try:
@@ -82,9 +86,6 @@ class ShardReader:
     def close(self) -> None:
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
-
-    def _bytes(self, file: ShardInfo | CaptionsInfo, offset: int, size: int) -> bytes:
-        return os.pread(self._descriptor(file), size, offset)
 
     def _descriptor(self, file: ShardInfo | CaptionsInfo) -> int:
         if self._process != os.getpid():  # forked: what is open here belongs to the parent's life, not to ours

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from imgcap.errors import UserError
+from imgcap.remote import Unreachable
 from imgcap.shards.durable import sha256_of
 from imgcap.shards.image import UnreadableImage, normalised_jpeg
 from imgcap.shards.index import Index, IndexRow, index_name, key_name
@@ -27,7 +28,6 @@ from imgcap.shards.manifest import (
 from imgcap.shards.place import Place
 from imgcap.shards.progress import Progress
 from imgcap.shards.reader import ShardReader
-from imgcap.shards.remote import Unreachable
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class FinishedShard:
         content = {name: getattr(self, name) for name in ("first", "end", "captions")}
         content["token_counts"] = self.token_counts.as_json()
         content["info"] = dataclasses.asdict(self.info)
-        content["rows"] = [dataclasses.astuple(row) for row in self.rows]
+        content["rows"] = [list(row) for row in self.rows]
         content["skipped"] = [dataclasses.astuple(item) for item in self.skipped]
         write_whole(path, json.dumps(content).encode())
 

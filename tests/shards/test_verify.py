@@ -1,6 +1,5 @@
 """No change of a shard set goes unseen."""
 
-import dataclasses
 import json
 import shutil
 import zlib
@@ -100,7 +99,7 @@ def test_decode_finds_what_hashes_cannot(built: Path) -> None:
     end = rows[0].jpg_offset + rows[0].jpg_size
     data[end - 300 : end] = bytes(300)
     shard.write_bytes(data)
-    rows[0] = dataclasses.replace(rows[0], jpg_crc32=zlib.crc32(data[rows[0].jpg_offset : end]))
+    rows[0] = rows[0]._replace(jpg_crc32=zlib.crc32(data[rows[0].jpg_offset : end]))
     index.write_bytes(Index.from_rows(rows).to_bytes())
     manifest = (built / "manifest.json").read_text()
     manifest = manifest.replace(reader.manifest.splits["train"].shards[0].sha256, sha256_of(shard))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from imgcap.evaluation import score, with_other_images
-from imgcap.shards.scenes import captions_of, indices, scene_at
+from imgcap.scenes import captions_of, indices, scene_at
 
 ROOT = Path(__file__).parents[2]
 REFERENCES = {

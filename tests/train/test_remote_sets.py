@@ -10,8 +10,8 @@ from hostile import HostileServer
 
 from imgcap.config.schema import DataConfig
 from imgcap.data import Plan, PlanSampler, Prefetcher, TrainDataset, TrainLoader, block_of_cache, cut_batch, reading
+from imgcap.remote import fetch
 from imgcap.shards import Place, ShardReader, TokenCounts, Unreachable
-from imgcap.shards.remote import fetch
 from imgcap.text import Vocabulary
 
 ROOT = Path(__file__).parents[2]

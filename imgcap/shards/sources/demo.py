@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imgcap.errors import UserError
+from imgcap.scenes import DRAWING, SPLITS, captions_of, indices, render, scene_at
 from imgcap.shards.parallel import Workers
 from imgcap.shards.progress import Progress
-from imgcap.shards.scenes import DRAWING, SPLITS, captions_of, indices, render, scene_at
 from imgcap.shards.source import Source
 from imgcap.types import Record
 

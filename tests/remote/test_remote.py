@@ -11,9 +11,9 @@ import pytest
 from hostile import HostileServer
 
 from imgcap.errors import UserError
+from imgcap.remote import Cache, fetch, read
 from imgcap.shards import Place, ShardReader, Unreachable
 from imgcap.shards.durable import sha256_of
-from imgcap.shards.remote import Cache, fetch, read
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imgcap.errors import UserError
-from imgcap.shards.scenes import (
+from imgcap.scenes import (
     SIDE,
     SPLITS,
     Group,
@@ -26,8 +26,8 @@ from imgcap.shards.scenes import (
     scene_at,
     split_of,
 )
-from imgcap.shards.scenes.rendering import REACH, place
-from imgcap.shards.scenes.scene import COLOURS, COMMON, COUNTS, HELD_OUT, SHAPES, SIZES, SPLIT_RANGE, TEXTURES
+from imgcap.scenes.rendering import REACH, place
+from imgcap.scenes.scene import COLOURS, COMMON, COUNTS, HELD_OUT, SHAPES, SIZES, SPLIT_RANGE, TEXTURES
 from imgcap.shards.sources import demo
 
 any_index = st.builds(lambda split, i: split * SPLIT_RANGE + i, st.integers(0, 2), st.integers(0, SPLIT_RANGE - 1))

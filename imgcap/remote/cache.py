@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from imgcap.errors import UserError
-from imgcap.shards.remote.fetch import fetch
+from imgcap.remote.fetch import fetch
 
 SUFFIX, UNFINISHED, LOCK = ".whole", ".part", ".lock"
 
