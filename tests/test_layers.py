@@ -13,7 +13,7 @@ FLOORS: tuple[set[str], ...] = (
     {"text", "shards", "checkpoint"},
     {"models", "data", "optim", "monitor"},
     {"engine", "decode"},
-    {"evaluation"},
+    {"evaluation", "feature_cache"},
     {"train"},
     {"bench"},
 )

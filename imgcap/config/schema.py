@@ -46,6 +46,7 @@ class DataConfig(Section):
     workers: Annotated[int, Field(ge=0)] = 2  # loader processes of each rank
     augment: Annotated[Literal["off", "light", "strong"], Off] = "light"
     language: str = "en"
+    features: bool = True  # where the shards hold the features of a frozen encoder, read these and no pictures
     cache: Path | None = None  # of a set behind an address; none: the folder shards of $IMGCAP_CACHE or ~/.cache/imgcap
     cache_gb: Annotated[float, Field(gt=0)] = 20.0  # at most so much is kept of it on this machine
     block: Positive | None = None  # shards mixed with each other; none: all, or what the cache holds of a remote set

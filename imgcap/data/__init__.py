@@ -1,7 +1,7 @@
 """Samples in a reproducible order, decoded, augmented and batched."""
 
 from imgcap.data.batch import HASH_MODULUS, batch_hash, damaged_count, target_count
-from imgcap.data.dataset import EvalDataset, TrainDataset, place_of
+from imgcap.data.dataset import EvalDataset, TrainDataset, features_of, place_of
 from imgcap.data.loader import PlanSampler, TrainLoader, prepare_worker, reading
 from imgcap.data.order import EpochOrder
 from imgcap.data.plan import Accumulation, MicroBatch, Plan, cut_batch
@@ -26,6 +26,7 @@ __all__ = [
     "damaged_count",
     "decode",
     "eval_image",
+    "features_of",
     "place_of",
     "prepare_worker",
     "reading",

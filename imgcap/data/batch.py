@@ -19,6 +19,7 @@ class BatchShape(NamedTuple):
     image_size: int
     captions: int
     length: int
+    features: tuple[int, int] | None = None  # cells and width, in place of pixels
 
     def allocate(self, count: int, shared: bool = False) -> list[Batch]:
         """Room for so many batches, in memory that other processes see too where it is `shared`."""
@@ -32,15 +33,23 @@ class BatchShape(NamedTuple):
 
     def _sizes(self) -> list[int]:
         """Bytes of tokens, ids, weights and images, the latter filled up so that the next batch's int64 fit."""
-        pixels = self.images * self.image_size**2 * 3
+        pixels = self._image_bytes
         return [self.images * self.captions * self.length * 8, self.images * 8, self.images * 8, -(-pixels // 8) * 8]
+
+    @property
+    def _image_bytes(self) -> int:
+        each = 2 * self.features[0] * self.features[1] if self.features else 3 * self.image_size**2
+        return self.images * each
 
     def _views(self, pieces: Sequence[torch.Tensor]) -> Batch:
         tokens, ids, weights, pixels = pieces
-        side = self.image_size
-        images_BHWC = pixels[: self.images * side * side * 3].view(self.images, side, side, 3)
+        side, pixels = self.image_size, pixels[: self._image_bytes]
+        if self.features:
+            images = pixels.view(torch.float16).view(self.images, *self.features)
+        else:
+            images = pixels.view(self.images, side, side, 3).permute(0, 3, 1, 2)  # channels last in memory
         return Batch(
-            images_BCHW=images_BHWC.permute(0, 3, 1, 2),  # channels last in memory
+            images_BCHW=images,
             tokens_BKT=tokens.view(torch.int64).view(self.images, self.captions, self.length),
             weight_B=weights.view(torch.float32)[: self.images],
             image_ids=ids.view(torch.int64),

@@ -12,7 +12,7 @@ from imgcap.data.batch import NO_IMAGE, BatchShape
 from imgcap.data.plan import MicroBatch
 from imgcap.data.transforms import augmented_image, decode, eval_image
 from imgcap.errors import UserError
-from imgcap.shards import Place, ShardReader, Unreachable
+from imgcap.shards import Features, Place, ShardReader, Unreachable
 from imgcap.text import Vocabulary
 from imgcap.types import PAD, Batch, Sample
 
@@ -23,6 +23,17 @@ DAMAGED = (UserError, OSError, ValueError, SyntaxError, KeyError, Image.Decompre
 def place_of(data: DataConfig) -> Place:
     """Where a configuration's shards lie, with its cache."""
     return Place(data.shards, data.cache, data.cache_gb)
+
+
+def features_of(reader: ShardReader, data: DataConfig) -> Features | None:
+    """The features that are read in place of pictures, if any. UserError where they are of another image size."""
+    features = reader.manifest.features if data.features else None
+    if features and features.image_size != data.image_size:
+        raise UserError(
+            f"the features in {reader.place} are of images at {features.image_size} px, and data.image_size is "
+            f"{data.image_size}; set data.image_size={features.image_size}, or data.features=false to read the pictures"
+        )
+    return features
 
 
 class CaptionRows:
@@ -51,17 +62,20 @@ class TrainDataset:
 
     def __init__(self, reader: ShardReader, vocabulary: Vocabulary, data: DataConfig, seed: int):
         self.reader, self.data, self.seed = reader, data, seed
+        self.features = features_of(reader, data)
         self.rows = CaptionRows(vocabulary, data)
 
     def shape(self, images: int) -> BatchShape:
-        return BatchShape(images, self.data.image_size, self.rows.captions, self.rows.length)
+        cells = self.features.shape if self.features else None
+        return BatchShape(images, self.data.image_size, self.rows.captions, self.rows.length, cells)
 
     def write(self, micro_batch: MicroBatch, batch: Batch) -> None:
         """Read the samples of a micro-batch into their places.
 
         A damaged one is named on stderr and gets weight 0, so that no rank shifts or stops.
         """
-        images_BHWC, tokens_BKT = batch.images_BCHW.permute(0, 2, 3, 1).numpy(), batch.tokens_BKT.numpy()
+        images_BHWC = (batch.images_BCHW if self.features else batch.images_BCHW.permute(0, 2, 3, 1)).numpy()
+        tokens_BKT = batch.tokens_BKT.numpy()
         weight_B, image_ids = batch.weight_B.numpy(), batch.image_ids.numpy()
         weight_B[:], tokens_BKT[:] = micro_batch.weight_N, PAD
         for place, sample in enumerate(micro_batch.indices_N.tolist()):
@@ -76,9 +90,12 @@ class TrainDataset:
 
     def _read(self, key: tuple[int, int, int], image_HWC: np.ndarray, tokens_KT: np.ndarray | None) -> int:
         """Write one image, and its captions where they are asked for; return its id."""
-        sample = self.reader.read(key[2])
-        size = self.data.image_size
-        augmented_image(decode(sample.jpeg, size), size, self.data.augment, key, image_HWC)
+        if self.features:
+            sample, image_HWC[:] = self.reader.read_features(key[2])
+        else:
+            sample = self.reader.read(key[2])
+            size = self.data.image_size
+            augmented_image(decode(sample.jpeg, size), size, self.data.augment, key, image_HWC)
         if tokens_KT is not None:
             self.rows.write(sample.tokens, tokens_KT, self._chosen(sample, key))
         return sample.image_id
@@ -96,11 +113,21 @@ class EvalDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __init__(self, reader: ShardReader, vocabulary: Vocabulary, data: DataConfig):
         self.reader, self.size = reader, data.image_size
+        self.features = features_of(reader, data)
         self.rows = CaptionRows(vocabulary, data)
+
+    def blank(self) -> torch.Tensor:
+        """What stands for an image that can't be read."""
+        if self.features:
+            return torch.zeros(self.features.shape, dtype=torch.float16)
+        return torch.zeros(3, self.size, self.size, dtype=torch.uint8)
 
     def __len__(self) -> int:
         return len(self.reader)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.features:
+            sample, features_PE = self.reader.read_features(index)
+            return torch.from_numpy(features_PE.copy()), self.rows(sample.tokens)
         sample = self.reader.read(index)
         return eval_image(decode(sample.jpeg, self.size), self.size), self.rows(sample.tokens)

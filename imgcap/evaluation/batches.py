@@ -45,7 +45,7 @@ class SoundItems(Dataset[EvalItem]):
         self.dataset = dataset
 
     def __getitem__(self, index: int) -> EvalItem:
-        rows, size = self.dataset.rows, self.dataset.size
+        rows = self.dataset.rows
         try:
             sample = self.dataset.reader.read(index)
             image_CHW, tokens_KT = self.dataset[index]
@@ -53,7 +53,7 @@ class SoundItems(Dataset[EvalItem]):
             raise
         except DAMAGED as error:
             print(f"skipped: sample {index} of {self.dataset.reader.place}: {error}", file=sys.stderr, flush=True)
-            return EvalItem(torch.zeros(3, size, size, dtype=torch.uint8), rows([]), NO_IMAGE, [], False)
+            return EvalItem(self.dataset.blank(), rows([]), NO_IMAGE, [], False)
         return EvalItem(image_CHW, tokens_KT, sample.image_id, sample.captions, True)
 
 

@@ -4,6 +4,7 @@ Dimensions: B images, C colour channels, H W pixels, P grid cells, E encoder wid
 """
 
 import difflib
+import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -87,13 +88,23 @@ class Encoder(nn.Module):
                 getattr(self.backbone, name).eval()
         return self
 
+    def sha256(self) -> str:
+        """Of the weights, whatever device and precision they are in now: equal ones give equal features."""
+        digest = hashlib.sha256(f"{self.name}/{self.output_stride}".encode())
+        for name, tensor in sorted(self.backbone.state_dict().items()):
+            if not name.endswith("num_batches_tracked"):
+                digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     def grid(self, image_size: int) -> tuple[int, int]:
         """Rows and columns of the features of a square image; each halving rounds up."""
         cells = -(-image_size // self.output_stride)
         return cells, cells
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """Encode uint8 images to features_BPE, the cells in row-major order."""
+        """Encode uint8 images to features_BPE, the cells in row-major order. What is features already stays so."""
+        if images_BCHW.dtype == torch.float16:
+            return images_BCHW.to(compute_dtype(self.backbone.conv1.weight))
         self.fold()
         with torch.no_grad(), torch.autocast(images_BCHW.device.type, enabled=False):
             features = images_BCHW.to(self.scale.dtype).contiguous(memory_format=torch.channels_last)

@@ -2,7 +2,7 @@
 
 from imgcap.remote import Unreachable
 from imgcap.shards.builder import build
-from imgcap.shards.manifest import Manifest
+from imgcap.shards.manifest import Features, Manifest
 from imgcap.shards.place import Place
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.source import Skipped, Source
@@ -11,6 +11,7 @@ from imgcap.shards.verify import Damage, verify
 
 __all__ = [
     "Damage",
+    "Features",
     "Manifest",
     "Place",
     "ShardReader",

@@ -1,4 +1,4 @@
-"""Where each sample of a split lies: shard, and offset, size and CRC-32 of its two members."""
+"""Where each sample of a split lies: shard, and offset, size and CRC-32 of its members."""
 
 import io
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from imgcap.shards.place import Place
 
 _MEND = "run tools/build_shards.py with the same --out again, it mends the set"
 FIELDS = ("shard", "key", "jpg_offset", "jpg_size", "jpg_crc32", "json_offset", "json_size", "json_crc32")
+FEATURE_FIELDS = ("fp16_offset", "fp16_size", "fp16_crc32")  # of sets that hold an encoder's features too
 
 
 class IndexRow(NamedTuple):
@@ -24,18 +25,23 @@ class IndexRow(NamedTuple):
     json_offset: int
     json_size: int
     json_crc32: int
+    fp16_offset: int = 0
+    fp16_size: int = 0
+    fp16_crc32: int = 0
 
 
 class Index:
     """The rows of a split in the order of its shards, as columns of shape (samples,), int64."""
 
     def __init__(self, columns: dict[str, np.ndarray]) -> None:
-        self._numbers = np.stack([columns[name] for name in FIELDS], axis=1)  # a row's numbers side by side
-        self.columns = {name: self._numbers[:, place] for place, name in enumerate(FIELDS)}
+        fields = FIELDS + FEATURE_FIELDS if FEATURE_FIELDS[0] in columns else FIELDS
+        self._numbers = np.stack([columns[name] for name in fields], axis=1)  # a row's numbers side by side
+        self.columns = {name: self._numbers[:, place] for place, name in enumerate(fields)}
 
     @classmethod
     def from_rows(cls, rows: list[IndexRow]) -> "Index":
-        return cls({name: np.array([getattr(row, name) for row in rows], dtype=np.int64) for name in FIELDS})
+        fields = FIELDS + FEATURE_FIELDS if any(row.fp16_size for row in rows) else FIELDS
+        return cls({name: np.array([getattr(row, name) for row in rows], dtype=np.int64) for name in fields})
 
     @classmethod
     def load(cls, place: Place, split: str, sha256: str) -> "Index":
@@ -50,7 +56,7 @@ class Index:
                 f"{path} is not the index of these shards (its sha256 differs from the manifest's); {_MEND}"
             )
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return cls({name: arrays[name] for name in FIELDS})
+            return cls({name: arrays[name] for name in arrays.files})
 
     def to_bytes(self) -> bytes:
         """The bytes of the `.npz` file: equal rows give equal bytes."""

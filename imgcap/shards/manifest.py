@@ -73,6 +73,16 @@ class BuildSettings:
 
 
 @dataclass(frozen=True)
+class Features:
+    """An encoder's features, which each sample has beside its image: `KEY.fp16`, cells × width in row-major order."""
+
+    shape: tuple[int, int]
+    encoder: str  # name and output stride
+    encoder_sha256: str  # of its weights
+    image_size: int  # pixels of the square that images were squeezed to
+
+
+@dataclass(frozen=True)
 class Manifest:
     """See the README of the shards folder for the file's keys."""
 
@@ -80,6 +90,7 @@ class Manifest:
     splits: dict[str, SplitInfo]
     skipped: dict[str, SkippedNames]
     token_counts_sha256: str | None
+    features: Features | None = None
     format_version: int = FORMAT_VERSION
 
     @property
@@ -99,6 +110,8 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         content = dataclasses.asdict(self)
+        if self.features is None:
+            del content["features"]
         for split in content["splits"].values():
             for shard in split["shards"]:
                 if shard["captions"] is None:  # in the tar, as in every set that imgcap writes
@@ -152,7 +165,10 @@ def _from_content(content: dict[str, Any]) -> Manifest:
         reason: SkippedNames(names["count"], tuple(names["names"])) for reason, names in content["skipped"].items()
     }
     settings = BuildSettings(**{item.name: content[item.name] for item in dataclasses.fields(BuildSettings)})
-    return Manifest(settings, splits, skipped, content["token_counts_sha256"])
+    features = content.get("features")
+    if features:
+        features = Features(**{**features, "shape": tuple(features["shape"])})
+    return Manifest(settings, splits, skipped, content["token_counts_sha256"], features)
 
 
 def _shard_info(content: dict[str, Any]) -> ShardInfo:

@@ -7,6 +7,8 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from imgcap.errors import UserError
 from imgcap.remote import is_address
 from imgcap.shards.durable import sha256_of_bytes
@@ -75,6 +77,20 @@ class ShardReader:
             return Sample(content["image_id"], content["file_name"], content["captions"], content["tokens"], jpeg)
         except (ValueError, KeyError, TypeError):
             raise self._damaged(shard, row.key) from None
+
+    def read_features(self, i: int) -> tuple[Sample, np.ndarray]:
+        """Sample `i` without its picture, and its features: (P, E), float16, where the set holds some."""
+        features = self.manifest.features
+        assert features is not None, "the set holds no features"
+        row = self._index[i]
+        shard = self.shards[row.shard]
+        data = os.pread(self._descriptor(shard), row.fp16_size, row.fp16_offset)
+        described = os.pread(self._descriptor(shard), row.json_size, row.json_offset)
+        if (zlib.crc32(data), zlib.crc32(described)) != (row.fp16_crc32, row.json_crc32):
+            raise self._damaged(shard, row.key)
+        content = json.loads(described)
+        sample = Sample(content["image_id"], content["file_name"], content["captions"], content["tokens"], b"")
+        return sample, np.frombuffer(data, np.float16).reshape(features.shape)
 
     def fetch(self, shard: int) -> None:
         """Bring a shard of a remote set to this machine; nothing where it is here."""

@@ -27,6 +27,7 @@ class EncodedSample:
     json: bytes = b""
     tokens: list[list[str]] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    fp16: bytes = b""  # an encoder's features, where they are kept
 
 
 @dataclass(frozen=True)

@@ -170,8 +170,9 @@ class _SplitCheck:
     def _wrong_with(
         self, number: int, tar: tarfile.TarFile, key: str, members: dict[str, tarfile.TarInfo], row: IndexRow | None
     ) -> Iterator[str]:
-        if set(members) != {"jpg", "json"}:
-            yield f"has the members {', '.join(sorted(members))} in place of jpg and json"
+        expected = {"jpg", "json", "fp16"} if row is not None and row.fp16_size else {"jpg", "json"}
+        if set(members) != expected:
+            yield f"has the members {', '.join(sorted(members))} in place of {' and '.join(sorted(expected))}"
             return
         data = {suffix: _read(tar, member) for suffix, member in members.items()}
         if row is not None:
@@ -179,7 +180,8 @@ class _SplitCheck:
             jpg, described = members["jpg"], members["json"]
             if where != (number, key, jpg.offset_data, jpg.size, described.offset_data, described.size):
                 yield "lies elsewhere than the index says"
-            for suffix, crc32 in (("jpg", row.jpg_crc32), ("json", row.json_crc32)):
+            crcs = {"jpg": row.jpg_crc32, "json": row.json_crc32, "fp16": row.fp16_crc32}
+            for suffix, crc32 in ((suffix, crcs[suffix]) for suffix in sorted(members, reverse=True)):
                 if zlib.crc32(data[suffix]) != crc32:
                     yield f"{suffix} has other bytes than were built (CRC-32)"
         yield from self._wrong_with_json(data["json"])

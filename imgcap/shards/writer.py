@@ -82,12 +82,18 @@ class ShardWriter:
 
     def size_with(self, sample: EncodedSample) -> int:
         """Bytes of the shard if this sample came into it and nothing else."""
-        return int(self._tar.tarstream.offset) + _size_in_tar(sample.jpeg) + _size_in_tar(sample.json) + _END
+        members = (sample.fp16, sample.jpeg, sample.json) if sample.fp16 else (sample.jpeg, sample.json)
+        return int(self._tar.tarstream.offset) + sum(map(_size_in_tar, members)) + _END
 
     def write(self, ordinal: int, sample: EncodedSample) -> None:
-        jpg_offset = int(self._tar.tarstream.offset) + _BLOCK
-        json_offset = jpg_offset - _BLOCK + _size_in_tar(sample.jpeg) + _BLOCK
-        self._tar.write({"__key__": key_name(ordinal), "jpg": sample.jpeg, "json": sample.json})
+        start = int(self._tar.tarstream.offset)
+        members = {"__key__": key_name(ordinal), "jpg": sample.jpeg, "json": sample.json}
+        jpg_offset = start + _BLOCK
+        if sample.fp16:  # the tar holds members by name
+            members["fp16"] = sample.fp16
+            jpg_offset += _size_in_tar(sample.fp16)
+        json_offset = jpg_offset + _size_in_tar(sample.jpeg)
+        self._tar.write(members)
         assert self._tar.tarstream.offset == json_offset - _BLOCK + _size_in_tar(sample.json)
         self._rows.append(
             IndexRow(
@@ -99,6 +105,9 @@ class ShardWriter:
                 json_offset=json_offset,
                 json_size=len(sample.json),
                 json_crc32=zlib.crc32(sample.json),
+                fp16_offset=start + _BLOCK if sample.fp16 else 0,
+                fp16_size=len(sample.fp16),
+                fp16_crc32=zlib.crc32(sample.fp16),
             )
         )
         self._captions += len(sample.tokens)

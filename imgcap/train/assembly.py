@@ -18,12 +18,14 @@ from imgcap.data import (
     TrainLoader,
     block_of_cache,
     cut_batch,
+    features_of,
     place_of,
 )
 from imgcap.dist import World, broadcast_object, gather_objects, on_main
 from imgcap.engine import build_engine, parameter_counts
 from imgcap.errors import UserError
 from imgcap.evaluation import Evaluator
+from imgcap.feature_cache import check_features
 from imgcap.models import Captioner, build_captioner
 from imgcap.monitor import Monitor
 from imgcap.optim import LearningRate, WeightAverage
@@ -55,6 +57,8 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
     if saved:
         _load_model(model, saved)
     engine = build_engine(config.engine, model, config.train, config.optim, world)
+    if (features := features_of(reader, config.data)) is not None:
+        check_features(features, engine.raw_model.encoder, config)
     start = saved.step if saved else 0
     dataset = TrainDataset(reader, vocabulary, config.data, config.seed)
     reached = Prefetcher(reader, plan, world.local_rank).reached if reader.is_remote else lambda step: None

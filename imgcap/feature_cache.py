@@ -1,0 +1,154 @@
+"""A shard set with the frozen encoder's features beside its pictures, so that training no longer runs the encoder.
+
+Shard for shard and sample for sample it is the set that it was made from, so the order of training is the same.
+"""
+
+import dataclasses
+import json
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from imgcap.config import Config
+from imgcap.data import decode, eval_image, place_of
+from imgcap.dist import World, gather_objects, on_main
+from imgcap.engine import autocast
+from imgcap.errors import UserError
+from imgcap.models import Encoder
+from imgcap.models.weights import load_pretrained
+from imgcap.shards import Features, Manifest, ShardReader
+from imgcap.shards.durable import sha256_of_bytes, write_whole
+from imgcap.shards.index import Index, index_name
+from imgcap.shards.manifest import MANIFEST_NAME, TOKEN_COUNTS_NAME, SplitInfo
+from imgcap.shards.progress import Progress
+from imgcap.shards.sample import EncodedSample
+from imgcap.shards.writer import FinishedShard, ShardWriter
+from imgcap.types import Sample
+
+RECORDS = ".caching"  # of the shards that are finished; a later call goes on behind them
+
+
+def encoder_of(config: Config, device: torch.device) -> Encoder:
+    """The encoder with which a run of this configuration begins."""
+    torch.manual_seed(config.seed)
+    encoder = Encoder(config.model.encoder)
+    load_pretrained(encoder, config.model.encoder.weights)
+    return encoder.to(device).eval()
+
+
+def describe(encoder: Encoder, image_size: int) -> Features:
+    rows, columns = encoder.grid(image_size)
+    name = f"{encoder.name}, stride {encoder.output_stride}"
+    return Features((rows * columns, encoder.width), name, encoder.sha256(), image_size)
+
+
+def check_features(features: Features, encoder: Encoder, config: Config) -> None:
+    """Refuse features that are not those that this encoder would give in training."""
+    where = f"the features in {config.data.shards}"
+    otherwise = "or set data.features=false to read the pictures"
+    if config.model.encoder.train != "none":
+        raise UserError(f"{where} are of a frozen encoder; set model.encoder.train=none, {otherwise}")
+    if config.data.augment != "off":
+        raise UserError(f"{where} are of pictures as they are; set data.augment=off, {otherwise}")
+    if features.encoder_sha256 != encoder.sha256():
+        raise UserError(
+            f"{where} are of another encoder ({features.encoder}, other weights): make them again with "
+            f"tools/cache_features.py, {otherwise}"
+        )
+
+
+def cache_features(config: Config, out: Path, world: World, batch: int = 64) -> Manifest | None:
+    """Write the set of `config.data.shards` into the folder `out`, with features; the manifest on rank 0.
+
+    Each rank makes some of the shards. A call that was stopped goes on behind the shards that are finished.
+    """
+    if (out / MANIFEST_NAME).exists():
+        raise UserError(f"{out} holds a shard set already; choose another --out, or remove it first")
+    on_main(lambda: (out / RECORDS).mkdir(parents=True, exist_ok=True))
+    encoder = encoder_of(config, world.device)
+    features = describe(encoder, config.data.image_size)
+    source = ShardReader(place_of(config.data), "train").manifest
+    splits = {split: ShardReader(place_of(config.data), split) for split in source.splits}
+    tasks = [(split, number) for split, reader in splits.items() for number in range(len(reader.shards))]
+    mine = tasks[world.rank :: world.world_size]
+    finished: dict[tuple[str, int], FinishedShard] = {}
+    with Progress(len(mine), f"rank {world.rank}: encoding into {out}", "shards") as progress:
+        for split, number in mine:
+            task = _Task(config, encoder, features, splits[split], out, world.device, batch)
+            finished[split, number] = task.shard(number)
+            progress.advance()
+    everyone = gather_objects(finished)
+    if everyone is None:
+        return None
+    return _finish(out, source, splits, {name: shard for part in everyone for name, shard in part.items()}, features)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    config: Config
+    encoder: Encoder
+    features: Features
+    reader: ShardReader
+    out: Path
+    device: torch.device
+    batch: int
+
+    def shard(self, number: int) -> FinishedShard:
+        """Write one shard, or take over the one that an earlier call wrote with the same encoder."""
+        name = f"{self.reader.split}-{number:05d}.tar"
+        record = self.out / RECORDS / f"{name}.{self.features.encoder_sha256[:16]}-{self.features.image_size}.json"
+        kept = FinishedShard.load(record, self.out)
+        if kept is not None:
+            return kept
+        first = sum(self.reader.shard_counts[:number])
+        writer = ShardWriter(self.out, name, number, first)
+        try:
+            end = first + self.reader.shard_counts[number]
+            for start in range(first, end, self.batch):
+                places = range(start, min(start + self.batch, end))
+                self._write([self.reader.read(i) for i in places], places, writer)
+        except BaseException:
+            writer.discard()
+            raise
+        shard = writer.finish(first + writer.samples)
+        shard.save(record)
+        return shard
+
+    @torch.no_grad()
+    def _write(self, samples: list[Sample], places: range, writer: ShardWriter) -> None:
+        size = self.features.image_size
+        images = torch.stack([eval_image(decode(sample.jpeg, size), size) for sample in samples])
+        with autocast(self.device, self.config.train.precision):
+            features_BPE = self.encoder(images.to(self.device)).half().cpu()
+        for sample, place, features_PE in zip(samples, places, features_BPE, strict=True):
+            described = {name: getattr(sample, name) for name in ("image_id", "file_name", "captions", "tokens")}
+            document = json.dumps(described, separators=(",", ":")).encode()
+            fp16 = features_PE.contiguous().numpy().tobytes()
+            writer.write(place, EncodedSample(sample.jpeg, document, sample.tokens, fp16=fp16))
+
+
+def _finish(
+    out: Path,
+    source: Manifest,
+    splits: dict[str, ShardReader],
+    finished: dict[tuple[str, int], FinishedShard],
+    features: Features,
+) -> Manifest:
+    infos = {}
+    for split, reader in splits.items():
+        shards = [finished[split, number] for number in range(len(reader.shards))]
+        index = Index.from_rows([row for shard in shards for row in shard.rows]).to_bytes()
+        write_whole(out / index_name(split), index)
+        captions = sum(shard.captions for shard in shards)
+        infos[split] = SplitInfo(len(reader), captions, sha256_of_bytes(index), tuple(shard.info for shard in shards))
+    counts_sha256 = None
+    with suppress(FileNotFoundError):
+        counts = next(iter(splits.values())).place.read(TOKEN_COUNTS_NAME)
+        write_whole(out / TOKEN_COUNTS_NAME, counts)
+        counts_sha256 = sha256_of_bytes(counts)
+    manifest = dataclasses.replace(source, splits=infos, token_counts_sha256=counts_sha256, features=features)
+    manifest.save(out)
+    shutil.rmtree(out / RECORDS)
+    return manifest
