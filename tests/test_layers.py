@@ -12,7 +12,7 @@ FLOORS: tuple[set[str], ...] = (
     {"dist", "ops", "remote", "scenes"},
     {"text", "shards", "checkpoint"},
     {"models", "data", "optim", "monitor"},
-    {"engine", "decode"},
+    {"engine", "decode", "inspection"},
     {"evaluation", "feature_cache"},
     {"train"},
     {"bench"},

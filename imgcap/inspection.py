@@ -1,0 +1,204 @@
+"""What a shard set holds, for people to look at: samples, lengths and words of captions, and images that come twice.
+
+Dimensions: N images of a split.
+"""
+
+import io
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from imgcap.monitor import draw_sheet
+from imgcap.shards import Place, ShardReader
+from imgcap.shards.durable import sha256_of_bytes
+from imgcap.shards.manifest import manifest_bytes, parse_manifest
+from imgcap.shards.progress import Progress
+
+MIN_COUNTS = (1, 2, 3, 5)  # of a word, to be in the vocabulary
+NEAR = 6  # bits of 128 at most in which the perceptual hashes of one picture differ
+SHOWN = 12  # samples of a sheet, and pairs
+_CHUNK = 2048  # images compared at once
+
+
+@dataclass
+class SplitFacts:
+    """Of one split; `hash_N2` are the perceptual hashes, uint64."""
+
+    images: int = 0
+    lengths: Counter[int] = field(default_factory=Counter)  # words of a caption -> captions
+    words: Counter[str] = field(default_factory=Counter)
+    bytes_sha256: list[str] = field(default_factory=list)
+    hash_N2: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.uint64))
+    damaged: int = 0
+
+
+@dataclass(frozen=True)
+class Twice:
+    """Two samples that look alike; `bits` of their hashes differ, and `exact` ones have the same bytes."""
+
+    split: str
+    place: int
+    other_split: str
+    other_place: int
+    bits: int
+    exact: bool
+
+
+def inspect(place: Place, out: Path, seed: int = 0, limit: int | None = None) -> dict[str, Any]:
+    """Draw sheets and plots into the folder `out`, and return the numbers; `limit` images of each split at most."""
+    splits = parse_manifest(manifest_bytes(place), place).splits
+    readers = {split: ShardReader(place, split) for split in splits}
+    facts = {split: _look_at(reader, limit) for split, reader in readers.items()}
+    out.mkdir(parents=True, exist_ok=True)
+    for split, reader in readers.items():
+        _draw_samples(reader, seed).save(out / f"samples-{split}.png")
+    _draw_plots(facts).savefig(out / "captions.png", dpi=110)
+    pairs = list(_twice(facts))
+    if pairs:
+        _draw_pairs(readers, pairs[:SHOWN]).save(out / "twice.png")
+    return {
+        "splits": {split: _numbers(found) for split, found in facts.items()},
+        "unknown_words": _unknown(facts),
+        "twice": {
+            "exact": sum(pair.exact for pair in pairs),
+            "alike": sum(not pair.exact for pair in pairs),
+            "pairs": [vars(pair) for pair in pairs[:SHOWN]],
+        },
+    }
+
+
+def _look_at(reader: ShardReader, limit: int | None) -> SplitFacts:
+    facts, hashes = SplitFacts(), []
+    count = min(len(reader), limit or len(reader))
+    with Progress(count, f"looking at {reader.split}") as progress:
+        for i in range(count):
+            progress.advance()
+            try:
+                sample = reader.read(i)
+                hashes.append(perceptual_hash(sample.jpeg))
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                progress.say(f"sample {i} of {reader.split} is damaged: {error}")
+                facts.damaged += 1
+                continue
+            facts.images += 1
+            facts.bytes_sha256.append(sha256_of_bytes(sample.jpeg))
+            for tokens in sample.tokens:
+                facts.lengths[len(tokens)] += 1
+                facts.words.update(tokens)
+    facts.hash_N2 = np.array(hashes, np.uint64).reshape(-1, 2)
+    return facts
+
+
+def perceptual_hash(data: bytes) -> tuple[int, int]:
+    """Twice 64 bits: where a picture gets brighter from left to right, and downwards (difference hash)."""
+    image = Image.open(io.BytesIO(data))
+    image.draft("L", (32, 32))
+    small = np.asarray(image.convert("L").resize((9, 9), Image.Resampling.BILINEAR), np.int16)
+    across, down = np.diff(small[:8], axis=1) > 0, np.diff(small[:, :8], axis=0) > 0
+    return _as_number(across), _as_number(down)
+
+
+def _as_number(bits: np.ndarray) -> int:
+    return int.from_bytes(np.packbits(bits.ravel()).tobytes(), "big")
+
+
+def _twice(facts: dict[str, SplitFacts]) -> list[Twice]:
+    """Pairs of different splits, the most alike first."""
+    names = list(facts)
+    pairs = []
+    for number, split in enumerate(names):
+        for other in names[number + 1 :]:
+            mine, theirs = facts[split], facts[other]
+            for start in range(0, len(mine.hash_N2), _CHUNK):
+                some_N2 = mine.hash_N2[start : start + _CHUNK]
+                bits_NM = sum(np.bitwise_count(some_N2[:, None, half] ^ theirs.hash_N2[:, half]) for half in (0, 1))
+                for row, column in np.argwhere(bits_NM <= NEAR):
+                    exact = mine.bytes_sha256[start + row] == theirs.bytes_sha256[column]
+                    bits = int(bits_NM[row, column])
+                    pairs.append(Twice(split, start + int(row), other, int(column), bits, exact))
+    return sorted(pairs, key=lambda pair: (not pair.exact, pair.bits))
+
+
+def _unknown(facts: dict[str, SplitFacts]) -> dict[str, dict[str, float]]:
+    """For each split but train: the share of its words that a vocabulary made of train lacks, by its `min_count`."""
+    if "train" not in facts:
+        return {}
+    known = facts["train"].words
+    return {
+        split: {
+            str(least): round(_share(found.words, lambda word, least=least: known[word] < least), 5)
+            for least in MIN_COUNTS
+        }
+        for split, found in facts.items()
+        if split != "train"
+    }
+
+
+def _share(words: Counter[str], chosen: Any) -> float:
+    return sum(count for word, count in words.items() if chosen(word)) / max(words.total(), 1)
+
+
+def _numbers(facts: SplitFacts) -> dict[str, Any]:
+    captions = facts.lengths.total()
+    lengths = sorted(facts.lengths.elements())
+    return {
+        "images": facts.images,
+        "damaged": facts.damaged,
+        "captions": captions,
+        "words": facts.words.total(),
+        "different_words": len(facts.words),
+        "median_length": lengths[captions // 2] if lengths else 0,
+        "longest": lengths[-1] if lengths else 0,
+    }
+
+
+def _draw_samples(reader: ShardReader, seed: int) -> Image.Image:
+    random = np.random.default_rng(seed)
+    cards = []
+    for i in sorted(random.permutation(len(reader))[:SHOWN].tolist()):
+        sample = reader.read(i)
+        cards.append((_picture(sample.jpeg), sample.file_name, sample.captions))
+    return draw_sheet(cards)
+
+
+def _draw_pairs(readers: dict[str, ShardReader], pairs: list[Twice]) -> Image.Image:
+    cards = []
+    for pair in pairs:
+        first, second = readers[pair.split].read(pair.place), readers[pair.other_split].read(pair.other_place)
+        both = [_picture(sample.jpeg).resize((260, 260)) for sample in (first, second)]
+        joined = Image.new("RGB", (524, 260), "white")
+        for column, picture in enumerate(both):
+            joined.paste(picture, (264 * column, 0))
+        names = [f"{pair.split}: {first.file_name}", f"{pair.other_split}: {second.file_name}"]
+        cards.append((joined, "the same bytes" if pair.exact else f"{pair.bits} bits of 128 differ", names))
+    return draw_sheet(cards)
+
+
+def _picture(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def _draw_plots(facts: dict[str, SplitFacts]) -> Figure:
+    with matplotlib.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(11, 4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for split, found in facts.items():
+            lengths = sorted(found.lengths)
+            shares = [found.lengths[length] / max(found.lengths.total(), 1) for length in lengths]
+            left.plot(lengths, shares, label=split)
+            ranked = sorted(found.words.values(), reverse=True)
+            right.loglog(range(1, len(ranked) + 1), ranked, label=split)
+        left.set(xlabel="words of a caption", ylabel="share of the captions")
+        right.set(xlabel="rank of a word", ylabel="how often it occurs")
+        left.legend()
+        for axes in (left, right):
+            axes.grid(alpha=0.3)
+        commonest = [word for word, _ in facts[next(iter(facts))].words.most_common(12)]
+        right.set_title("most frequent: " + " ".join(commonest).replace("$", r"\$"), fontsize=8)
+    return figure
