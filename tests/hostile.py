@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class HostileServer:
-    """`faults` are taken one a request of a tar, from the front; `always` is for those that find none left.
+    """`faults` are taken one a request of an archive, from the front; `always` is for those that find none left.
 
     503: answers so. cut: closes in mid-body. wrong: flips a bit. whole: ignores Range. slow: pauses at each piece.
     stop: falls silent in mid-body for `silence` seconds. gone: 404. `asked` are the paths, with the start of the range.
@@ -41,7 +41,7 @@ class HostileServer:
         with self.lock:
             self.asked.append((request.path, start))
             fault = None
-            if path.suffix == ".tar":
+            if path.suffix in (".tar", ".zip"):
                 fault = self.faults.pop(0) if self.faults else self.always
         if fault == "503" or fault == "gone" or not path.is_file():
             request.send_error(503 if fault == "503" else 404)

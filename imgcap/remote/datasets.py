@@ -1,0 +1,167 @@
+"""Data sets as their publishers give them: fetched, checked, unpacked, and counted at the end."""
+
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from imgcap.errors import UserError
+from imgcap.remote.fetch import Unreachable, fetch, is_address
+
+DONE = ".unpacked"  # beside an archive: it has been unpacked
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+
+Bar = Callable[[str, int | None], Callable[[int], object]]  # of a label and a total: what is told of bytes more
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class SourceFile(_Entry):
+    """One file of a data set; without `places` somebody has to get it as `by_hand` says."""
+
+    file: str
+    places: tuple[str, ...] = Field(default=(), alias="from")
+    by_hand: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+
+
+class Held(_Entry):
+    """What is there once all is unpacked: a pattern, and how many files it finds."""
+
+    path: str
+    count: int = 1
+
+
+class Dataset(_Entry):
+    about: str
+    files: tuple[SourceFile, ...]
+    holds: tuple[Held, ...]
+    next: str
+
+
+def read_datasets(path: Path) -> dict[str, Dataset]:
+    """The data sets of a YAML file; UserError where it is not as the one in configs/."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return {name: Dataset.model_validate(entry) for name, entry in content.items()}
+    except (OSError, yaml.YAMLError, AttributeError, ValidationError) as error:
+        raise UserError(f"{path} is no list of data sets ({error}); see configs/datasets.yaml for one") from None
+
+
+def download(
+    dataset: Dataset, out: Path, instead: Mapping[str, str], bar: Bar, force: bool = False, keep: bool = False
+) -> None:
+    """Fetch and unpack a data set into the folder `out`; `instead` names other places of its files.
+
+    What is there and sound is left alone. Archives are removed once they are unpacked, unless `keep`.
+    """
+    strangers = sorted(set(instead) - {entry.file for entry in dataset.files})
+    if strangers:
+        raise UserError(f"--source {strangers[0]}: the files are {', '.join(entry.file for entry in dataset.files)}")
+    out.mkdir(parents=True, exist_ok=True)
+    if force:
+        for entry in dataset.files:
+            for path in (out / entry.file, out / (entry.file + DONE)):
+                path.unlink(missing_ok=True)
+    waiting = [entry for entry in dataset.files if not (out / (entry.file + DONE)).exists()]
+    _refuse_missing(waiting, out, instead)
+    _refuse_full_disk(waiting, out, instead)
+    for entry in waiting:
+        archive = _fetched(entry, out, instead.get(entry.file), bar)
+        if entry.file.endswith(ARCHIVES):
+            _unpack(archive, out, bar)
+            (out / (entry.file + DONE)).touch()
+            if archive.parent == out and not keep:
+                archive.unlink()
+
+
+def missing(dataset: Dataset, out: Path) -> list[str]:
+    """What a folder lacks of a data set, a line each; empty where all is there."""
+    found = [(held, sum(1 for _ in out.glob(held.path))) for held in dataset.holds]
+    return [f"{out / held.path}: {count} of {held.count} files" for held, count in found if count < held.count]
+
+
+def _refuse_missing(entries: list[SourceFile], out: Path, instead: Mapping[str, str]) -> None:
+    for entry in entries:
+        if not entry.places and entry.file not in instead and not (out / entry.file).exists():
+            raise UserError(f"{entry.file} is not to be had without you: {entry.by_hand}; or put it into {out}")
+
+
+def _refuse_full_disk(entries: list[SourceFile], out: Path, instead: Mapping[str, str]) -> None:
+    """Before a byte is fetched: an archive needs its size, and about as much again unpacked."""
+    wanted = 0
+    for entry in entries:
+        place = instead.get(entry.file)
+        local = Path(place) if place and not is_address(place) else out / entry.file
+        there = local.stat().st_size if local.exists() else 0
+        wanted += (entry.bytes or there) * (2 if entry.file.endswith(ARCHIVES) else 1) - there
+    free = shutil.disk_usage(out).free
+    if wanted > free:
+        raise UserError(
+            f"{out} has {free / 1e9:.1f} GB free, and {wanted / 1e9:.1f} GB are needed; choose another --out"
+        )
+
+
+def _fetched(entry: SourceFile, out: Path, instead: str | None, bar: Bar) -> Path:
+    if instead and not is_address(instead):
+        local = Path(instead)
+        if not local.is_file():
+            raise UserError(f"there is no {local}; name the file that stands for {entry.file}")
+        return local
+    path = out / entry.file
+    if path.exists() and not (entry.bytes or entry.sha256):
+        return path
+    unfinished = path if path.exists() else out / (entry.file + ".part")
+    failures = []
+    for place in (instead,) if instead else entry.places or (str(path),):
+        try:
+            fetch(place, unfinished, entry.bytes, entry.sha256, bar(entry.file, entry.bytes))
+            unfinished.rename(path)
+            return path
+        except Unreachable as failure:
+            failures.append(str(failure))
+    raise Unreachable(f"{'; '.join(failures)}; another place can be named with --source {entry.file}=PLACE")
+
+
+def _unpack(archive: Path, out: Path, bar: Bar) -> None:
+    """Every member checked by its CRC; none may leave the folder."""
+    try:
+        if archive.name.endswith(".zip"):
+            _unzip(archive, out, bar)
+        else:
+            with tarfile.open(archive) as tar:
+                advance = bar(f"unpacking {archive.name}", None)
+                for member in tar:
+                    _refuse_outside(archive, member.name)
+                    tar.extract(member, out, filter="data")
+                    advance(member.size)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+        raise UserError(f"{archive} is damaged ({error}); remove it and run the same command again") from None
+
+
+def _unzip(archive: Path, out: Path, bar: Bar) -> None:
+    with zipfile.ZipFile(archive) as packed:
+        members = packed.infolist()
+        for member in members:
+            _refuse_outside(archive, member.filename)
+        size = sum(member.file_size for member in members)
+        if size > shutil.disk_usage(out).free:
+            raise UserError(f"{archive} holds {size / 1e9:.1f} GB, for which {out} has no room; choose another --out")
+        advance = bar(f"unpacking {archive.name}", size)
+        for member in members:
+            packed.extract(member, out)
+            advance(member.file_size)
+
+
+def _refuse_outside(archive: Path, name: str) -> None:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts:
+        raise UserError(f"{archive} holds {name!r}, a path out of the folder: it is not what it should be; remove it")
