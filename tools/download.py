@@ -1,6 +1,6 @@
 """Fetch a data set from its publisher, check it and unpack it: `python tools/download.py flickr8k --out data/flickr8k`.
 
-A fetch that was stopped goes on where it stopped. Addresses are in configs/datasets.yaml; where one is gone, name a
+A fetch that was stopped goes on where it stopped. Addresses are in tools/datasets.yaml; where one is gone, name a
 local file or another address: --source Flickr8k_text.zip=FILE_OR_ADDRESS.
 """
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 from imgcap.errors import UserError, exits_cleanly
 from imgcap.remote.datasets import download, missing, read_datasets
 
-SOURCES = Path(__file__).parents[1] / "configs" / "datasets.yaml"
+SOURCES = Path(__file__).with_name("datasets.yaml")
 
 
 def parse_arguments() -> argparse.Namespace:

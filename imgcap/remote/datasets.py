@@ -53,7 +53,7 @@ def read_datasets(path: Path) -> dict[str, Dataset]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return {name: Dataset.model_validate(entry) for name, entry in content.items()}
     except (OSError, yaml.YAMLError, AttributeError, ValidationError) as error:
-        raise UserError(f"{path} is no list of data sets ({error}); see configs/datasets.yaml for one") from None
+        raise UserError(f"{path} is no list of data sets ({error}); see tools/datasets.yaml for one") from None
 
 
 def download(

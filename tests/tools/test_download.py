@@ -161,7 +161,7 @@ def test_mistakes_are_named(download, arguments, message):
 
 
 def test_the_list_of_the_house_is_whole(command, tmp_path):
-    datasets = read_datasets(CHECKOUT / "configs/datasets.yaml")
+    datasets = read_datasets(CHECKOUT / "tools/datasets.yaml")
     assert set(datasets) == {"flickr8k", "flickr30k", "coco2014", "coco2017", "karpathy"}
     for dataset in datasets.values():
         assert all(entry.places or entry.by_hand for entry in dataset.files) and "{out}" in dataset.next
