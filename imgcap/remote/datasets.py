@@ -48,7 +48,7 @@ class Dataset(_Entry):
 
 
 def read_datasets(path: Path) -> dict[str, Dataset]:
-    """The data sets of a YAML file; UserError where it is not as the one in configs/."""
+    """The data sets of a YAML file; UserError where it is not as the one in tools/."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return {name: Dataset.model_validate(entry) for name, entry in content.items()}

@@ -65,6 +65,11 @@ class Index:
         np.savez(out, allow_pickle=False, **columns)
         return out.getvalue()
 
+    def samples_of_shards(self, shards: int) -> list[int]:
+        """How many rows each shard has."""
+        counts: list[int] = np.bincount(self.columns["shard"], minlength=shards).tolist()
+        return counts
+
     def __len__(self) -> int:
         return len(self.columns["shard"])
 

@@ -13,7 +13,15 @@ from imgcap.errors import UserError
 from imgcap.remote import is_address
 from imgcap.shards.durable import sha256_of_bytes
 from imgcap.shards.index import Index, key_name
-from imgcap.shards.manifest import CaptionsInfo, Manifest, ShardInfo, SplitInfo, manifest_bytes, parse_manifest
+from imgcap.shards.manifest import (
+    MANIFEST_NAME,
+    CaptionsInfo,
+    Manifest,
+    ShardInfo,
+    SplitInfo,
+    manifest_bytes,
+    parse_manifest,
+)
 from imgcap.shards.place import Place
 from imgcap.types import Sample
 
@@ -40,6 +48,11 @@ class ShardReader:
             _refuse_missing_shards(self.place, info)
         self.shards: tuple[ShardInfo, ...] = info.shards
         self._index = Index.load(self.place, split, info.index_sha256)
+        if self._index.samples_of_shards(len(info.shards)) != self.shard_counts:
+            raise UserError(
+                f"{self.place / MANIFEST_NAME} and the index of split {split} count other samples; mend the set with "
+                "tools/build_shards.py SOURCE --force"
+            )
         self._descriptors: OrderedDict[str, int] = OrderedDict()  # file -> descriptor, the least used first
         self._process = os.getpid()
 

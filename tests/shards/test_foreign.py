@@ -4,6 +4,7 @@ import io
 import json
 import os
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
@@ -90,7 +91,7 @@ def big_png(side):
     """The head of a PNG of that many pixels a side."""
     data = bytearray(picture("PNG", size=(1, 1)))
     data[16:24] = side.to_bytes(4, "big") * 2
-    data[29:33] = (__import__("zlib").crc32(bytes(data[12:29]))).to_bytes(4, "big")
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     return bytes(data)
 
 
