@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from imgcap.bench import (
+    building,
     decoder,
     loader,
     parts,
@@ -43,6 +44,13 @@ MEASURES = {
         reading.bench_reading,
         reading.arguments,
         shards=True,
+        device="cpu",
+    ),
+    "build": Measure(
+        "building shards of Flickr8k, against bare decoding and tokenising, and the memory of a large build",
+        building.bench_build,
+        building.arguments,
+        in_all=False,
         device="cpu",
     ),
     "plan": Measure("the order of samples at any scale", planning.bench_plan, planning.arguments, device="cpu"),

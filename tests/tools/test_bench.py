@@ -12,6 +12,7 @@ import pytest
 
 from imgcap.bench.measures import MEASURES
 from imgcap.bench.pinned import cores
+from imgcap.shards import ShardReader
 
 ROOT = Path(__file__).resolve().parents[2]
 Measured = Callable[..., dict[str, Any]]
@@ -119,6 +120,35 @@ def test_the_whole_step_beside_its_parts_and_over_many_steps(measured: Measured,
     assert found["rows"][0]["of_the_parts"] > 0 and 0 <= found["rows"][0]["wait_share"] < 1
     found = measured("train", *small, "--steps", 20)
     assert len(found["rows"]) == 10 and all(entry["MiB"] > 100 for entry in found["rows"])
+
+
+def test_reading_beside_plain_webdataset_and_the_memory_of_a_worker(measured: Measured, shards: Path) -> None:
+    found = measured("reading", shards, "--epochs", 2, "--images", 8, "--image-size", 32)
+    assert names(found) == ["plain webdataset, in order", "index reader, shuffled"] and found["ratio"] > 0
+    assert len(found["worker_mib_after_each_epoch"]) == 2 and min(found["worker_mib_after_each_epoch"]) > 0
+
+
+def test_the_plan_at_any_scale(measured: Measured) -> None:
+    sizes = ("--samples", 40_000, "--shards", 40, "--ranks", 8, "--batch", 64)
+    found = measured("plan", *sizes, "--blocks", 2, 40)
+    two, all_ = found["rows"]
+    assert two["shards_of_a_batch"] == 2 and 30 < all_["shards_of_a_batch"] <= 40
+    assert two["order_mb"] == pytest.approx(2 * 2 * 1000 * 8 / 1e6, abs=0.1) and all_["images_of_a_rank_a_step"] == 8
+    assert two["distance_of_one_shard_s_samples"] < all_["distance_of_one_shard_s_samples"]
+
+
+def test_building_beside_bare_processes(measured: Measured, shards: Path, tmp_path: Path) -> None:
+    reader = ShardReader(shards, "train")
+    rows = ["image,caption"]
+    for number in range(12):
+        (tmp_path / f"{number}.jpg").write_bytes(reader.read(number).jpeg)
+        rows += [f"{number}.jpg,a picture of number {number}"] * 2
+    (tmp_path / "captions.txt").write_text("\n".join(rows) + "\n")
+    (tmp_path / "Flickr_8k.trainImages.txt").write_text("\n".join(f"{number}.jpg" for number in range(10)) + "\n")
+    (tmp_path / "Flickr_8k.devImages.txt").write_text("10.jpg\n11.jpg\n")
+    found = measured("build", tmp_path, tmp_path / "captions.txt", "--large", 30, "--processes", 1)
+    assert names(found) == ["bare decoding and tokenising", "build"] and found["ratio"] > 0
+    assert found["images_of_the_large_build"] == 30 and found["writer_mib_at_most"] >= found["writer_mib_before"]
 
 
 def test_saving_beside_steps_without(measured: Measured, shards: Path) -> None:
