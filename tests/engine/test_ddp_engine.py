@@ -4,13 +4,14 @@ import copy
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from imgcap.config.schema import DecoderConfig, EncoderConfig, EngineConfig, ModelConfig, OptimConfig, TrainConfig
 from imgcap.dist import World
 from imgcap.engine import DDPEngine
 from imgcap.errors import UserError
 from imgcap.models import build_captioner
-from imgcap.types import EOS, PAD, SOS, Batch
+from imgcap.types import EOS, PAD, SOS, Batch, Forcing
 
 CPU = World(0, 1, 0, torch.device("cpu"))
 MODEL = ModelConfig(
@@ -152,6 +153,41 @@ def test_frozen_stages_compile_in_half_precision(trained):
             train(DDPEngine(EngineConfig(), build_captioner(model, 20), settings, OptimConfig(lr=3e-3), CPU), 2)
         )
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+class HostReads(TorchDispatchMode):
+    """Counts the reads that would wait for a device: `.item()`, `bool(tensor)`, `.tolist()`.
+
+    Not `nonzero`, with which the loss leaves out padding on a CPU alone.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        if operation.overloadpacket == torch.ops.aten._local_scalar_dense:
+            self.found.append(str(operation))
+        return operation(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", ["none", "in_turn", "two_pass"])
+def test_a_step_reads_no_number_on_the_host(precision, kind):
+    e = engine(precision=precision)
+    train(e, 2)
+    images, tokens = data()
+    forcing = None
+    if kind != "none":
+        forcing = Forcing(torch.tensor(0.5), torch.rand(tokens.shape), two_pass=kind == "two_pass")
+    with HostReads() as reads:
+        for _ in range(2):
+            loss, _ = e.forward(batch(images, tokens), forcing, count_correct=True)
+            e.backward(loss.total, loss.tokens)
+            e.step(1.0)
+        assert not reads.found
+        float(loss.total.detach())
+    assert reads.found
 
 
 @pytest.mark.gpu

@@ -5,6 +5,7 @@ import json
 import os
 import tarfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -217,3 +218,15 @@ def test_a_pattern_of_nothing_is_an_error(tmp_path, pattern):
 def test_a_tar_named_twice_is_an_error(two):
     with pytest.raises(UserError, match="named twice"):
         expand([f"{two}/*.tar", f"{two}/00000.tar"])
+
+
+def test_the_tool_indexes_and_says_what_is_there(two, warm):
+    def run(*arguments):
+        command = ["tools/index_shards.py", *arguments, "--out", two / "set", "--workers", "1"]
+        return warm[False].run(command, Path(__file__).parents[2], os.environ)
+
+    ended = run(f"{two}/{{00000..00001}}.tar")
+    assert ended.returncode == 0, ended.stderr
+    assert "images, " in ended.stdout and "by image, a hash with seed 0" in ended.stdout
+    again = run(f"{two}/*.tar")
+    assert again.returncode == 2 and "holds a shard set already" in again.stderr
