@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from imgcap.config import Config
 from imgcap.data import decode, eval_image, place_of
@@ -44,15 +45,15 @@ def describe(encoder: Encoder, image_size: int) -> Features:
     return Features((rows * columns, encoder.width), name, encoder.sha256(), image_size)
 
 
-def check_features(features: Features, encoder: Encoder, config: Config) -> None:
-    """Refuse features that are not those that this encoder would give in training."""
+def check_features(features: Features, encoder: Encoder | None, config: Config) -> None:
+    """Refuse features that are not those that this encoder (none: not known yet) would give in training."""
     where = f"the features in {config.data.shards}"
     otherwise = "or set data.features=false to read the pictures"
     if config.model.encoder.train != "none":
         raise UserError(f"{where} are of a frozen encoder; set model.encoder.train=none, {otherwise}")
     if config.data.augment != "off":
         raise UserError(f"{where} are of pictures as they are; set data.augment=off, {otherwise}")
-    if features.encoder_sha256 != encoder.sha256():
+    if encoder is not None and features.encoder_sha256 != encoder.sha256():
         raise UserError(
             f"{where} are of another encoder ({features.encoder}, other weights): make them again with "
             f"tools/cache_features.py, {otherwise}"
@@ -98,7 +99,7 @@ class _Task:
     def shard(self, number: int) -> FinishedShard:
         """Write one shard, or take over the one that an earlier call wrote with the same encoder."""
         name = f"{self.reader.split}-{number:05d}.tar"
-        record = self.out / RECORDS / f"{name}.{self.features.encoder_sha256[:16]}-{self.features.image_size}.json"
+        record = self.out / RECORDS / f"{name}.{self._made_from()}.json"
         kept = FinishedShard.load(record, self.out)
         if kept is not None:
             return kept
@@ -116,10 +117,25 @@ class _Task:
         shard.save(record)
         return shard
 
+    def _decoded(self, sample: Sample) -> Image.Image:
+        try:
+            return decode(sample.jpeg, self.features.image_size)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UserError(
+                f"the image of {sample.file_name} in {self.reader.place} can't be decoded ({error}); take it out "
+                "of the raw data and build the shards again"
+            ) from None
+
+    def _made_from(self) -> str:
+        """A hash of all that decides the bytes of a shard."""
+        features, precision = self.features, self.config.train.precision
+        decided = f"{self.reader.manifest_sha256} {features.encoder_sha256} {features.image_size} {precision}"
+        return sha256_of_bytes(decided.encode())[:32]
+
     @torch.no_grad()
     def _write(self, samples: list[Sample], places: range, writer: ShardWriter) -> None:
         size = self.features.image_size
-        images = torch.stack([eval_image(decode(sample.jpeg, size), size) for sample in samples])
+        images = torch.stack([eval_image(self._decoded(sample), size) for sample in samples])
         with autocast(self.device, self.config.train.precision):
             features_BPE = self.encoder(images.to(self.device)).half().cpu()
         for sample, place, features_PE in zip(samples, places, features_BPE, strict=True):

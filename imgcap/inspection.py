@@ -14,8 +14,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from imgcap.errors import UserError
 from imgcap.monitor import draw_sheet
-from imgcap.shards import Place, ShardReader
+from imgcap.shards import Place, ShardReader, Unreachable
 from imgcap.shards.durable import sha256_of_bytes
 from imgcap.shards.manifest import manifest_bytes, parse_manifest
 from imgcap.shards.progress import Progress
@@ -28,13 +29,14 @@ _CHUNK = 2048  # images compared at once
 
 @dataclass
 class SplitFacts:
-    """Of one split; `hash_N2` are the perceptual hashes, uint64."""
+    """Of one split; `places_N` are its sound samples, and `hash_N2` their perceptual hashes, uint64."""
 
     images: int = 0
     lengths: Counter[int] = field(default_factory=Counter)  # words of a caption -> captions
     words: Counter[str] = field(default_factory=Counter)
     bytes_sha256: list[str] = field(default_factory=list)
     hash_N2: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.uint64))
+    places_N: list[int] = field(default_factory=list)
     damaged: int = 0
 
 
@@ -57,7 +59,8 @@ def inspect(place: Place, out: Path, seed: int = 0, limit: int | None = None) ->
     facts = {split: _look_at(reader, limit) for split, reader in readers.items()}
     out.mkdir(parents=True, exist_ok=True)
     for split, reader in readers.items():
-        _draw_samples(reader, seed).save(out / f"samples-{split}.png")
+        if facts[split].images:
+            _draw_samples(reader, facts[split].places_N, seed).save(out / f"samples-{split}.png")
     _draw_plots(facts).savefig(out / "captions.png", dpi=110)
     pairs = list(_twice(facts))
     if pairs:
@@ -82,11 +85,14 @@ def _look_at(reader: ShardReader, limit: int | None) -> SplitFacts:
             try:
                 sample = reader.read(i)
                 hashes.append(perceptual_hash(sample.jpeg))
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            except Unreachable:
+                raise
+            except (UserError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 progress.say(f"sample {i} of {reader.split} is damaged: {error}")
                 facts.damaged += 1
                 continue
             facts.images += 1
+            facts.places_N.append(i)
             facts.bytes_sha256.append(sha256_of_bytes(sample.jpeg))
             for tokens in sample.tokens:
                 facts.lengths[len(tokens)] += 1
@@ -98,7 +104,7 @@ def _look_at(reader: ShardReader, limit: int | None) -> SplitFacts:
 def perceptual_hash(data: bytes) -> tuple[int, int]:
     """Twice 64 bits: where a picture gets brighter from left to right, and downwards (difference hash)."""
     image = Image.open(io.BytesIO(data))
-    image.draft("L", (32, 32))
+    image.load()  # all of it, so that one that is cut is known
     small = np.asarray(image.convert("L").resize((9, 9), Image.Resampling.BILINEAR), np.int16)
     across, down = np.diff(small[:8], axis=1) > 0, np.diff(small[:, :8], axis=0) > 0
     return _as_number(across), _as_number(down)
@@ -121,7 +127,8 @@ def _twice(facts: dict[str, SplitFacts]) -> list[Twice]:
                 for row, column in np.argwhere(bits_NM <= NEAR):
                     exact = mine.bytes_sha256[start + row] == theirs.bytes_sha256[column]
                     bits = int(bits_NM[row, column])
-                    pairs.append(Twice(split, start + int(row), other, int(column), bits, exact))
+                    mine_at, theirs_at = mine.places_N[start + row], theirs.places_N[column]
+                    pairs.append(Twice(split, mine_at, other, theirs_at, bits, exact))
     return sorted(pairs, key=lambda pair: (not pair.exact, pair.bits))
 
 
@@ -158,10 +165,10 @@ def _numbers(facts: SplitFacts) -> dict[str, Any]:
     }
 
 
-def _draw_samples(reader: ShardReader, seed: int) -> Image.Image:
+def _draw_samples(reader: ShardReader, places: list[int], seed: int) -> Image.Image:
     random = np.random.default_rng(seed)
     cards = []
-    for i in sorted(random.permutation(len(reader))[:SHOWN].tolist()):
+    for i in sorted(random.permutation(places)[:SHOWN].tolist()):
         sample = reader.read(i)
         cards.append((_picture(sample.jpeg), sample.file_name, sample.captions))
     return draw_sheet(cards)

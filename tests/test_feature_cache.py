@@ -94,6 +94,17 @@ def test_other_features_are_refused(cached, tmp_path, launch, override, message)
     assert ended.returncode == 0, ended.stderr
 
 
+def test_a_dry_run_knows_no_weights_and_evaluation_refuses_another_encoder(cached, shards, tmp_path, launch, warm):
+    dry = launch(tmp_path / "run", *RUN, f"data.shards={cached}", "seed=3", options=["--dry-run"])
+    assert dry.returncode == 0, dry.stderr
+    assert launch(tmp_path / "run", *RUN, f"data.shards={shards}", "seed=3", "train.max_steps=1").returncode == 0
+    arguments = ["launch/evaluate.py", tmp_path / "run", "--split", "val", f"data.shards={cached}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    refused = warm[False].run(arguments, CHECKOUT, environment)
+    assert refused.returncode == 2 and "not of this model's encoder" in refused.stderr
+    assert warm[False].run([*arguments, "data.features=false"], CHECKOUT, environment).returncode == 0
+
+
 def test_a_changed_byte_of_the_features_is_a_damaged_sample(cached, tmp_path):
     copy = shutil.copytree(cached, tmp_path / "copy")
     reader = ShardReader(copy, "train")
@@ -112,7 +123,7 @@ def test_a_stopped_call_goes_on_behind_what_is_finished(shards, cached, cache, t
         load_config(Path(os.devnull), [f"data.shards={shards}", *FROZEN]),
         World(0, 1, 0, torch.device("cpu")),
     )
-    monkeypatch.setattr(ShardReader, "shard_counts", property(stop_in("val", ShardReader.shard_counts.fget)))
+    monkeypatch.setattr(ShardReader, "read", stop_in("val", ShardReader.read))
     with pytest.raises(KeyboardInterrupt):
         cache_features(config, tmp_path / "features", alone, batch=8)
     monkeypatch.undo()
@@ -126,11 +137,11 @@ def test_a_stopped_call_goes_on_behind_what_is_finished(shards, cached, cache, t
     assert refused.returncode == 2 and "holds a shard set already" in refused.stderr
 
 
-def stop_in(split, counts):
-    def stopping(reader):
+def stop_in(split, read):
+    def stopping(reader, i):
         if reader.split == split:
             raise KeyboardInterrupt
-        return counts(reader)
+        return read(reader, i)
 
     return stopping
 

@@ -52,6 +52,17 @@ def test_images_of_two_splits_are_found_by_bytes_and_by_looks(leaking, tmp_path)
             assert drawn.width > 500 and len(set(drawn.convert("L").tobytes())) > 10
 
 
+def test_a_damaged_sample_is_counted_and_shifts_no_other(leaking, tmp_path):
+    row = ShardReader(leaking, "train")._index[1]
+    tar = leaking / "train-00000.tar"
+    data = bytearray(tar.read_bytes())
+    data[row.jpg_offset + 50] ^= 1
+    tar.write_bytes(data)
+    report = inspect(Place(leaking), tmp_path / "look")
+    assert report["splits"]["train"]["damaged"] == 1 and report["splits"]["train"]["images"] == 11
+    assert [(pair["place"], pair["other_place"]) for pair in report["twice"]["pairs"]] == [(3, 0), (4, 1)]
+
+
 def test_words_that_train_lacks_are_counted(leaking, tmp_path):
     report = inspect(Place(leaking), tmp_path / "look")
     # Of val's 5 × (3 + 2) words "never" stands in no caption of train; "seen" stands in each of its twelve images.

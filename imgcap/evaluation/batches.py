@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from imgcap.data import EvalDataset, prepare_worker
 from imgcap.data.batch import NO_IMAGE
 from imgcap.data.dataset import DAMAGED
+from imgcap.errors import UserError
 from imgcap.shards import Unreachable
 from imgcap.types import PAD
 
@@ -79,7 +80,7 @@ class FixedBatches:
         """How many images of the batch count; 0 for a repeated batch."""
         return min(self.batch, self.count - number * self.batch) if number < self.total else 0
 
-    def loader(self, dataset: EvalDataset, workers: int, pin_memory: bool) -> DataLoader[EvalBatch]:
+    def loader(self, dataset: EvalDataset, workers: int, pin_memory: bool) -> DataLoader[EvalBatch | UserError]:
         """The batches of this rank, in order, read ahead by `workers` processes (0: in this one)."""
         return DataLoader(
             _Batches(SoundItems(dataset), self),
@@ -90,14 +91,22 @@ class FixedBatches:
         )
 
 
-class _Batches(Dataset[EvalBatch]):
+class _Batches(Dataset[EvalBatch | UserError]):
+    """A mistake that a worker meets is an item: raised there, it would arrive with the worker's traceback in it."""
+
     def __init__(self, items: SoundItems, batches: FixedBatches):
         self.items, self.batches = items, batches
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, step: int) -> EvalBatch:
+    def __getitem__(self, step: int) -> EvalBatch | UserError:
+        try:
+            return self._batch(step)
+        except UserError as error:
+            return error
+
+    def _batch(self, step: int) -> EvalBatch:
         number = self.batches.numbers[step]
         real = self.batches.real(number)
         items = [self.items[index] for index in self.batches.indices(number)]

@@ -97,6 +97,11 @@ class Evaluator:
         The model is left in the mode in which it came. Raises `EvaluationStopped` on all ranks, after the batch at
         hand, where one of them is asked to stop.
         """
+        if self.dataset.features and self.dataset.features.encoder_sha256 != model.encoder.sha256():
+            raise UserError(
+                f"the features in {self.reader.place} are not of this model's encoder; set data.features=false to read "
+                "the pictures"
+            )
         was_training = model.training
         model.eval()
         doing("evaluating")
@@ -127,8 +132,10 @@ class Evaluator:
                     raise EvaluationStopped
         return _Outcome(decoded)
 
-    def _decode(self, model: Captioner, batch: EvalBatch) -> _Decoded:
+    def _decode(self, model: Captioner, batch: EvalBatch | UserError) -> _Decoded:
         """Encode a batch once, for its captions and for its loss."""
+        if isinstance(batch, UserError):  # met by a worker
+            raise batch
         device = self.world.device
         with autocast(device, self.precision):
             features_BPE = model.encoder(batch.images_BCHW.to(device, non_blocking=True))

@@ -5,14 +5,14 @@ lock for each lets one process fetch it while the others wait.
 """
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from imgcap.errors import UserError
-from imgcap.remote.fetch import fetch
+from imgcap.remote.fetch import Unreachable, fetch
 
 SUFFIX, UNFINISHED, LOCK = ".whole", ".part", ".lock"
 
@@ -33,17 +33,21 @@ class Cache:
         self.folder, self.bound = folder, bound
 
     def get(self, address: str, size: int, sha256: str) -> Path:
-        """The file with these bytes, fetched if it isn't here. Raises `Unreachable`, `UserError` for want of room."""
+        """The file with these bytes, fetched if it isn't here. Raises `Unreachable`, also for want of room."""
         path = self.folder / (sha256 + SUFFIX)
-        if self._touched(path):
-            return path
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / (sha256 + LOCK)):
-            if not self._touched(path):
-                unfinished = self.folder / (sha256 + UNFINISHED)
-                self._make_room(size, address)
-                fetch(address, unfinished, size, sha256)
-                unfinished.replace(path)
+        try:
+            if self._touched(path):
+                return path
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / (sha256 + LOCK)):
+                if not self._touched(path):
+                    unfinished = self.folder / f"{sha256}-{size}{UNFINISHED}"
+                    self._make_room(size, address, unfinished)
+                    fetch(address, unfinished, size, sha256)
+                    unfinished.replace(path)
+        except OSError as error:
+            why = error.strerror or error
+            raise Unreachable(f"{address} can't be kept in {self.folder}: {why}; name another data.cache") from None
         return path
 
     def _touched(self, path: Path) -> bool:
@@ -53,22 +57,37 @@ class Cache:
             return False
         return True
 
-    def _make_room(self, size: int, address: str) -> None:
-        """Remove what was used longest ago until `size` bytes more fit."""
+    def _make_room(self, size: int, address: str, unfinished: Path) -> None:
+        """Remove what was used longest ago until `size` bytes more fit beside what others are fetching."""
         if size > self.bound:
-            raise UserError(
+            raise Unreachable(
                 f"{address} has {size / 1e9:.2f} GB, more than the {self.bound / 1e9:.2f} GB that may be kept; "
                 "raise data.cache_gb"
             )
         with FileLock(self.folder / "room.lock"):
-            kept = sorted(self._kept(), reverse=True)  # the last used first
-            for _, bytes_, path in kept:
-                size += bytes_
-                if size > self.bound:
+            unfinished.touch()  # from now on others count it
+            last_used_first = sorted(self._held(unfinished), key=lambda held: held[0], reverse=True)
+            for _, held, path in last_used_first:
+                size += held
+                if size > self.bound and path is not None:
                     path.unlink(missing_ok=True)
 
-    def _kept(self) -> Iterator[tuple[float, int, Path]]:
-        for path in self.folder.glob("*" + SUFFIX):
+    def _held(self, mine: Path) -> Iterator[tuple[float, int, Path | None]]:
+        """When each other file was used, its bytes, and its path where it may go; what is being fetched may not."""
+        for path in [*self.folder.glob("*" + SUFFIX), *self.folder.glob("*" + UNFINISHED)]:
+            sha256, _, size = path.stem.partition("-")
             with contextlib.suppress(FileNotFoundError):
                 found = path.stat()
-                yield found.st_mtime, found.st_size, path
+                if path == mine:
+                    continue
+                if path.suffix == UNFINISHED and self._is_locked(sha256):
+                    yield math.inf, int(size), None
+                else:
+                    yield found.st_mtime, found.st_size, path
+
+    def _is_locked(self, sha256: str) -> bool:
+        try:
+            with FileLock(self.folder / (sha256 + LOCK), timeout=0):
+                return False
+        except Timeout:
+            return True

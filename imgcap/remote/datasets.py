@@ -1,5 +1,6 @@
 """Data sets as their publishers give them: fetched, checked, unpacked, and counted at the end."""
 
+import gzip
 import shutil
 import tarfile
 import zipfile
@@ -69,8 +70,9 @@ def download(
     out.mkdir(parents=True, exist_ok=True)
     if force:
         for entry in dataset.files:
-            for path in (out / entry.file, out / (entry.file + DONE)):
-                path.unlink(missing_ok=True)
+            (out / (entry.file + DONE)).unlink(missing_ok=True)
+            if entry.places and entry.file not in instead:  # it can be had again
+                (out / entry.file).unlink(missing_ok=True)
     waiting = [entry for entry in dataset.files if not (out / (entry.file + DONE)).exists()]
     _refuse_missing(waiting, out, instead)
     _refuse_full_disk(waiting, out, instead)
@@ -132,7 +134,7 @@ def _fetched(entry: SourceFile, out: Path, instead: str | None, bar: Bar) -> Pat
 
 
 def _unpack(archive: Path, out: Path, bar: Bar) -> None:
-    """Every member checked by its CRC; none may leave the folder."""
+    """No member may leave the folder. A zip's members, and a gzip stream as a whole, are checked by their CRC."""
     try:
         if archive.name.endswith(".zip"):
             _unzip(archive, out, bar)
@@ -143,7 +145,9 @@ def _unpack(archive: Path, out: Path, bar: Bar) -> None:
                     _refuse_outside(archive, member.name)
                     tar.extract(member, out, filter="data")
                     advance(member.size)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+                while tar.fileobj is not None and tar.fileobj.read(1 << 20):  # to the CRC at the end of a gzip stream
+                    pass
+    except (gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
         raise UserError(f"{archive} is damaged ({error}); remove it and run the same command again") from None
 
 

@@ -27,6 +27,14 @@ class Unreachable(UserError):
     """Bytes that could not be had: no damage of a sample, so nothing that may be skipped."""
 
 
+class _Missing(Exception):
+    """There is no such file at its place."""
+
+
+class _Restart(Exception):
+    """What is here already is of no use."""
+
+
 class _Failure(Exception):
     """Of one try; the message says what happened."""
 
@@ -57,6 +65,8 @@ def fetch(
                 told = told_now
             _check(path, size, sha256)
             return
+        except _Missing:
+            raise Unreachable(f"{address} is not there; check the address, or what has become of the file") from None
         except _Failure as failure:
             tries = 0 if _size(path) > before else tries + 1
             if tries >= TRIES:
@@ -73,6 +83,8 @@ def read(address: str) -> bytes:
     for tries in range(TRIES):
         try:
             return b"".join(_chunks(address, 0)[1])
+        except _Missing:
+            raise FileNotFoundError(address) from None
         except _Failure as error:
             failure = error
         time.sleep(min(PAUSE * 2**tries, LONGEST_PAUSE))
@@ -91,8 +103,9 @@ def _rest(address: str, path: Path, size: int | None) -> Iterator[int]:
         return
     try:
         start, chunks = _chunks(address, have)
-    except FileNotFoundError:
-        raise Unreachable(f"{address} is not there; check the address, or what has become of the file") from None
+    except _Restart:
+        path.unlink()
+        raise _Failure("the server has no bytes behind those that are here") from None
     with path.open("r+b" if path.exists() else "wb") as file:
         file.truncate(start)  # 0 from a server that knows no ranges
         file.seek(start)
@@ -135,10 +148,12 @@ def _http_chunks(address: str, start: int) -> tuple[int, Iterator[bytes]]:
     code = response.status_code
     if code in (404, 410):
         response.close()
-        raise FileNotFoundError(address)
-    if code == 416:  # there is nothing behind `start`: what is here is longer than the file, or just as long
+        raise _Missing
+    if code == 416:  # there is nothing behind `start`: what is here is the whole file, or of another one
         response.close()
-        return (start, iter(())) if response.headers.get("Content-Range") == f"bytes */{start}" else (0, iter(()))
+        if response.headers.get("Content-Range") == f"bytes */{start}":
+            return start, iter(())
+        raise _Restart
     if code not in (200, 206):
         response.close()
         if code in _PASSING:
@@ -172,7 +187,7 @@ def _fsspec_chunks(address: str, start: int) -> Iterator[bytes]:
             while chunk := file.read(CHUNK):
                 yield chunk
     except FileNotFoundError:
-        raise
+        raise _Missing from None
     except (ImportError, ValueError) as error:  # no such protocol, or its package isn't installed
         raise Unreachable(f"{address} can't be read: {error}; install what reads {protocol}:// with pip") from None
     except Exception as error:  # each file system has errors of its own

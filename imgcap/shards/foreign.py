@@ -9,7 +9,7 @@ import io
 import json
 import tarfile
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -43,14 +43,18 @@ IMAGES = ("jpg", "jpeg", "png", "webp")
 CAPTIONS = ("txt", "caption", "json")  # the first that a sample has
 _KEYS = ("caption", "captions", "text")  # of a JSON document
 _HELD_OUT = 0.05  # of the images, for `val` and the same again for `test`
-_END = bytes(1024)  # what closes a tar
+_END = bytes(1024)  # what closes a tar, at least
 
 
 def expand(patterns: Iterable[str]) -> list[str]:
     """The tars of some patterns: paths with wildcards, and paths or addresses with ranges such as `{00000..00331}`."""
     found: list[str] = []
     for pattern in patterns:
-        for name in braceexpand.braceexpand(pattern):
+        try:
+            names = list(braceexpand.braceexpand(pattern))
+        except ValueError as error:
+            raise UserError(f"{pattern} is no pattern ({error}); write a range as {{00000..00331}}") from None
+        for name in names:
             if remote.is_address(name):
                 found.append(name)
                 continue
@@ -59,10 +63,16 @@ def expand(patterns: Iterable[str]) -> list[str]:
             if not matches or not matches[0].is_file():
                 raise UserError(f"there is no {name}; give the tars, a pattern of theirs, or a range {{00000..00331}}")
             found += map(str, matches)
-    twice = sorted({name for name in found if found.count(name) > 1}) if len(found) != len(set(found)) else []
-    if twice or not found:
-        raise UserError(f"{twice[0]} is named twice; name each tar once" if twice else "no tars are named")
+    if not found:
+        raise UserError("no tars are named")
+    first = _first_twice(found)
+    if first:
+        raise UserError(f"{first} is named twice; name each tar once")
     return found
+
+
+def _first_twice(names: list[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None) if names else None
 
 
 def index_foreign(
@@ -83,13 +93,21 @@ def index_foreign(
     if (out / MANIFEST_NAME).exists():
         raise UserError(f"{out} holds a shard set already; choose another --out, or remove it first")
     out.mkdir(parents=True, exist_ok=True)
-    task = _Indexing(out, tokeniser, split, seed, skip_damaged)
+    task = _Indexing(out, tokeniser, split, seed, skip_damaged, _short_names(tars))
     with Workers(task, workers) as indexing, Progress(len(tars), f"indexing into {out}", "tars") as progress:
         parts: list[_Part] = []
         for part in indexing.map(list(enumerate(tars))):
             parts.append(part)
             progress.advance()
     return _finish(out, parts, _settings(tars, tokeniser, language, split, seed, parts))
+
+
+def _short_names(tars: list[str]) -> dict[str, str]:
+    """The last parts of each path, as many as it takes for all to differ."""
+    depth, paths = 1, {tar: PurePosixPath(tar).parts for tar in tars}
+    while _first_twice(["/".join(parts[-depth:]) for parts in paths.values()]):
+        depth += 1
+    return {tar: "/".join(parts[-depth:]) for tar, parts in paths.items()}
 
 
 @dataclass
@@ -127,6 +145,7 @@ class _Indexing:
     split: str | None
     seed: int
     skip_damaged: bool
+    names: dict[str, str]  # of a tar in the names of its samples: all of its path that tells it from the others
 
     def __call__(self, numbered: tuple[int, str]) -> _Part:
         number, name = numbered
@@ -134,6 +153,7 @@ class _Indexing:
             return self._index(number, name, Path(name))
         fetched = self.out / f".fetched-{number:05d}.tar"
         try:
+            fetched.unlink(missing_ok=True)  # of a call that was killed, and perhaps of another tar
             remote.fetch(name, fetched)
             return self._index(number, name, fetched)
         finally:
@@ -144,7 +164,7 @@ class _Indexing:
         skipped: list[Skipped] = []
         with path.open("rb") as file:
             for key, members in self._samples(name, file, skipped):
-                self._take(f"{PurePosixPath(name).name}/{key}", members, file, documents, skipped)
+                self._take(f"{self.names[name]}/{key}", members, file, documents, skipped)
         size, sha256 = path.stat().st_size, sha256_of(path)
         splits = {}
         for split, held in sorted(documents.items()):
@@ -178,9 +198,11 @@ class _Indexing:
                             whole += 1
                         key, members = this, {}
                     members[suffix.lower()] = member
-            file.seek(max(size - len(_END), 0))
-            if file.read() != _END:
-                raise tarfile.ReadError("it lacks the mark of its end")
+                end = tar.offset
+            file.seek(end)
+            rest = iter(lambda: file.read(1 << 20), b"")
+            if size - end < len(_END) or any(piece.strip(b"\0") for piece in rest):
+                raise tarfile.ReadError(f"what stands at byte {end} is neither a member nor the end")
         except (tarfile.TarError, EOFError) as error:
             if not self.skip_damaged:
                 raise UserError(
@@ -261,7 +283,7 @@ def _captions(data: bytes, name: str) -> list[str]:
     captions = [found] if isinstance(found, str) else found
     if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
         raise ValueError("image without captions")
-    return captions
+    return [caption.encode("utf-8", "replace").decode() for caption in captions]  # half a pair of surrogates is no text
 
 
 def _split_of(name: str, seed: int) -> str:

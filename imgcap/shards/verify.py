@@ -27,7 +27,6 @@ from imgcap.shards.manifest import (
 )
 from imgcap.shards.place import Place
 from imgcap.shards.progress import Progress
-from imgcap.shards.reader import ShardReader
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,8 @@ def verify(folder: Path, decode: bool = False) -> list[Damage]:
             check = _SplitCheck(folder, split, info, decode, seen, progress)
             damages += check.run()
     listed = {shard.file for info in manifest.splits.values() for shard in info.shards}
-    strangers = sorted(path.name for path in folder.glob("*.tar") if path.name not in listed)
+    ours = (path for path in folder.glob("*.tar") if not {path.name, str(path.absolute())} & listed)
+    strangers = sorted(path.name for path in ours)
     return damages + [Damage(name, None, "is not in the manifest") for name in strangers]
 
 
@@ -136,19 +136,20 @@ class _SplitCheck:
             else:
                 continue
             return
-        if rows is None:
-            return
-        reader, first = ShardReader(place, self.split), self._first_of(number)
-        for position, row in enumerate(rows):
-            try:
-                sample = reader.read(first + position)
-                if self.decode:
-                    normalised_jpeg(sample.jpeg, None, 90)
-            except (UserError, UnreadableImage) as error:
-                yield Damage(shard.file, key_name(row.key), str(error))
-
-    def _first_of(self, number: int) -> int:
-        return sum(shard.samples for shard in self.info.shards[:number])
+        assert shard.captions is not None
+        tar = place.path(shard.file, shard.bytes, shard.sha256)
+        captions = place.path(shard.captions.file, shard.captions.bytes, shard.captions.sha256)
+        with tar.open("rb") as images, captions.open("rb") as documents:
+            for row in rows or []:
+                images.seek(row.jpg_offset)
+                documents.seek(row.json_offset)
+                image, document = images.read(row.jpg_size), documents.read(row.json_size)
+                found = list(self._wrong_with_json(document))
+                if zlib.crc32(image) != row.jpg_crc32 or zlib.crc32(document) != row.json_crc32:
+                    found.append("has other bytes than were indexed (CRC-32)")
+                elif self.decode:
+                    found += _wrong_with_image(image)
+                yield from (Damage(shard.file, key_name(row.key), what) for what in found)
 
     def _check_samples(
         self, number: int, shard: ShardInfo, path: Path, rows: list[IndexRow] | None
@@ -229,6 +230,13 @@ def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if len(data) != member.size:
         raise ValueError(f"{member.name} ends early")
     return data
+
+
+def _wrong_with_image(data: bytes) -> Iterator[str]:
+    try:
+        normalised_jpeg(data, None, 90)
+    except UnreadableImage as error:
+        yield str(error)
 
 
 def _wrong_with_jpeg(data: bytes) -> Iterator[str]:

@@ -58,7 +58,8 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
         _load_model(model, saved)
     engine = build_engine(config.engine, model, config.train, config.optim, world)
     if (features := features_of(reader, config.data)) is not None:
-        check_features(features, engine.raw_model.encoder, config)
+        with engine.whole_model() as whole:
+            check_features(features, None if dry_run else whole.encoder, config)
     start = saved.step if saved else 0
     dataset = TrainDataset(reader, vocabulary, config.data, config.seed)
     reached = Prefetcher(reader, plan, world.local_rank).reached if reader.is_remote else lambda step: None

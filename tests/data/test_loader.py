@@ -6,6 +6,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ DATA = DataConfig(image_size=8, captions_per_image=3, max_tokens=4, augment="lig
 class Reader:
     """Twelve images with seven captions each, kept in memory; number 5 is damaged."""
 
-    place = "memory"
+    place, manifest = "memory", SimpleNamespace(features=None)
 
     def __init__(self):
         buffer = io.BytesIO()

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hostile import HostileServer
 
 from imgcap.errors import UserError
@@ -110,8 +111,32 @@ def test_the_cache_keeps_what_was_used_last(tmp_path):
         third = cache.get(*sizes["c"])
         assert not first.exists() and second.exists() and third.exists()
         assert opened.read() == b"a" * 1000  # whoever has it open goes on reading
-    with pytest.raises(UserError, match=r"raise data\.cache_gb"):
+    with pytest.raises(Unreachable, match=r"raise data\.cache_gb"):
         Cache(tmp_path / "small", 500).get(*sizes["a"])
+
+
+def test_a_cache_that_cannot_be_and_a_file_that_is_not_there_are_no_damaged_samples(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unreachable, match=r"can't be kept in .*data\.cache"):
+        Cache(tmp_path / "file", 2500).get(f"file://{tmp_path}/file", 10, "0" * 64)
+    with pytest.raises(Unreachable, match="is not there"):
+        Cache(tmp_path / "cache", 2500).get(f"file://{tmp_path}/gone", 10, "0" * 64)
+
+
+def test_what_others_are_fetching_has_its_room(tmp_path):
+    (tmp_path / "a").write_bytes(b"a" * 1000)
+    cache = Cache(tmp_path / "cache", 2500)
+    kept = cache.get(f"file://{tmp_path}/a", 1000, sha256_of(tmp_path / "a"))
+    (tmp_path / "b").write_bytes(b"b" * 1000)
+    left = tmp_path / "cache" / f"{'1' * 64}-1000.part"
+    left.write_bytes(b"x" * 400)
+    with FileLock(tmp_path / "cache" / ("1" * 64 + ".lock")):
+        second = cache.get(f"file://{tmp_path}/b", 1000, sha256_of(tmp_path / "b"))
+    assert second.exists() and left.exists() and not kept.exists()
+    os.utime(left, (1, 1))
+    (tmp_path / "c").write_bytes(b"c" * 1200)
+    cache.get(f"file://{tmp_path}/c", 1200, sha256_of(tmp_path / "c"))
+    assert second.exists() and not left.exists()  # nobody fetches it any more
 
 
 FETCHER = """

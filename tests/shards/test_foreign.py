@@ -148,6 +148,47 @@ def test_a_cut_tar_is_refused_or_gives_what_is_whole(tmp_path, keep):
         assert not verify(tmp_path / "other")
 
 
+@pytest.mark.parametrize("way", ["header", "joined"])
+def test_what_lies_behind_a_broken_header_or_an_end_in_the_middle_is_not_left_out_silently(tmp_path, way):
+    members = [(f"{n}.{suffix}", data) for n in range(5) for suffix, data in (("jpg", picture()), ("txt", b"words"))]
+    tar = write(tmp_path / "x.tar", members)
+    data = bytearray(tar.read_bytes())
+    with tarfile.open(tar) as whole:
+        data[whole.getmembers()[4].offset + 3] ^= 1
+    tar.write_bytes(bytes(data) if way == "header" else 2 * tar.read_bytes())
+    with pytest.raises(UserError, match=r"neither a member nor the end; fetch it again.*--skip-damaged"):
+        index([tar], tmp_path / "set")
+
+
+def test_tars_of_one_name_in_two_folders_keep_their_images_apart(tmp_path):
+    tars = []
+    for folder in ("cc3m", "cc12m"):
+        (tmp_path / folder).mkdir()
+        tars.append(write(tmp_path / folder / "0.tar", [("7.jpg", picture()), ("7.txt", folder.encode())]))
+    index(tars, tmp_path / "set", split="train")
+    found = samples(tmp_path / "set")
+    assert set(found) == {"cc3m/0.tar/7", "cc12m/0.tar/7"}
+    assert len({sample.image_id for sample in found.values()}) == 2
+
+
+def test_verify_names_every_damaged_tar_and_no_strangers(two):
+    index([f"{two}/*.tar"], two, split="train")
+    assert verify(two) == []
+    os.truncate(two / "00000.tar", 5000)
+    assert {damage.file for damage in verify(two)} == {str(two / "00000.tar")}
+
+
+def test_half_a_pair_of_surrogates_spoils_one_caption_at_most(tmp_path):
+    members = [("a.jpg", picture()), ("a.json", b'{"caption": "a smile \\ud83d"}')]
+    index([write(tmp_path / "x.tar", members)], tmp_path / "set", split="train")
+    assert samples(tmp_path / "set")["x.tar/a"].captions == ["a smile ?"]
+
+
+def test_braces_that_are_not_closed_are_an_error():
+    with pytest.raises(UserError, match="is no pattern"):
+        expand(["x{00000..00331.tar"])
+
+
 def test_a_compressed_tar_says_so(tmp_path):
     with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("a.txt"))

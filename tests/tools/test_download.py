@@ -114,7 +114,9 @@ def test_what_needs_a_login_says_what_to_do(download, server, tmp_path):
     assert refused.returncode == 2 and "write to the author" in refused.stderr
     (tmp_path / "raw").mkdir(exist_ok=True)
     (tmp_path / "raw/photos.zip").write_bytes((server.folder / "photos.zip").read_bytes())
-    assert download(dataset="asked").returncode == 0 and not server.asked
+    assert download("--keep", dataset="asked").returncode == 0 and not server.asked
+    assert download("--keep", "--force", dataset="asked").returncode == 0  # what can't be had again is never removed
+    assert (tmp_path / "raw/photos.zip").exists()
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", "/tmp/imgcap-outside.txt", "a/../../outside.txt"])
