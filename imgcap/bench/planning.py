@@ -15,7 +15,7 @@ BATCHES = 20  # that are looked at, spread over the epoch
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=400_000_000)
-    parser.add_argument("--shards", type=int, default=40_000)
+    parser.add_argument("--tars", type=int, default=40_000)
     parser.add_argument("--sample-kb", type=float, default=30.0)
     parser.add_argument("--ranks", type=int, default=1024)
     parser.add_argument("--ranks-per-node", type=int, default=8)
@@ -25,10 +25,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def bench_plan(arguments: argparse.Namespace) -> dict[str, Any]:
     """For each block size: memory and time of a rank's plan, how well a batch is mixed, and what a node must hold."""
-    counts = [arguments.samples // arguments.shards] * arguments.shards
+    counts = [arguments.samples // arguments.tars] * arguments.tars
     shard_gb = counts[0] * arguments.sample_kb * 1e3 / 1e9
     rows = [_row(arguments, counts, shard_gb, block) for block in arguments.blocks]
-    epoch_tb = shard_gb * arguments.shards / 1e3
+    epoch_tb = shard_gb * arguments.tars / 1e3
     return {"rows": rows, "fetched_by_a_node_tb_an_epoch": round(epoch_tb, 2), "set_tb": round(epoch_tb, 2)}
 
 

@@ -129,7 +129,7 @@ def test_reading_beside_plain_webdataset_and_the_memory_of_a_worker(measured: Me
 
 
 def test_the_plan_at_any_scale(measured: Measured) -> None:
-    sizes = ("--samples", 40_000, "--shards", 40, "--ranks", 8, "--batch", 64)
+    sizes = ("--samples", 40_000, "--tars", 40, "--ranks", 8, "--batch", 64)
     found = measured("plan", *sizes, "--blocks", 2, 40)
     two, all_ = found["rows"]
     assert two["shards_of_a_batch"] == 2 and 30 < all_["shards_of_a_batch"] <= 40
