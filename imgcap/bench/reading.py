@@ -12,7 +12,7 @@ import webdataset
 
 from imgcap.bench.timing import Row, alternate, row, timed
 from imgcap.config.schema import DataConfig
-from imgcap.data import Plan, PlanSampler, TrainDataset, TrainLoader, cut_batch
+from imgcap.data import EpochOrder, Plan, PlanSampler, TrainDataset, TrainLoader, cut_batch
 from imgcap.data import reading as reading_from
 from imgcap.shards import ShardReader, TokenCounts
 from imgcap.text import Vocabulary
@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def bench_reading(arguments: argparse.Namespace) -> dict[str, Any]:
     """One process; ours in the shuffled order of an epoch, webdataset's in the order of the tars."""
     reader = ShardReader(arguments.shards, arguments.split)
-    order = Plan(0, reader.shard_counts, 1, reader.manifest_sha256).order(0)
+    order = EpochOrder(0, 0, reader.shard_counts)
     shuffled = order.between(0, len(order)).tolist()
     tars = [str(reader.place / shard.file) for shard in reader.shards]
     runs = {

@@ -40,6 +40,12 @@ class Section(BaseModel):
 
 class DataConfig(Section):
     shards: str = "shards/demo"
+    also: dict[str, Annotated[float, Field(gt=0)]] = {}  # other sets to train on: passes over each an epoch
+    mode: Literal["index", "stream"] = "index"
+    stream: str | None = None  # mode: stream trains on these tars, a pattern; words and evaluation come from shards
+    stream_epoch: Positive = 100_000  # images of what counts as an epoch of a stream
+    stream_buffer: Positive = 1000  # samples of a worker among which a stream's are mixed
+    pipes: bool = False  # a stream may name commands to read from: pipe:COMMAND
     image_size: Positive = 224
     captions_per_image: Positive = 5
     max_tokens: Positive = 20  # words of a caption; a row of the batch has two more, <sos> and <eos>
@@ -50,6 +56,16 @@ class DataConfig(Section):
     cache: Path | None = None  # of a set behind an address; none: the folder shards of $IMGCAP_CACHE or ~/.cache/imgcap
     cache_gb: Annotated[float, Field(gt=0)] = 20.0  # at most so much is kept of it on this machine
     block: Positive | None = None  # shards mixed with each other; none: all, or what the cache holds of a remote set
+
+    @model_validator(mode="after")
+    def _check_stream(self) -> "DataConfig":
+        if (self.mode == "stream") != (self.stream is not None):
+            raise ValueError("data.mode=stream and data.stream='PATTERN of tars' go together; set both, or neither")
+        if self.stream and self.also:
+            raise ValueError("data.also mixes indexed sets; with data.mode=stream name all tars in data.stream")
+        if self.shards in self.also:
+            raise ValueError(f"data.also holds {self.shards}, which is data.shards; leave it out there")
+        return self
 
 
 class VocabConfig(Section):

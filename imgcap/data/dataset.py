@@ -9,23 +9,24 @@ from torch.utils.data import Dataset
 
 from imgcap.config.schema import DataConfig
 from imgcap.data.batch import NO_IMAGE, BatchShape
+from imgcap.data.mixture import MixedReader
 from imgcap.data.plan import MicroBatch
 from imgcap.data.transforms import augmented_image, decode, eval_image
 from imgcap.errors import UserError
 from imgcap.shards import Features, Place, ShardReader, Unreachable
 from imgcap.text import Vocabulary
-from imgcap.types import PAD, Batch, Sample
+from imgcap.types import PAD, Batch
 
 # What the shard reader and Pillow raise where a shard went bad after it was built.
 DAMAGED = (UserError, OSError, ValueError, SyntaxError, KeyError, Image.DecompressionBombError)
 
 
-def place_of(data: DataConfig) -> Place:
-    """Where a configuration's shards lie, with its cache."""
-    return Place(data.shards, data.cache, data.cache_gb)
+def place_of(data: DataConfig, address: str | None = None) -> Place:
+    """Where a configuration's shards lie, or another of its sets, with its cache."""
+    return Place(address or data.shards, data.cache, data.cache_gb)
 
 
-def features_of(reader: ShardReader, data: DataConfig) -> Features | None:
+def features_of(reader: ShardReader | MixedReader, data: DataConfig) -> Features | None:
     """The features that are read in place of pictures, if any. UserError where they are of another image size."""
     features = reader.manifest.features if data.features else None
     if features and features.image_size != data.image_size:
@@ -58,9 +59,9 @@ class CaptionRows:
 
 
 class TrainDataset:
-    """Augmented images with their captions, every choice keyed by (seed, epoch, sample)."""
+    """Augmented images with their captions, every choice keyed by (seed, pass over its set, sample)."""
 
-    def __init__(self, reader: ShardReader, vocabulary: Vocabulary, data: DataConfig, seed: int):
+    def __init__(self, reader: ShardReader | MixedReader, vocabulary: Vocabulary, data: DataConfig, seed: int):
         self.reader, self.data, self.seed = reader, data, seed
         self.features = features_of(reader, data)
         self.rows = CaptionRows(vocabulary, data)
@@ -78,8 +79,9 @@ class TrainDataset:
         tokens_BKT = batch.tokens_BKT.numpy()
         weight_B, image_ids = batch.weight_B.numpy(), batch.image_ids.numpy()
         weight_B[:], tokens_BKT[:] = micro_batch.weight_N, PAD
-        for place, sample in enumerate(micro_batch.indices_N.tolist()):
-            key = (self.seed, micro_batch.epoch, sample)
+        drawn = zip(micro_batch.passes_N.tolist(), micro_batch.indices_N.tolist(), strict=True)
+        for place, (number, sample) in enumerate(drawn):
+            key = (self.seed, number, sample)
             try:
                 image_ids[place] = self._read(key, images_BHWC[place], tokens_BKT[place] if weight_B[place] else None)
             except Unreachable:
@@ -97,15 +99,17 @@ class TrainDataset:
             size = self.data.image_size
             augmented_image(decode(sample.jpeg, size), size, self.data.augment, key, image_HWC)
         if tokens_KT is not None:
-            self.rows.write(sample.tokens, tokens_KT, self._chosen(sample, key))
+            chosen = chosen_captions(len(sample.tokens), self.rows.captions, key)  # anew in each pass
+            self.rows.write(sample.tokens, tokens_KT, chosen)
         return sample.image_id
 
-    def _chosen(self, sample: Sample, key: tuple[int, int, int]) -> np.ndarray | None:
-        """Which K captions of an image that has more, anew each epoch."""
-        if len(sample.tokens) <= self.rows.captions:
-            return None
-        random = np.random.Generator(np.random.Philox(np.random.SeedSequence((*key, 1))))
-        return np.sort(random.permutation(len(sample.tokens))[: self.rows.captions])
+
+def chosen_captions(captions: int, wanted: int, key: tuple[int, ...]) -> np.ndarray | None:
+    """Which of an image's captions to take where it has more than are wanted, by its key."""
+    if captions <= wanted:
+        return None
+    random = np.random.Generator(np.random.Philox(np.random.SeedSequence((*key, 1))))
+    return np.sort(random.permutation(captions)[:wanted])
 
 
 class EvalDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):

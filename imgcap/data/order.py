@@ -1,5 +1,7 @@
 """The order of an epoch's samples, made a block of shards at a time: a pure function of seed, epoch and shard sizes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 ORDER_VERSION = 1
@@ -14,7 +16,7 @@ class EpochOrder:
 
     KEPT = 2  # blocks: a batch may reach from one into the next
 
-    def __init__(self, seed: int, epoch: int, shard_counts: list[int], block: int | None = None):
+    def __init__(self, seed: int, epoch: int, shard_counts: Sequence[int], block: int | None = None):
         self.seed, self.epoch = seed, epoch
         counts = np.asarray(shard_counts, np.int64)
         self._ends_of_shards = np.cumsum(counts)
@@ -69,3 +71,38 @@ class EpochOrder:
     def _random(self, *block: int) -> np.random.Generator:
         key = np.random.SeedSequence([self.seed, self.epoch, ORDER_VERSION, *block])
         return np.random.Generator(np.random.Philox(key))
+
+
+class EndlessOrder:
+    """The orders of a shard set's epochs one behind the other: place p is in pass p // samples over the set."""
+
+    def __init__(self, seed: int, shard_counts: Sequence[int], block: int | None = None):
+        self.seed, self.shard_counts, self.block = seed, tuple(shard_counts), block
+        self.samples = sum(shard_counts)
+        self._held: EpochOrder | None = None
+
+    def epoch(self, number: int) -> EpochOrder:
+        """The order of one pass; of them, that asked for last is held."""
+        if self._held is None or self._held.epoch != number:
+            self._held = EpochOrder(self.seed, number, self.shard_counts, self.block)
+        return self._held
+
+    def between(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """The passes and the samples at the places [start, stop), both int64."""
+        passes, samples = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        while start < stop:
+            number, within = divmod(start, self.samples)
+            count = min(stop - start, self.samples - within)
+            passes.append(np.full(count, number))
+            samples.append(self.epoch(number).between(within, within + count))
+            start += count
+        return np.concatenate(passes), np.concatenate(samples)
+
+    def blocks(self, place: int, count: int) -> list[tuple[int, int]]:
+        """The block that holds a place and those behind it, as (pass, number in it)."""
+        number, within = divmod(place, self.samples)
+        order = self.epoch(number)
+        block = order.block_at(within)
+        ahead = range(block, block + count)
+        each = len(order.blocks)
+        return [(number + later // each, later % each) for later in ahead]

@@ -1,24 +1,29 @@
 """The order of samples: a pure function of the seed, the epoch and the shard manifest.
 
 Global batch s of an epoch is positions [s·G, (s+1)·G) of that epoch's order, whatever the number of
-ranks, workers or micro-batches; it is cut contiguously over ranks, then over accumulation steps.
+ranks, workers or micro-batches; it is cut contiguously over ranks, then over accumulation steps. Where sets are mixed,
+an epoch holds each sample of the first once, and so many of each other as its share says, which go on from epoch to
+epoch through an order of their own.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from imgcap.data.order import ORDER_VERSION, EpochOrder
+from imgcap.data.mixture import Share, Turns
+from imgcap.data.order import ORDER_VERSION, EndlessOrder
 from imgcap.errors import UserError
 
 
 class MicroBatch(NamedTuple):
-    """The samples that one rank sees in one forward: N indices, weight 0 for the padding."""
+    """The samples that one rank sees in one forward: N indices, weight 0 for the padding.
 
-    epoch: int
+    The pass counts how often all of a sample's set has been seen before: augmentation is another in each.
+    """
+
+    passes_N: np.ndarray
     indices_N: np.ndarray
     weight_N: np.ndarray
 
@@ -32,44 +37,63 @@ class Plan:
     global_batch: int
     manifest_sha256: str
     block: int | None = None
-    _orders: dict[int, EpochOrder] = field(default_factory=dict, repr=False)
+    others: tuple[Share, ...] = ()
 
-    @cached_property
-    def samples(self) -> int:
-        return sum(self.shard_counts)
+    def __post_init__(self) -> None:
+        own = sum(self.shard_counts)
+        self._shares = [own, *(other.samples for other in self.others)]
+        self._orders = [EndlessOrder(self.seed, self.shard_counts, self.block)]
+        for number, other in enumerate(self.others, start=1):
+            self._orders.append(EndlessOrder(self.seed + (number << 32), other.shard_counts, other.block))
+        self._firsts = np.cumsum([0, *(order.samples for order in self._orders)])  # index of each set's first sample
+        self._turns = Turns(self.seed, self._shares) if self.others else None
+        self.samples = sum(self._shares)
 
     @property
     def steps_per_epoch(self) -> int:
         return -(-self.samples // self.global_batch)
 
     def global_batch_at(self, step: int) -> MicroBatch:
-        """The G samples of a step; an epoch's last batch is filled up with weight-0 repeats of its last block."""
+        """The G samples of a step; an epoch's last batch is filled up with itself, at weight 0."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = self.order(epoch)
         start = position * self.global_batch
-        missing = max(start + self.global_batch - self.samples, 0)
-        indices = order.between(start, min(start + self.global_batch, self.samples))
-        if missing:  # other blocks than the last may be on this machine no more
-            last = order.samples(order.block_at(self.samples - 1))
-            indices = np.concatenate([indices, last[np.arange(missing) % len(last)]])
-        weight = np.ones(self.global_batch, np.float32)
-        weight[self.global_batch - missing :] = 0
-        return MicroBatch(epoch, indices, weight)
+        drawn = self._between(epoch, start, min(start + self.global_batch, self.samples))
+        weight_N = np.zeros(self.global_batch, np.float32)
+        weight_N[: len(drawn[0])] = 1
+        passes_N, indices_N = (np.resize(values_N, self.global_batch) for values_N in drawn)
+        return MicroBatch(passes_N, indices_N, weight_N)
 
-    def order(self, epoch: int) -> EpochOrder:
-        if epoch not in self._orders:
-            self._orders = {epoch: EpochOrder(self.seed, epoch, self.shard_counts, self.block)}
-        return self._orders[epoch]
+    def places(self, step: int) -> list[int]:
+        """How far each set has been read before a step, over all epochs."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        start = position * self.global_batch
+        before = [start] if self._turns is None else self._turns.before(epoch, start)
+        return [epoch * share + int(count) for share, count in zip(self._shares, before, strict=True)]
+
+    def orders(self) -> list[EndlessOrder]:
+        """Of each set, for another thread: they share nothing with the plan's own."""
+        return [EndlessOrder(order.seed, order.shard_counts, order.block) for order in self._orders]
+
+    def _between(self, epoch: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Passes and samples at the places [start, stop) of an epoch."""
+        if self._turns is None:
+            return self._orders[0].between(epoch * self.samples + start, epoch * self.samples + stop)
+        sets_N = self._turns.between(epoch, start, stop)
+        before = self._turns.before(epoch, start)
+        passes_N, indices_N = np.zeros(len(sets_N), np.int64), np.zeros(len(sets_N), np.int64)
+        for number, order in enumerate(self._orders):
+            mine = sets_N == number
+            place = epoch * self._shares[number] + int(before[number])
+            passes, samples = order.between(place, place + int(mine.sum()))
+            passes_N[mine], indices_N[mine] = passes, samples + self._firsts[number]
+        return passes_N, indices_N
 
     def micro_batches(self, step: int, rank: int, world_size: int, accumulation: int) -> Iterator[MicroBatch]:
         """The share of one rank in a step, in the order in which it accumulates."""
-        epoch, indices, weight = self.global_batch_at(step)
         share = self.global_batch // world_size
         mine = slice(rank * share, (rank + 1) * share)
-        for piece, piece_weight in zip(
-            np.split(indices[mine], accumulation), np.split(weight[mine], accumulation), strict=True
-        ):
-            yield MicroBatch(epoch, piece, piece_weight)
+        pieces = (np.split(values_N[mine], accumulation) for values_N in self.global_batch_at(step))
+        yield from map(MicroBatch, *pieces)
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint must say so that the next `step` sees the same samples after a resume."""
@@ -91,7 +115,7 @@ class Plan:
             ("seed", "seed"),
             ("global_batch", "train.global_batch"),
             ("block", "data.block, or data.cache_gb that it follows from"),
-            ("manifest_sha256", "shard manifest"),
+            ("manifest_sha256", "shard manifest, or other sets or weights in data.also"),
         ):
             if state.get(name) != mine[name]:
                 raise UserError(

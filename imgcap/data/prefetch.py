@@ -1,10 +1,11 @@
 """The shards of a remote set, fetched ahead of the steps that read them."""
 
+from collections.abc import Callable, Sequence
 from threading import Condition, Thread
 
 import numpy as np
 
-from imgcap.data.order import EpochOrder
+from imgcap.data.order import EndlessOrder
 from imgcap.data.plan import Plan
 from imgcap.errors import UserError
 from imgcap.shards import ShardReader
@@ -12,34 +13,37 @@ from imgcap.shards import ShardReader
 AHEAD = 2  # blocks: the one that is being read, and the next
 
 
-def block_of_cache(reader: ShardReader) -> int | None:
-    """How many shards to mix so that the cache holds `AHEAD` blocks; None where it holds all, or nothing is fetched."""
+def block_of_cache(reader: ShardReader, sets: int = 1) -> int | None:
+    """How many shards to mix so that the cache holds `AHEAD` blocks; None where it holds all, or nothing is fetched.
+
+    The cache is shared by so many remote `sets`.
+    """
     if not reader.is_remote:
         return None
     sizes = [shard.bytes + (shard.captions.bytes if shard.captions else 0) for shard in reader.shards]
-    fit = reader.place.cache.bound // AHEAD // max(sizes)
-    return None if sum(sizes) <= reader.place.cache.bound else max(int(fit), 1)
+    bound = reader.place.cache.bound // sets
+    return None if sum(sizes) <= bound else max(bound // AHEAD // max(sizes), 1)
 
 
 class Prefetcher:
-    """Fetches the shards of the block that a step reads, and then those of the block behind it, in a thread.
+    """Fetches the shards of the block that is being read, and then those of the block behind it, in a thread.
 
     Ranks of one machine begin at different shards, so that each fetches another; the cache's locks see to the rest.
     What can't be fetched is left to whoever reads it, who raises.
     """
 
-    def __init__(self, reader: ShardReader, plan: Plan, rank: int):
-        self.reader, self.plan, self.rank = reader, plan, rank
-        self._step = -1
-        self._orders: dict[int, EpochOrder] = {}
+    def __init__(self, reader: ShardReader, order: EndlessOrder, rank: int):
+        """`order` is this thread's alone."""
+        self.reader, self.order, self.rank = reader, order, rank
+        self._place = -1
         self._moved = Condition()
         self._thread: Thread | None = None
-        self._fetched: set[tuple[int, int]] = set()  # epoch and number of a block
+        self._fetched: set[tuple[int, int]] = set()  # pass and number of a block
 
-    def reached(self, step: int) -> None:
-        """A step's samples are about to be read. The first call begins: the loader's workers have been forked."""
+    def reached(self, place: int) -> None:
+        """A place of the order is about to be read. The first call begins: the loader's workers have been forked."""
         with self._moved:
-            self._step = step
+            self._place = place
             self._moved.notify()
         if self._thread is None:
             self._thread = Thread(target=self._run, name="prefetcher", daemon=True)
@@ -48,33 +52,32 @@ class Prefetcher:
     def _run(self) -> None:
         try:
             while True:
-                for epoch, number in self._wanted(self._step):
-                    self._fetch(epoch, number)
+                for number, block in self.order.blocks(self._place, AHEAD):
+                    self._fetch(number, block)
                 with self._moved:
-                    step = self._step
-                    self._moved.wait_for(lambda step=step: self._step != step)  # type: ignore[misc]
+                    place = self._place
+                    self._moved.wait_for(lambda place=place: self._place != place)  # type: ignore[misc]
         except UserError:
             return
 
-    def _fetch(self, epoch: int, number: int) -> None:
-        if (epoch, number) in self._fetched:
+    def _fetch(self, number: int, block: int) -> None:
+        if (number, block) in self._fetched:
             return
-        for shard in np.roll(self._order(epoch).blocks[number], -self.rank):
+        for shard in np.roll(self.order.epoch(number).blocks[block], -self.rank):
             self.reader.fetch(int(shard))
-        self._fetched.add((epoch, number))
+        self._fetched.add((number, block))
 
-    def _wanted(self, step: int) -> list[tuple[int, int]]:
-        """The block that a step begins in, and those behind it, across the end of an epoch."""
-        epoch, position = divmod(step, self.plan.steps_per_epoch)
-        order = self._order(epoch)
-        number = order.block_at(position * self.plan.global_batch)
-        wanted = [(epoch, block) for block in range(number, min(number + AHEAD, len(order.blocks)))]
-        behind = min(AHEAD - len(wanted), len(order.blocks))
-        return wanted + [(epoch + 1, block) for block in range(behind)]
 
-    def _order(self, epoch: int) -> EpochOrder:
-        """Of this thread alone; an epoch that is near stays."""
-        if epoch not in self._orders:
-            self._orders = {near: order for near, order in self._orders.items() if abs(near - epoch) == 1}
-            self._orders[epoch] = EpochOrder(self.plan.seed, epoch, self.plan.shard_counts, self.plan.block)
-        return self._orders[epoch]
+def prefetchers(readers: Sequence[ShardReader], plan: Plan, rank: int) -> Callable[[int], None]:
+    """One for each of a plan's sets that is remote; what comes back is to be told each step that is reached."""
+    ahead = [
+        Prefetcher(reader, order, rank) if reader.is_remote else None
+        for reader, order in zip(readers, plan.orders(), strict=True)
+    ]
+
+    def reached(step: int) -> None:
+        for prefetcher, place in zip(ahead, plan.places(step), strict=True):
+            if prefetcher is not None:
+                prefetcher.reached(place)
+
+    return reached if any(ahead) else lambda step: None

@@ -30,11 +30,11 @@ def eval_image(image: Image.Image, size: int) -> torch.Tensor:
 
 
 def augmented_image(
-    image: Image.Image, size: int, level: str, key: tuple[int, int, int], out_HWC: np.ndarray | None = None
+    image: Image.Image, size: int, level: str, key: tuple[int, ...], out_HWC: np.ndarray | None = None
 ) -> torch.Tensor:
     """Random resized crop, flip and colour jitter as (3, size, size) uint8, in `out_HWC` where it is given.
 
-    `key` is (seed, epoch, sample index): the same key gives the same picture on any rank or worker.
+    `key` is (seed, pass, sample index): the same key gives the same picture on any rank or worker.
     """
     if level == "off":
         return _to_tensor(_squeezed(image, size), out_HWC)

@@ -10,7 +10,7 @@ import json
 import tarfile
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -46,8 +46,11 @@ _HELD_OUT = 0.05  # of the images, for `val` and the same again for `test`
 _END = bytes(1024)  # what closes a tar, at least
 
 
-def expand(patterns: Iterable[str]) -> list[str]:
-    """The tars of some patterns: paths with wildcards, and paths or addresses with ranges such as `{00000..00331}`."""
+def expand(patterns: Iterable[str], others: tuple[str, ...] = ()) -> list[str]:
+    """The tars of some patterns: paths with wildcards, and paths or addresses with ranges such as `{00000..00331}`.
+
+    What begins like one of `others` is taken as it is.
+    """
     found: list[str] = []
     for pattern in patterns:
         try:
@@ -55,7 +58,7 @@ def expand(patterns: Iterable[str]) -> list[str]:
         except ValueError as error:
             raise UserError(f"{pattern} is no pattern ({error}); write a range as {{00000..00331}}") from None
         for name in names:
-            if remote.is_address(name):
+            if remote.is_address(name) or name.startswith(others):
                 found.append(name)
                 continue
             path = Path(name).absolute()
@@ -222,17 +225,12 @@ class _Indexing:
         documents: dict[str, _Documents],
         skipped: list[Skipped],
     ) -> None:
-        reason = _unsafe(members)
-        image = next((members[suffix] for suffix in IMAGES if suffix in members), None)
-        described = next((members[suffix] for suffix in CAPTIONS if suffix in members), None)
-        if reason or image is None or described is None:
-            missing = "sample without an image" if image is None else "image without captions"
-            skipped.append(Skipped(name, reason or missing))
-            return
-        data = _bytes(file, image)
         try:
+            _refuse_unsafe(members)
+            image, described = (members[suffix] for suffix in image_and_captions(members))
+            data = _bytes(file, image)
             check_header(data)
-            captions = _captions(_bytes(file, described), described.name)
+            captions = captions_of(_bytes(file, described), described.name)
         except (UnreadableImage, ValueError) as error:
             skipped.append(Skipped(name, str(error)))
             return
@@ -264,17 +262,26 @@ def _bytes(file: Any, member: tarfile.TarInfo) -> bytes:
     return data
 
 
-def _unsafe(members: dict[str, tarfile.TarInfo]) -> str | None:
+def _refuse_unsafe(members: dict[str, tarfile.TarInfo]) -> None:
     """Names that would leave a folder: nobody writes them by mistake."""
     paths = [PurePosixPath(member.name) for member in members.values()]
-    return "unsafe member name" if any(path.is_absolute() or ".." in path.parts for path in paths) else None
+    if any(path.is_absolute() or ".." in path.parts for path in paths):
+        raise ValueError("unsafe member name")
 
 
-def _captions(data: bytes, name: str) -> list[str]:
+def image_and_captions(suffixes: Container[str]) -> tuple[str, str]:
+    """Of a sample's suffixes, that of its image and that of its captions; ValueError where one is missing."""
+    image, captions = (next((suffix for suffix in known if suffix in suffixes), None) for known in (IMAGES, CAPTIONS))
+    if image is None or captions is None:
+        raise ValueError("sample without an image" if image is None else "image without captions")
+    return image, captions
+
+
+def captions_of(data: bytes, name: str) -> list[str]:
     """Of a text, one a line; of a JSON document, what its caption key holds. ValueError names what is wrong."""
     try:
         text = data.decode("utf-8-sig")
-        if not name.lower().endswith(".json"):
+        if not name.lower().endswith("json"):
             return [line for line in text.splitlines() if line.strip()]
         content = json.loads(text)
         found = next((content[key] for key in _KEYS if content.get(key)), None)

@@ -10,17 +10,7 @@ import torch
 from imgcap import checkpoint
 from imgcap.config import Config, as_yaml, save_config
 from imgcap.config.schema import steps_of
-from imgcap.data import (
-    Plan,
-    PlanSampler,
-    Prefetcher,
-    TrainDataset,
-    TrainLoader,
-    block_of_cache,
-    cut_batch,
-    features_of,
-    place_of,
-)
+from imgcap.data import NOT_EXACT, cut_batch, features_of
 from imgcap.dist import World, broadcast_object, gather_objects, on_main
 from imgcap.engine import build_engine, parameter_counts
 from imgcap.errors import UserError
@@ -29,11 +19,12 @@ from imgcap.feature_cache import check_features
 from imgcap.models import Captioner, build_captioner
 from imgcap.monitor import Monitor
 from imgcap.optim import LearningRate, WeightAverage
-from imgcap.shards import ShardReader, TokenCounts
+from imgcap.shards import TokenCounts
 from imgcap.text import Vocabulary
 from imgcap.train.early_stopping import EarlyStopping
 from imgcap.train.preemption import PreemptionNotice, remove_marker
 from imgcap.train.trainer import Timetable, Trainer
+from imgcap.train.training_data import open_shards, open_training_data
 
 
 def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -> Trainer:
@@ -42,12 +33,9 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
     `resume` is `auto` (the newest verified checkpoint of the run folder, if any), a checkpoint's path, or `no`.
     A dry run writes nothing.
     """
-    reader = _open_shards(config, "train")
-    counts = TokenCounts.load(reader.place)
-    vocabulary = build_vocabulary(counts, config)
+    data = open_training_data(config, world)
+    plan, vocabulary = data.plan, build_vocabulary(data.counts, config)
     cut = cut_batch(config.train.global_batch, config.train.micro_batch, world.world_size)
-    block = config.data.block or block_of_cache(reader)
-    plan = Plan(config.seed, reader.shard_counts, config.train.global_batch, reader.manifest_sha256, block)
     timetable = _timetable(config, plan.steps_per_epoch)
     saved = None if dry_run else _find_checkpoint(config.run_path, resume, vocabulary, config.data.shards)
 
@@ -57,13 +45,10 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
     if saved:
         _load_model(model, saved)
     engine = build_engine(config.engine, model, config.train, config.optim, world)
-    if (features := features_of(reader, config.data)) is not None:
+    if (features := features_of(data.first, config.data)) is not None:
         with engine.whole_model() as whole:
             check_features(features, None if dry_run else whole.encoder, config)
     start = saved.step if saved else 0
-    dataset = TrainDataset(reader, vocabulary, config.data, config.seed)
-    reached = Prefetcher(reader, plan, world.local_rank).reached if reader.is_remote else lambda step: None
-    sampler = PlanSampler(plan, world.rank, world.world_size, cut, start, timetable.total, reached)
     monitor = Monitor(config.run_path, config.log.tensorboard, config.log.wandb, world.is_main and not dry_run)
     notice = PreemptionNotice(config.run_path, config.checkpoint.grace, world.is_main)
     if not dry_run:
@@ -74,7 +59,7 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
         config=config.train,
         engine=engine,
         average=WeightAverage(engine.raw_model, config.train.ema),
-        loader=TrainLoader(dataset, sampler, config.data.workers, world.device.type == "cuda"),
+        loader=data.load(vocabulary, cut, start, timetable.total),
         plan=plan,
         cut=cut,
         timetable=timetable,
@@ -90,9 +75,11 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
     if not dry_run:
         on_main(lambda: _describe_run(config, vocabulary))
         if world.is_main:
-            _tell_cuts(counts, config)
+            _tell_cuts(data.counts, config)
     monitor.rewind(trainer.step)
     monitor.text("config", f"```\n{as_yaml(config)}```", trainer.step)
+    if config.data.mode == "stream":
+        monitor.text("order", NOT_EXACT, trainer.step)
     return trainer
 
 
@@ -119,7 +106,7 @@ def build_vocabulary(counts: TokenCounts, config: Config) -> Vocabulary:
 def build_evaluator(config: Config, world: World, vocabulary: Vocabulary) -> Evaluator:
     """The evaluator that a run's evaluations during training use."""
     return Evaluator(
-        _open_shards(config, config.eval.split),
+        open_shards(config.data, config.data.shards, config.eval.split),
         vocabulary,
         config.data,
         config.eval,
@@ -128,19 +115,6 @@ def build_evaluator(config: Config, world: World, vocabulary: Vocabulary) -> Eva
         precision=config.train.precision,
         limit=config.eval.limit,
     )
-
-
-def _open_shards(config: Config, split: str) -> ShardReader:
-    reader = ShardReader(place_of(config.data), split)
-    built_for, asked = reader.manifest.settings.language, config.data.language
-    if built_for != asked:
-        raise UserError(
-            f"{config.data.shards} was tokenised as language {built_for!r}, and data.language is {asked!r}; "
-            "set data.language, or build the shards with --language"
-        )
-    if not len(reader):
-        raise UserError(f"split {split} of {config.data.shards} has no samples; build it from more images")
-    return reader
 
 
 def _timetable(config: Config, steps_per_epoch: int) -> Timetable:

@@ -11,7 +11,7 @@ import torch
 
 from imgcap import checkpoint
 from imgcap.config.schema import TrainConfig
-from imgcap.data import Accumulation, Plan, reading
+from imgcap.data import Accumulation, Plan, StreamPlan, reading
 from imgcap.dist import World, at_step, broadcast_object, doing, gather_objects, on_main, sum_across_ranks
 from imgcap.engine import Engine, StepResult, parameter_counts
 from imgcap.errors import UserError
@@ -53,7 +53,7 @@ class Trainer:
     engine: Engine
     average: WeightAverage
     loader: Iterable[Batch]
-    plan: Plan
+    plan: Plan | StreamPlan
     cut: Accumulation
     timetable: Timetable
     rate: LearningRate

@@ -73,7 +73,7 @@ def test_each_epoch_chooses_among_the_captions_anew():
 
     def captions(epoch):
         (batch,) = dataset.shape(1).allocate(1)
-        dataset.write(MicroBatch(epoch, np.array([2]), np.array([1.0])), batch)
+        dataset.write(MicroBatch(np.array([epoch]), np.array([2]), np.array([1.0])), batch)
         return tuple(batch.tokens_BKT[0, :, 1].tolist())
 
     chosen = {epoch: captions(epoch) for epoch in range(40)}

@@ -9,7 +9,7 @@ import pytest
 from hostile import HostileServer
 
 from imgcap.config.schema import DataConfig
-from imgcap.data import Plan, PlanSampler, Prefetcher, TrainDataset, TrainLoader, block_of_cache, cut_batch, reading
+from imgcap.data import Plan, PlanSampler, TrainDataset, TrainLoader, block_of_cache, cut_batch, prefetchers, reading
 from imgcap.remote import fetch
 from imgcap.shards import Place, ShardReader, TokenCounts, Unreachable
 from imgcap.text import Vocabulary
@@ -68,8 +68,8 @@ def loader(server, tmp_path, monkeypatch):
     plan, cut = Plan(0, reader.shard_counts, 4, reader.manifest_sha256, block=2), cut_batch(4, None, 1)
     words = Vocabulary.build(TokenCounts.load(place).counts)
     dataset = TrainDataset(reader, words, DataConfig(image_size=32, augment="off"), 0)
-    ahead = Prefetcher(reader, plan, 0)
-    return TrainLoader(dataset, PlanSampler(plan, 0, 1, cut, 0, 100, ahead.reached), 2, pin_memory=False)
+    reached = prefetchers([reader], plan, 0)
+    return TrainLoader(dataset, PlanSampler(plan, 0, 1, cut, 0, 100, reached), 2, pin_memory=False)
 
 
 def test_a_server_that_goes_away_ends_the_loader_with_its_name(server, loader):

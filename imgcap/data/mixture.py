@@ -1,0 +1,110 @@
+"""Several shard sets in one run: how they share an epoch, and how they are read as one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from imgcap.data.order import ORDER_VERSION
+from imgcap.errors import UserError
+from imgcap.shards import Manifest, ShardReader
+from imgcap.shards.durable import sha256_of_bytes
+from imgcap.types import Sample
+
+_CHUNK = 1 << 16  # places of an epoch between which the sets are counted
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a shard set that is mixed in gives to each epoch."""
+
+    shard_counts: tuple[int, ...]
+    samples: int
+    block: int | None = None
+
+
+class Turns:
+    """Whose turn it is at each place of an epoch: a seeded permutation of `shares[j]` turns of each set j."""
+
+    def __init__(self, seed: int, shares: Sequence[int]):
+        self.seed, self.shares = seed, shares
+        self._epoch = -1
+        self._sets_N = np.zeros(0, np.uint8)
+        self._before_CJ = np.zeros((1, len(shares)), np.int64)
+
+    def between(self, epoch: int, start: int, stop: int) -> np.ndarray:
+        """The number of the set at the places [start, stop), uint8."""
+        self._turn_to(epoch)
+        return self._sets_N[start:stop]
+
+    def before(self, epoch: int, place: int) -> np.ndarray:
+        """How many turns each set has had before a place, int64."""
+        self._turn_to(epoch)
+        chunk, rest = divmod(place, _CHUNK)
+        here = self._sets_N[place - rest : place]
+        return self._before_CJ[chunk] + np.bincount(here, minlength=len(self.shares))
+
+    def _turn_to(self, epoch: int) -> None:
+        if epoch == self._epoch:
+            return
+        key = np.random.SeedSequence([self.seed, epoch, ORDER_VERSION, 1, 1])  # no block's
+        self._sets_N = np.repeat(np.arange(len(self.shares), dtype=np.uint8), self.shares)
+        np.random.Generator(np.random.Philox(key)).shuffle(self._sets_N)
+        chunks = [self._sets_N[first : first + _CHUNK] for first in range(0, len(self._sets_N), _CHUNK)]
+        counts_CJ = [np.bincount(chunk, minlength=len(self.shares)) for chunk in chunks]
+        self._before_CJ = np.concatenate([np.zeros((1, len(self.shares)), np.int64), np.cumsum(counts_CJ, axis=0)])
+        self._epoch = epoch
+
+
+class MixedReader:
+    """Shard sets read as one: the samples of each are counted on behind those of the set before."""
+
+    def __init__(self, readers: Sequence[ShardReader]):
+        assert readers, "a mixture is of something"
+        self.readers = readers
+        self._ends = np.cumsum([len(reader) for reader in readers])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def place(self) -> str:
+        return " + ".join(str(reader.place) for reader in self.readers)
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the first set, which the others have to go with."""
+        return self.readers[0].manifest
+
+    def read(self, i: int) -> Sample:
+        """See `ShardReader.read`."""
+        reader, within = self._of(i)
+        return reader.read(within)
+
+    def read_features(self, i: int) -> tuple[Sample, np.ndarray]:
+        """See `ShardReader.read_features`."""
+        reader, within = self._of(i)
+        return reader.read_features(within)
+
+    def _of(self, i: int) -> tuple[ShardReader, int]:
+        number = int(np.searchsorted(self._ends, i, side="right"))
+        if not 0 <= number < len(self.readers):
+            raise IndexError(f"sample {i} of {len(self)} in {self.place}")
+        return self.readers[number], i - int(self._ends[number - 1]) if number else i
+
+
+def refuse_other_features(readers: Sequence[ShardReader]) -> None:
+    """A batch holds either pictures or the features of one encoder."""
+    first, *others = readers
+    for other in others:
+        if other.manifest.features != first.manifest.features:
+            raise UserError(
+                f"{first.place} and {other.place} don't hold the same encoder's features; "
+                "set data.features=false to read the pictures of both"
+            )
+
+
+def mixture_sha256(sha256: str, others: Mapping[str, float]) -> str:
+    """The identity of a first set and of others with their weights; of a set alone its own."""
+    lines = [sha256, *(f"{other} {weight}" for other, weight in others.items())]
+    return sha256_of_bytes("\n".join(lines).encode()) if others else sha256

@@ -1,0 +1,246 @@
+"""Tars without an index, drawn with replacement for ever: for sets too large to index, and with no exact order.
+
+webdataset draws the tars, takes them apart and mixes their samples; what a sample becomes is as everywhere else.
+"""
+
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Queue
+from tempfile import TemporaryDirectory
+from threading import Thread
+from typing import IO, Any
+
+import numpy as np
+import webdataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from webdataset import tariterators
+
+from imgcap import remote
+from imgcap.config.schema import DataConfig
+from imgcap.data.batch import BatchShape
+from imgcap.data.dataset import DAMAGED, CaptionRows, chosen_captions
+from imgcap.data.loader import prepare_worker, reading
+from imgcap.data.plan import Accumulation
+from imgcap.data.transforms import augmented_image, decode
+from imgcap.errors import UserError
+from imgcap.shards.foreign import captions_of, image_and_captions
+from imgcap.shards.image import UnreadableImage, check_header
+from imgcap.shards.source import image_id_of
+from imgcap.text import Tokeniser, Vocabulary
+from imgcap.types import PAD, Batch
+
+PIPE = "pipe:"
+UNREADABLE = (OSError, EOFError, ValueError, tarfile.TarError)  # what a tar that is none, or is cut, raises
+LOST = 10  # tars in a row that can't be had or read before the stream gives up
+NOT_EXACT = (
+    "the order of a stream is not exact: samples are drawn with replacement, and other ranks, other workers or a "
+    "resume draw others"
+)
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """Steps of samples that no plan knows beforehand. An epoch is a number of images that the configuration states."""
+
+    seed: int
+    tars: tuple[str, ...]
+    samples: int  # of what is called an epoch
+    global_batch: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.samples // self.global_batch)
+
+    def state(self, step: int) -> dict[str, Any]:
+        """What a checkpoint says of its data."""
+        return {"mode": "stream", "exact": False, "seed": self.seed, "step": step, "global_batch": self.global_batch}
+
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Refuse the checkpoint of a run whose order was exact, which it would not be any more."""
+        if state.get("mode") != "stream" or state["global_batch"] != self.global_batch:
+            raise UserError(
+                "the checkpoint was made with data.mode=index or another train.global_batch; "
+                "resume with the same ones, or begin anew with --resume no"
+            )
+
+
+class StreamLoader:
+    """Micro-batches of one rank, from step `start` on; each worker draws for itself."""
+
+    def __init__(
+        self,
+        plan: StreamPlan,
+        data: DataConfig,
+        vocabulary: Vocabulary,
+        cut: Accumulation,
+        rank: int,
+        start: int,
+        pin_memory: bool,
+    ):
+        self.dataset = _Stream(plan, data, vocabulary, cut.micro_batch, (plan.seed, start, rank))
+        self.workers, self.pin_memory = data.workers, pin_memory
+
+    def __iter__(self) -> Iterator[Batch]:
+        loader = DataLoader(
+            self.dataset,
+            batch_size=None,  # an item is a whole batch already
+            num_workers=self.workers,
+            worker_init_fn=prepare_worker,
+            pin_memory=self.pin_memory,
+        )
+        with reading(loader) as batches:
+            for batch in batches:
+                if isinstance(batch, UserError):  # met by a worker
+                    raise batch
+                yield batch
+
+
+class _Stream(IterableDataset[Batch | UserError]):
+    """What one worker draws, a micro-batch an item, or at the end why there are no more."""
+
+    def __init__(
+        self,
+        plan: StreamPlan,
+        data: DataConfig,
+        vocabulary: Vocabulary,
+        images: int,
+        key: tuple[int, int, int],
+    ):
+        self.plan, self.data, self.key = plan, data, key
+        self.rows = CaptionRows(vocabulary, data)
+        self.shape = BatchShape(images, data.image_size, self.rows.captions, self.rows.length)
+        self.tokenise = Tokeniser(data.language)
+
+    def __iter__(self) -> Iterator[Batch | UserError]:
+        worker = get_worker_info()
+        key = (*self.key, worker.id if worker else 0)
+        try:
+            yield from self._batches(key)
+        except UserError as error:
+            yield error
+
+    def _batches(self, key: tuple[int, ...]) -> Iterator[Batch]:
+        random = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+        drawn = webdataset.ResampledShards(
+            list(self.plan.tars), deterministic=True, worker_seed=lambda: int(random.integers(1 << 62))
+        )
+        shuffle = webdataset.shuffle(self.data.stream_buffer, seed=int(random.integers(1 << 62)))
+        samples = enumerate(shuffle(_samples(tar["url"] for tar in drawn)))
+        while True:
+            (batch,) = self.shape.allocate(1)
+            images_BHWC, tokens_BKT = batch.images_BCHW.permute(0, 2, 3, 1).numpy(), batch.tokens_BKT.numpy()
+            batch.weight_B.fill_(1)
+            batch.tokens_BKT.fill_(PAD)
+            place = 0
+            while place < self.shape.images:
+                number, sample = next(samples)
+                try:
+                    self._write(sample, (*key, number), images_BHWC[place], tokens_BKT[place])
+                except (*DAMAGED, UnreadableImage) as error:
+                    _tell(f"sample {sample['__key__']} of {sample['__url__']}: {error}")
+                    continue
+                batch.image_ids[place] = image_id_of(f"{sample['__url__']}/{sample['__key__']}")
+                place += 1
+            yield batch
+
+    def _write(
+        self, members: dict[str, Any], key: tuple[int, ...], image_HWC: np.ndarray, tokens_KT: np.ndarray
+    ) -> None:
+        image, described = image_and_captions(members)
+        check_header(members[image])
+        tokens = [words for words in map(self.tokenise, captions_of(members[described], described)) if words]
+        if not tokens:
+            raise ValueError("image without captions")
+        size = self.data.image_size
+        augmented_image(decode(members[image], size), size, self.data.augment, key, image_HWC)
+        self.rows.write(tokens, tokens_KT, chosen_captions(len(tokens), self.rows.captions, key))
+
+
+def check_tars(tars: list[str], pipes: bool) -> tuple[str, ...]:
+    """A `pipe:` runs a command of the shell: refused unless it was asked for."""
+    piped = next((tar for tar in tars if tar.startswith(PIPE)), None)
+    if piped and not pipes:
+        raise UserError(f"{piped!r} would run a command; if that is meant, set data.pipes=true")
+    return tuple(tars)
+
+
+def _samples(tars: Iterator[str]) -> Iterator[dict[str, Any]]:
+    """Tar after tar. What can't be had or read is named and left out."""
+    lost = 0
+    with TemporaryDirectory() as folder:
+        for tar, path, failure in _ahead(tars, Path(folder)):
+            try:
+                if failure:
+                    raise failure
+                with _opened(tar, path) as file:
+                    opened = tariterators.tar_file_expander(iter([{"url": tar, "stream": file}]))
+                    yield from tariterators.group_by_keys(opened)
+                lost = 0
+            except (UserError, *UNREADABLE) as error:
+                lost += 1
+                reason = error.args[0] if error.args else error  # webdataset adds more behind it
+                _tell(f"{tar}, or what is left of it: {reason}")
+                if lost >= LOST:
+                    raise UserError(f"{lost} tars in a row could not be read, the last was {tar}: {reason}") from None
+
+
+def _ahead(tars: Iterator[str], folder: Path) -> Iterator[tuple[str, Path | None, UserError | None]]:
+    """Each tar with where it lies or why it is not there; the next is fetched while one is read.
+
+    The thread is one that nobody waits for: a process that ends leaves a fetch unfinished.
+    """
+    fetched: Queue[tuple[str, Path | None, UserError | None]] = Queue(maxsize=1)
+
+    def fetch_all() -> None:
+        for number, tar in enumerate(tars):
+            try:
+                fetched.put((tar, _fetched(tar, folder / str(number)), None))
+            except UserError as error:
+                fetched.put((tar, None, error))
+            except OSError:  # the folder is no more: the reader has left
+                return
+
+    Thread(target=fetch_all, name="tars ahead", daemon=True).start()
+    while True:
+        yield fetched.get()
+
+
+def _fetched(tar: str, path: Path) -> Path | None:
+    """Where a tar lies on this machine; no place for one that comes out of a pipe."""
+    if tar.startswith(PIPE):
+        return None
+    if remote.is_address(tar):
+        remote.fetch(tar, path)
+        return path
+    return Path(tar)
+
+
+@contextmanager
+def _opened(tar: str, path: Path | None) -> Iterator[IO[bytes]]:
+    if path is None:
+        command = tar.removeprefix(PIPE)
+        with subprocess.Popen(command, shell=True, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            try:
+                yield process.stdout
+            except UNREADABLE:
+                if not process.wait():
+                    raise
+        if process.returncode:
+            raise UserError(f"it ended with exit code {process.returncode}")
+        return
+    try:
+        with path.open("rb") as file:
+            yield file
+    finally:
+        if remote.is_address(tar):
+            path.unlink(missing_ok=True)
+
+
+def _tell(what: str) -> None:
+    print(f"skipped: {what}", file=sys.stderr, flush=True)

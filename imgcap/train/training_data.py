@@ -1,0 +1,103 @@
+"""What a run trains on: one shard set, several, or a stream of tars."""
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from imgcap.config import Config
+from imgcap.config.schema import DataConfig
+from imgcap.data import (
+    NOT_EXACT,
+    Accumulation,
+    MixedReader,
+    Plan,
+    PlanSampler,
+    Share,
+    StreamLoader,
+    StreamPlan,
+    TrainDataset,
+    TrainLoader,
+    block_of_cache,
+    check_tars,
+    mixture_sha256,
+    place_of,
+    prefetchers,
+    refuse_other_features,
+)
+from imgcap.dist import World
+from imgcap.errors import UserError
+from imgcap.shards import ShardReader, TokenCounts
+from imgcap.shards.foreign import expand
+from imgcap.text import Vocabulary
+from imgcap.types import Batch
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The plan of a run's samples, and the words in them. `first` is the set that the run is evaluated on."""
+
+    first: ShardReader
+    counts: TokenCounts
+    plan: Plan | StreamPlan
+    load: Callable[[Vocabulary, Accumulation, int, int], Iterable[Batch]]  # from one step to another
+
+
+def open_training_data(config: Config, world: World) -> TrainingData:
+    """Open all that `data` names. UserError where something is missing or doesn't go with the rest."""
+    first = open_shards(config.data, config.data.shards, "train")
+    if config.data.mode == "stream":
+        return _stream(config, first, world)
+    others = [open_shards(config.data, address, "train") for address in config.data.also]
+    readers = [first, *others]
+    if config.data.features:
+        refuse_other_features(readers)
+    counts = TokenCounts()
+    for reader in readers:
+        counts.update(TokenCounts.load(reader.place))
+    remote = max(sum(reader.is_remote for reader in readers), 1)
+    block, *other_blocks = (config.data.block or block_of_cache(reader, remote) for reader in readers)
+    weights = list(config.data.also.values())
+    shares = tuple(
+        Share(tuple(reader.shard_counts), max(round(weight * len(reader)), 1), other_block)
+        for reader, weight, other_block in zip(others, weights, other_blocks, strict=True)
+    )
+    identity = mixture_sha256(
+        first.manifest_sha256, {reader.manifest_sha256: weight for reader, weight in zip(others, weights, strict=True)}
+    )
+    plan = Plan(config.seed, first.shard_counts, config.train.global_batch, identity, block, shares)
+    source = MixedReader(readers) if others else first
+
+    def load(vocabulary: Vocabulary, cut: Accumulation, start: int, stop: int) -> Iterable[Batch]:
+        dataset = TrainDataset(source, vocabulary, config.data, config.seed)
+        reached = prefetchers(readers, plan, world.local_rank)
+        sampler = PlanSampler(plan, world.rank, world.world_size, cut, start, stop, reached)
+        return TrainLoader(dataset, sampler, config.data.workers, world.device.type == "cuda")
+
+    return TrainingData(first, counts, plan, load)
+
+
+def _stream(config: Config, first: ShardReader, world: World) -> TrainingData:
+    assert config.data.stream is not None, "the schema sees to it"
+    tars = check_tars(expand([config.data.stream], others=("pipe:",)), config.data.pipes)
+    plan = StreamPlan(config.seed, tars, config.data.stream_epoch, config.train.global_batch)
+    if world.is_main:
+        print(f"{len(tars)} tars: {NOT_EXACT}", file=sys.stderr, flush=True)
+
+    def load(vocabulary: Vocabulary, cut: Accumulation, start: int, stop: int) -> Iterable[Batch]:
+        return StreamLoader(plan, config.data, vocabulary, cut, world.rank, start, world.device.type == "cuda")
+
+    return TrainingData(first, TokenCounts.load(first.place), plan, load)
+
+
+def open_shards(data: DataConfig, address: str, split: str) -> ShardReader:
+    """A split of one of a configuration's sets; UserError where it is of another language, or empty."""
+    reader = ShardReader(place_of(data, address), split)
+    built_for, asked = reader.manifest.settings.language, data.language
+    if built_for != asked:
+        raise UserError(
+            f"{address} was tokenised as language {built_for!r}, and data.language is {asked!r}; "
+            "set data.language, or build the shards with --language"
+        )
+    if not len(reader):
+        raise UserError(f"split {split} of {address} has no samples; build it from more images")
+    return reader

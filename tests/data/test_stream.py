@@ -1,0 +1,137 @@
+"""Tars without an index: what is drawn of them, and what is left out by name."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from imgcap.config.schema import DataConfig
+from imgcap.data import Accumulation, StreamLoader, StreamPlan, check_tars, reading
+from imgcap.errors import UserError
+from imgcap.shards.foreign import expand
+from imgcap.shards.source import image_id_of
+from imgcap.text import Vocabulary
+
+WORDS = {"a": 9, "red": 5, "blue": 5, "square": 5}
+IMAGES = 8
+
+
+def picture(colour):
+    data = io.BytesIO()
+    Image.new("RGB", (20, 20), colour).save(data, "JPEG")
+    return data.getvalue()
+
+
+def write_tar(path, members):
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return str(path)
+
+
+@pytest.fixture
+def tars(tmp_path):
+    red = {f"{key:03}.jpg": picture("red") for key in range(6)} | {f"{key:03}.txt": b"a red square" for key in range(6)}
+    blue = {f"{key:03}.png": picture("blue") for key in range(6)}
+    blue |= {f"{key:03}.json": json.dumps({"caption": "a blue square"}).encode() for key in range(6)}
+    return [
+        write_tar(tmp_path / f"{name}.tar", dict(sorted(members.items())))
+        for name, members in (("red", red), ("blue", blue))
+    ]
+
+
+def loader(tars, workers=0, rank=0, start=0, pipes=False, buffer=10):
+    data = DataConfig(image_size=16, augment="off", workers=workers, captions_per_image=2, max_tokens=4)
+    data = data.model_copy(update={"stream_buffer": buffer})
+    plan = StreamPlan(3, check_tars(tars, pipes), 100, IMAGES)
+    return StreamLoader(plan, data, Vocabulary.build(WORDS), Accumulation(IMAGES, 1), rank, start, False)
+
+
+def take(count, *arguments, **options):
+    with reading(loader(*arguments, **options)) as batches:
+        return [next(batches) for _ in range(count)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_hold_pictures_with_their_captions_for_ever(tars, workers):
+    vocabulary = Vocabulary.build(WORDS)
+    seen = set()
+    for batch in take(8, tars, workers):
+        assert batch.weight_B.tolist() == [1] * IMAGES
+        for image_CHW, tokens_KT, image_id in zip(batch.images_BCHW, batch.tokens_BKT, batch.image_ids, strict=True):
+            colour = "red" if image_CHW[0].float().mean() > 128 else "blue"
+            assert vocabulary.decode(tokens_KT[0].tolist()[1:]) == f"a {colour} square"
+            assert tokens_KT[1].sum() == 0
+            seen.add(int(image_id))
+    assert seen == {image_id_of(f"{tar}/{key:03}") for tar in tars for key in range(6)}
+
+
+def test_ranks_starts_and_workers_draw_differently_and_a_seed_the_same(tars):
+    def drawn(**options):
+        return [batch.image_ids.tolist() for batch in take(3, tars, **options)]
+
+    assert drawn() == drawn()
+    different = [drawn(), drawn(rank=1), drawn(start=5)]
+    assert all(different.count(one) == 1 for one in different)
+
+
+def test_what_is_damaged_is_named_and_left_out(tars, tmp_path, capfd):
+    huge = Image.new("1", (30_000, 30_000))
+    data = io.BytesIO()
+    huge.save(data, "PNG")
+    members = {"0.jpg": b"no image", "0.txt": b"a", "1.jpg": picture("red"), "2.txt": b"a"}
+    members |= {"3.jpg": picture("red"), "3.txt": b"   ", "4.png": data.getvalue(), "4.txt": b"a"}
+    members |= {"5.jpg": picture("red"), "5.pkl": b"cos\nsystem\n", "6.jpg": picture("red"), "6.txt": b"a red square"}
+    odd = write_tar(tmp_path / "odd.tar", members)
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(Path(tars[0]).read_bytes()[:9000])
+    (batch,) = take(1, [odd, str(cut)])
+    good = {image_id_of(f"{odd}/6"), *(image_id_of(f"{cut}/{key:03}") for key in range(6))}
+    assert set(batch.image_ids.tolist()) <= good
+    told = capfd.readouterr().err
+    for reason in ("not an image", "without captions", "without an image", "pixels", "or what is left of it"):
+        assert reason in told, reason
+
+
+def test_a_stream_of_nothing_ends_with_its_reason(tmp_path):
+    empty = tmp_path / "no.tar"
+    empty.write_bytes(b"this is no tar" * 99)
+    for workers in (0, 1):
+        with pytest.raises(UserError, match=r"10 tars in a row could not be read, the last was .*no\.tar"):
+            take(1, [str(empty)], workers)
+
+
+def test_a_pipe_runs_only_where_it_was_asked_for(tars, tmp_path):
+    proof = tmp_path / "proof"
+    pipe = f"pipe:touch {proof}; cat {tars[0]}"
+    assert expand([pipe], others=("pipe:",)) == [pipe]
+    with pytest.raises(UserError, match=r"would run a command.*data\.pipes=true"):
+        loader([pipe])
+    assert not proof.exists()
+    (batch,) = take(1, [pipe], pipes=True)
+    assert proof.exists() and batch.images_BCHW[:, 0].float().mean() > 200
+
+
+def test_a_pipe_that_fails_is_no_silent_end(tars):
+    with pytest.raises(UserError, match="exit code 3"):
+        take(1, ["pipe:exit 3"], pipes=True)
+
+
+def test_tars_come_from_an_address(tars, tmp_path):
+    (batch,) = take(1, [f"file://{tars[1]}"])
+    assert batch.images_BCHW[:, 2].float().mean() > 200
+
+
+def test_a_checkpoint_says_that_its_order_was_not_exact():
+    plan = StreamPlan(3, ("a.tar",), 100, 8)
+    state = plan.state(40)
+    assert state["exact"] is False
+    plan.check_state(state)
+    for other in ({"step": 40, "manifest_sha256": "x", "global_batch": 8}, state | {"global_batch": 4}):
+        with pytest.raises(UserError, match=r"another train\.global_batch"):
+            plan.check_state(other)
