@@ -6,9 +6,10 @@ E encoder width, H hidden width, A attention width, W beams, L layers, C colour 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
+if TYPE_CHECKING:
+    import torch  # building shards doesn't wait for it
 
 PAD, SOS, EOS, UNK = 0, 1, 2, 3
 SPECIAL_TOKENS = ("<pad>", "<sos>", "<eos>", "<unk>")
@@ -37,10 +38,10 @@ class Sample(NamedTuple):
 class Batch(NamedTuple):
     """What one training step sees. Weight 0 marks the padding of an epoch's last batch."""
 
-    images_BCHW: torch.Tensor  # uint8, as decoded; the model normalises. Or cached features_BPE, float16
-    tokens_BKT: torch.Tensor  # int64: <sos> words <eos> <pad> ...; all <pad> where there is no caption
-    weight_B: torch.Tensor  # float32, 1 or 0
-    image_ids: torch.Tensor  # int64, shape (B,)
+    images_BCHW: "torch.Tensor"  # uint8, as decoded; the model normalises. Or cached features_BPE, float16
+    tokens_BKT: "torch.Tensor"  # int64: <sos> words <eos> <pad> ...; all <pad> where there is no caption
+    weight_B: "torch.Tensor"  # float32, 1 or 0
+    image_ids: "torch.Tensor"  # int64, shape (B,)
 
 
 class Forcing(NamedTuple):
@@ -49,6 +50,6 @@ class Forcing(NamedTuple):
     Token t + 1 is read as given where coins_BKT[..., t] is below the ratio, and as the model's likeliest elsewhere.
     """
 
-    ratio: torch.Tensor  # 0-D: compiled code sees its value change
-    coins_BKT: torch.Tensor  # uniform in [0, 1)
+    ratio: "torch.Tensor"  # 0-D: compiled code sees its value change
+    coins_BKT: "torch.Tensor"  # uniform in [0, 1)
     two_pass: bool = False  # guess all words from the true ones before (Duckworth et al. 2019), not each in its turn

@@ -47,7 +47,7 @@ def bench_build(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _bare(records: list[Record], processes: int) -> float:
     """Timed once the processes are there and have loaded what they need."""
-    with multiprocessing.get_context("spawn").Pool(processes, _load) as pool:
+    with multiprocessing.get_context("fork").Pool(processes, _load) as pool:
         pool.map(_ready, range(processes), chunksize=1)
         began = time.perf_counter()
         pool.map(_decode_and_tokenise, records, chunksize=64)

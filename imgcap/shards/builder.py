@@ -69,12 +69,19 @@ def build(
         site = BuildSite.enter(out, settings, force)
         if site.finished is not None:
             return site.finished
-        with site, Workers(SampleEncoder(tokeniser, resize, quality), workers) as encoders:
-            total = sum(settings.records.values())
-            with Progress(total, f"building {out}") as progress:
-                task = _Task(site, encoders, progress, int(shard_mb * 1e6))
-                parts = {split: task.build_split(split, records) for split, records in source.splits.items()}
+        with site:
+            tokeniser("")  # loads its rules, once for all processes that are forked
+            parts = _build_splits(site, source, SampleEncoder(tokeniser, resize, quality), workers, int(shard_mb * 1e6))
             return _finish(site, parts, source.skipped)
+
+
+def _build_splits(
+    site: BuildSite, source: Source, encoder: SampleEncoder, workers: int, shard_bytes: int
+) -> "dict[str, _SplitParts]":
+    total = sum(site.settings.records.values())
+    with Workers(encoder, workers) as encoders, Progress(total, f"building {site.folder}") as progress:
+        task = _Task(site, encoders, progress, shard_bytes)
+        return {split: task.build_split(split, records) for split, records in source.splits.items()}
 
 
 @dataclass

@@ -3,13 +3,12 @@
 import dataclasses
 import json
 import os
+import tarfile
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import webdataset
 
 from imgcap.shards.durable import TEMPORARY_SUFFIX, rename, sha256_of, write_whole
 from imgcap.shards.index import IndexRow, key_name
@@ -20,6 +19,7 @@ from imgcap.shards.token_counts import TokenCounts
 
 _BLOCK = 512  # a tar's header, and the unit that its members are filled up to
 _END = 2 * _BLOCK  # zero blocks that close a tar
+_NAME, _SIZE, _CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)  # fields of a header
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class ShardWriter:
         self._captions = 0
         self._skipped: list[Skipped] = []
         self._file = open(self._temporary, "wb")  # noqa: SIM115  (closed by finish or discard)
-        self._tar = webdataset.TarWriter(self._file, encoder=False, mtime=0)
+        self._offset = 0  # where the next member begins
 
     @property
     def samples(self) -> int:
@@ -83,18 +83,14 @@ class ShardWriter:
     def size_with(self, sample: EncodedSample) -> int:
         """Bytes of the shard if this sample came into it and nothing else."""
         members = (sample.fp16, sample.jpeg, sample.json) if sample.fp16 else (sample.jpeg, sample.json)
-        return int(self._tar.tarstream.offset) + sum(map(_size_in_tar, members)) + _END
+        return self._offset + sum(map(_size_in_tar, members)) + _END
 
     def write(self, ordinal: int, sample: EncodedSample) -> None:
-        start = int(self._tar.tarstream.offset)
-        members = {"__key__": key_name(ordinal), "jpg": sample.jpeg, "json": sample.json}
-        jpg_offset = start + _BLOCK
+        key, start = key_name(ordinal), self._offset
         if sample.fp16:  # the tar holds members by name
-            members["fp16"] = sample.fp16
-            jpg_offset += _size_in_tar(sample.fp16)
-        json_offset = jpg_offset + _size_in_tar(sample.jpeg)
-        self._tar.write(members)
-        assert self._tar.tarstream.offset == json_offset - _BLOCK + _size_in_tar(sample.json)
+            self._add(f"{key}.fp16", sample.fp16)
+        jpg_offset = self._add(f"{key}.jpg", sample.jpeg)
+        json_offset = self._add(f"{key}.json", sample.json)
         self._rows.append(
             IndexRow(
                 shard=self._number,
@@ -113,8 +109,17 @@ class ShardWriter:
         self._captions += len(sample.tokens)
         self._token_counts.add(sample.tokens)
 
+    def _add(self, name: str, data: bytes) -> int:
+        """Write a member; return where its data begins."""
+        place = self._offset + _BLOCK
+        self._file.write(_header(name, len(data)))
+        self._file.write(data)
+        self._file.write(bytes(-len(data) % _BLOCK))
+        self._offset = place + len(data) + -len(data) % _BLOCK
+        return place
+
     def finish(self, end: int) -> FinishedShard:
-        self._tar.close()
+        self._file.write(bytes(_END + -(self._offset + _END) % tarfile.RECORDSIZE))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -125,9 +130,28 @@ class ShardWriter:
     def discard(self) -> None:
         """Remove the unfinished file, also when its disk is full and closing it fails again."""
         self._temporary.unlink(missing_ok=True)
-        for closing in (self._tar, self._file):
-            with suppress(OSError):
-                closing.close()
+        with suppress(OSError):
+            self._file.close()
+
+
+def _template() -> bytes:
+    """The header of a member without name and size, as webdataset's TarWriter writes it."""
+    member = tarfile.TarInfo()
+    member.mode, member.uname, member.gname = 0o444, "bigdata", "bigdata"
+    return member.tobuf(tarfile.USTAR_FORMAT)
+
+
+_TEMPLATE = _template()
+
+
+def _header(name: str, size: int) -> bytes:
+    """What `TarInfo.tobuf` gives, which takes as long as all else that is done to write a sample."""
+    header = bytearray(_TEMPLATE)
+    header[_NAME] = name.encode().ljust(100, b"\0")
+    header[_SIZE] = b"%011o\0" % size
+    header[_CHECKSUM] = b" " * 8
+    header[_CHECKSUM] = b"%06o\0 " % sum(header)
+    return bytes(header)
 
 
 def _size_in_tar(data: bytes) -> int:

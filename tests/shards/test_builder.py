@@ -33,6 +33,18 @@ def test_two_builds_are_byte_identical(small_source: Source, words: Tokeniser, t
     assert "train-00003.tar" in contents(tmp_path / "one")
 
 
+def test_a_shard_has_the_bytes_that_webdataset_would_write(
+    small_source: Source, words: Tokeniser, tmp_path: Path
+) -> None:
+    build(small_source, tmp_path / "set", words)
+    shard = tmp_path / "set" / "train-00000.tar"
+    theirs = io.BytesIO()
+    with webdataset.TarWriter(theirs, encoder=False, mtime=0) as writer:
+        for sample in webdataset.WebDataset(str(shard), shardshuffle=False):
+            writer.write({"__key__": sample["__key__"], "jpg": sample["jpg"], "json": sample["json"]})
+    assert shard.read_bytes() == theirs.getvalue()
+
+
 def test_shards_stay_below_their_size(small_source: Source, words: Tokeniser, tmp_path: Path) -> None:
     manifest = build(small_source, tmp_path / "set", words, shard_mb=SMALL_SHARD)
     records = tarfile.RECORDSIZE  # tars are filled up to it
