@@ -1,14 +1,17 @@
-"""Samples a second from the page cache without decoding, beside plain sequential webdataset on the same shards."""
+"""Samples a second from the page cache: without decoding beside plain webdataset, with it beside decoding alone."""
 
 import argparse
+import io
 import multiprocessing
 import statistics
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import webdataset
+from PIL import Image
 
 from imgcap.bench.timing import Row, alternate, row, timed
 from imgcap.config.schema import DataConfig
@@ -24,6 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=20, help="after each of which a worker's memory is read")
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--images", type=int, default=32, help="of a batch")
+    parser.add_argument("--processes", type=int, default=2, help="that decode")
 
 
 def bench_reading(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -39,15 +43,55 @@ def bench_reading(arguments: argparse.Namespace) -> dict[str, Any]:
     seconds = alternate({name: timed(run, torch.device("cpu")) for name, run in runs.items()}, arguments.repeats)
     rows: list[Row] = [row(name, values, len(reader), "samples") for name, values in seconds.items()]
     plain, ours = (statistics.median(values) for values in seconds.values())
+    decoded, decoding_share = _decoding(reader, shuffled, arguments)
     return {
-        "rows": rows,
+        "rows": rows + decoded,
         "ratio": round(plain / ours, 2),
+        "share_of_decoding_alone": decoding_share,
         "worker_mib_after_each_epoch": _memory(reader, arguments),
     }
 
 
 def _plain(tars: list[str]) -> Iterator[dict[str, bytes]]:
     yield from webdataset.WebDataset(tars, shardshuffle=False, empty_check=False)
+
+
+def _decoding(reader: ShardReader, order: list[int], arguments: argparse.Namespace) -> tuple[list[Row], float]:
+    """Several processes that decode in full size: JPEGs that are in memory, and samples through the index reader."""
+    jpegs = [reader.read(i).jpeg for i in order]
+    shares = [range(first, len(order), arguments.processes) for first in range(arguments.processes)]
+    runs = {
+        "decoding alone": lambda: _in_processes(lambda share: [_pixels(jpegs[i]) for i in share], shares),
+        "index reader and decoding": lambda: _in_processes(
+            lambda share: [_pixels(reader.read(order[i]).jpeg) for i in share], shares
+        ),
+    }
+    seconds = alternate(runs, arguments.repeats)
+    alone, read = (statistics.median(values) for values in seconds.values())
+    return [row(name, values, len(order), "samples") for name, values in seconds.items()], round(alone / read, 3)
+
+
+def _in_processes(work: Callable[[range], object], shares: list[range]) -> float:
+    """Seconds until the last of them is done, from when all were there."""
+    context = multiprocessing.get_context("fork")
+    begin = context.Barrier(len(shares) + 1)
+
+    def run(share: range) -> None:
+        begin.wait()
+        work(share)
+
+    processes = [context.Process(target=run, args=(share,)) for share in shares]
+    for process in processes:
+        process.start()
+    begin.wait()
+    began = time.perf_counter()
+    for process in processes:
+        process.join()
+    return time.perf_counter() - began
+
+
+def _pixels(jpeg: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(jpeg)).convert("RGB")
 
 
 def _memory(reader: ShardReader, arguments: argparse.Namespace) -> list[int]:

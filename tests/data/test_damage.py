@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import shutil
+import tarfile
 import zlib
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from imgcap.data import Plan, PlanSampler, TrainDataset, TrainLoader, cut_batch,
 from imgcap.data.batch import NO_IMAGE
 from imgcap.errors import UserError
 from imgcap.shards import ShardReader, Source, TokenCounts, build
+from imgcap.shards.foreign import expand, index_foreign
 from imgcap.shards.image import UnreadableImage, normalised_jpeg
 from imgcap.shards.source import image_id_of
 from imgcap.text import Tokeniser, Vocabulary
@@ -116,6 +118,38 @@ def test_a_tar_that_was_cut_since_is_refused_before_training(copy):
     os.truncate(copy / "train-00003.tar", 5000)
     with pytest.raises(UserError, match=r"train-00003\.tar has 5000 bytes, the manifest says \d+"):
         loader(copy)
+
+
+def test_a_shard_that_is_missing_is_refused_before_training(copy):
+    (copy / "train-00003.tar").unlink()
+    with pytest.raises(UserError, match=r"train-00003\.tar cannot be read \(No such file or directory\)"):
+        loader(copy)
+
+
+def test_a_set_of_no_shards_is_refused(copy):
+    path = copy / "manifest.json"
+    content = json.loads(path.read_text())
+    content["splits"]["train"]["shards"] = []
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"split train of .* has no shards"):
+        loader(copy)
+
+
+def test_shards_of_no_one_and_seven_samples(tmp_path):
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(out, "JPEG")
+    for number, count in enumerate((0, 1, 7)):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as tar:
+            for key in range(count):
+                for suffix, data in (("jpg", out.getvalue()), ("txt", b"words")):
+                    member = tarfile.TarInfo(f"{key}.{suffix}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+    index_foreign(expand([f"{tmp_path}/*.tar"]), tmp_path / "set", Tokeniser("en"), split="train")
+    for ranks in (1, 3):
+        shares = [seen(tmp_path / "set", rank=rank, ranks=ranks, epochs=2)[0] for rank in range(ranks)]
+        ids = np.concatenate([np.concatenate(share) for share in shares])
+        assert len(ids) == 24 and len(set(ids)) == 8  # 8 images in two batches of 6, twice
 
 
 def test_a_manifest_with_other_counts_is_refused(copy):

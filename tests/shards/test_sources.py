@@ -1,6 +1,7 @@
 """Datasets as they are handed round, whole and damaged."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from imgcap.errors import UserError
-from imgcap.shards import Skipped, Source
+from imgcap.shards import Skipped, Source, build
 from imgcap.shards.sources import SourceOptions, read_source
+from imgcap.text import Tokeniser
 
 JsonFile = Callable[[Path, object], Path]
 
@@ -129,6 +131,32 @@ def test_karpathy_coco_finds_subfolders_and_joins_restval(coco_folder: Path, jso
     reasons = [item.reason for item in source.skipped]
     assert reasons.count("empty caption") == 3
     assert reasons.count("image without captions") == 11  # the other photos of both folders
+
+
+def test_karpathy_names_a_file_that_is_missing(flickr_folder: Path, json_file: JsonFile) -> None:
+    images = [karpathy_image("1000_0000.jpg", "train"), karpathy_image("ghost.jpg", "train")]
+    path = json_file(flickr_folder / "dataset_flickr8k.json", {"images": images, "dataset": "flickr8k"})
+    source = read_source("karpathy", SourceOptions(images=flickr_folder / "Images", captions=(path,)))
+    assert [record.file_name for record in source.splits["train"]] == ["1000_0000.jpg"]
+    assert Skipped("ghost.jpg", "captions without an image") in source.skipped
+
+
+def test_two_images_of_one_name_in_two_folders_need_ids(coco_folder: Path, json_file: JsonFile, tmp_path: Path) -> None:
+    shutil.copy(coco_folder / "train2017" / "000000000100.jpg", coco_folder / "val2017")
+
+    def read(with_ids: bool) -> Source:
+        images = [
+            karpathy_image("000000000100.jpg", "train", filepath=folder, **({"cocoid": cocoid} if with_ids else {}))
+            for folder, cocoid in {"train2017": 1, "val2017": 2}.items()
+        ]
+        path = json_file(coco_folder / "dataset.json", {"images": images, "dataset": "two"})
+        return read_source("karpathy", SourceOptions(images=coco_folder, captions=(path,)))
+
+    assert len({record.path for record in read(with_ids=True).splits["train"]}) == 2
+    with pytest.raises(
+        UserError, match=r"000000000100\.jpg \(train\) and 000000000100\.jpg \(train\); give each image one"
+    ):
+        build(read(), tmp_path / "set", Tokeniser("en"))
 
 
 def test_karpathy_flickr8k_gives_the_ids_of_the_caption_table(flickr_folder: Path, json_file: JsonFile) -> None:
