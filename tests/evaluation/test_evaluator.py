@@ -123,7 +123,7 @@ def test_a_failure_of_scoring_is_raised_as_what_it_is(run: Path, shards: Path, m
     def no_java(*arguments: object) -> None:
         raise UserError("no Java")
 
-    monkeypatch.setattr(evaluator, "score", no_java)
+    monkeypatch.setattr(evaluator, "score_images", no_java)
     with pytest.raises(UserError, match="no Java"):
         evaluate(load_captioner(run), shards)
 
@@ -147,6 +147,7 @@ def test_scores_and_captions_are_the_same_on_1_2_and_3_ranks(run: Path) -> None:
         "CIDEr",
         "loss",
         "signature",
+        "diversity",
     ]
 
 
