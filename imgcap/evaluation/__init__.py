@@ -1,6 +1,12 @@
 """Evaluation: distributed decoding of a split, its scores, and the signature that makes them comparable."""
 
-from imgcap.evaluation.coco_files import read_references, read_results, split_of_shards, with_other_images
+from imgcap.evaluation.coco_files import (
+    captions_of,
+    read_references,
+    read_results,
+    split_of_shards,
+    with_other_images,
+)
 from imgcap.evaluation.diversity import train_split
 from imgcap.evaluation.evaluator import EvaluationStopped, Evaluator
 from imgcap.evaluation.imgcap_protocol import score_as_imgcap
@@ -17,6 +23,7 @@ __all__ = [
     "EvaluationStopped",
     "Evaluator",
     "Example",
+    "captions_of",
     "clean",
     "forget_references",
     "read_references",

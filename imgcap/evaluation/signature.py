@@ -20,3 +20,8 @@ def signature(tokeniser: str = PTB, **parts: object) -> str:
         "imgcap": imgcap.__version__,
     }
     return "|".join(f"{name}:{value}" for name, value in {**parts, **versions}.items() if value is not None)
+
+
+def parts_of(signature: str) -> dict[str, str]:
+    """The parts of a signature, by name."""
+    return dict(part.split(":", 1) for part in signature.split("|") if ":" in part)
