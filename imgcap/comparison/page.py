@@ -31,7 +31,8 @@ h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 40px 0 12
 table { width: 100%; border-collapse: collapse; margin-top: 20px; background: var(--card);
         border: 1px solid var(--edge); font-variant-numeric: tabular-nums; }
 th, td { padding: 8px 12px; text-align: right; border-bottom: 1px solid var(--edge); }
-th:first-child, td:first-child { text-align: left; } th { font-weight: 600; font-size: 13px; color: var(--soft); }
+th:first-child, td:first-child { text-align: left; }
+th:last-child { text-align: center; } th { font-weight: 600; font-size: 13px; color: var(--soft); }
 td.bar { width: 34%; min-width: 180px; } .sure { font-weight: 600; }
 .axis { position: relative; height: 16px; } .axis i { position: absolute; display: block; }
 .axis .zero { left: 50%; width: 1px; height: 16px; background: var(--soft); }
