@@ -34,7 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--references", help="captions_*.json of COCO, or a split of a shard set: shards/NAME:SPLIT")
     parser.add_argument("--results", required=True, help="JSON list of {image_id, caption}")
     parser.add_argument("--out", type=Path, help="also write the scores to this file")
-    parser.add_argument("--metrics", nargs="+", choices=ALL_METRICS, default=METRICS, help="default: all but SPICE")
+    parser.add_argument("--metrics", nargs="+", choices=ALL_METRICS, help="default: all but SPICE")
     parser.add_argument("--language", help="of the captions, as spaCy names it (default: of the shard set, else en)")
     parser.add_argument(
         "--protocol",
@@ -48,6 +48,8 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if not arguments.references and not arguments.facts:
         parser.error("give --references, or --facts for captions of demo scenes")
+    if arguments.protocol == "imgcap" and arguments.metrics:
+        parser.error("--protocol imgcap has BLEU and CIDEr; leave out --metrics")
     return arguments
 
 
@@ -66,7 +68,7 @@ def against_references(hypotheses: dict[int, str], arguments: argparse.Namespace
         words = Tokeniser(language)
         scores = score_as_imgcap(hypotheses, references, words)
         return scores | {"signature": signature(words.name, **counted, protocol="imgcap")}
-    scores = score(hypotheses, references, arguments.metrics, language)
+    scores = score(hypotheses, references, arguments.metrics or METRICS, language)
     return scores | {"signature": signature(tokeniser_name(language), **counted)}
 
 
