@@ -51,7 +51,7 @@ td.bar { width: 34%; min-width: 180px; } .sure { font-weight: 600; }
 def write_page(path: Path, comparison: Comparison) -> None:
     """Write the page, whole or not at all."""
     better, worse = comparison.most_changed(SHOWN)
-    pictures = _thumbnails(comparison.reader, {*better, *worse}) if comparison.reader else {}
+    pictures = _thumbnails(comparison.reader, {*better, *worse}) if comparison.reader is not None else {}
     sections = [
         f'<h2>Where <span class="{side}">{side.upper()}</span> is better by the most</h2>\n<div class="cards">\n'
         + "\n".join(_card(comparison, image_id, pictures.get(image_id)) for image_id in images)

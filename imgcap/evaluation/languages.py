@@ -41,7 +41,7 @@ def without_punctuation(tokens: Iterable[str]) -> list[str]:
 
 def fitting(metrics: Collection[str], language: str) -> tuple[str, ...]:
     """The metrics that can score this language; a line on stderr, from rank 0, names each one that can't."""
-    for name in ENGLISH_ONLY.keys() & set(metrics) if language != ENGLISH else ():
-        if is_main_process():
-            print(f"{name} is left out for language {language!r}: {ENGLISH_ONLY[name]}", file=sys.stderr, flush=True)
-    return tuple(name for name in metrics if language == ENGLISH or name not in ENGLISH_ONLY)
+    unfit = [name for name in metrics if language != ENGLISH and name in ENGLISH_ONLY]
+    for name in unfit if is_main_process() else ():
+        print(f"{name} is left out for language {language!r}: {ENGLISH_ONLY[name]}", file=sys.stderr, flush=True)
+    return tuple(name for name in metrics if name not in unfit)
