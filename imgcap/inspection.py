@@ -12,10 +12,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from imgcap.errors import UserError
 from imgcap.monitor import draw_sheet
+from imgcap.monitor.lettering import font, wrap, write
 from imgcap.shards import Place, ShardReader, Unreachable
 from imgcap.shards.durable import sha256_of_bytes
 from imgcap.shards.manifest import manifest_bytes, parse_manifest
@@ -61,7 +62,7 @@ def inspect(place: Place, out: Path, seed: int = 0, limit: int | None = None) ->
     for split, reader in readers.items():
         if facts[split].images:
             _draw_samples(reader, facts[split].places_N, seed).save(out / f"samples-{split}.png")
-    _draw_plots(facts).savefig(out / "captions.png", dpi=110)
+    _draw_plots(facts).save(out / "captions.png")
     pairs = list(_twice(facts))
     if pairs:
         _draw_pairs(readers, pairs[:SHOWN]).save(out / "twice.png")
@@ -191,7 +192,7 @@ def _picture(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data)).convert("RGB")
 
 
-def _draw_plots(facts: dict[str, SplitFacts]) -> Figure:
+def _draw_plots(facts: dict[str, SplitFacts]) -> Image.Image:
     with matplotlib.rc_context({"font.size": 9}):
         figure = Figure(figsize=(11, 4), layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -206,6 +207,17 @@ def _draw_plots(facts: dict[str, SplitFacts]) -> Figure:
         left.legend()
         for axes in (left, right):
             axes.grid(alpha=0.3)
-        commonest = [word for word, _ in facts[next(iter(facts))].words.most_common(12)]
-        right.set_title("most frequent: " + " ".join(commonest).replace("$", r"\$"), fontsize=8)
-    return figure
+        drawn = io.BytesIO()
+        figure.savefig(drawn, dpi=110)
+    commonest = " ".join(word for word, _ in facts[next(iter(facts))].words.most_common(12))
+    return _with_line(_picture(drawn.getvalue()), f"most frequent: {commonest}")
+
+
+def _with_line(plots: Image.Image, text: str) -> Image.Image:
+    """Text below the plots; not by matplotlib, of which older versions draw Arabic in single letters."""
+    lettering, margin = font(13), 16
+    sheet = Image.new("RGB", (plots.width, plots.height + 2 * margin), "white")
+    sheet.paste(plots, (0, 0))
+    line = wrap(text, lettering, plots.width - 2 * margin)[0]
+    write(ImageDraw.Draw(sheet), (margin, plots.height), plots.width, line, lettering, "black")
+    return sheet

@@ -15,7 +15,7 @@ from imgcap import dist
 from imgcap.data import place_of
 from imgcap.engine.precision import set_float32_matmul
 from imgcap.errors import exits_cleanly
-from imgcap.evaluation import Evaluator, write_json, write_results
+from imgcap.evaluation import Evaluator, train_split, write_json, write_results
 from imgcap.models.artefact import load_captioner
 from imgcap.shards import ShardReader
 
@@ -50,6 +50,7 @@ def main() -> None:
             world,
             split=arguments.split,
             precision=config.train.precision,
+            train=train_split(reader) if world.is_main else None,
         )
         evaluation = evaluator.run(loaded.model)
         if world.is_main:

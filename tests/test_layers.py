@@ -14,7 +14,7 @@ FLOORS: tuple[set[str], ...] = (
     {"models", "data", "optim", "monitor"},
     {"engine", "decode", "inspection"},
     {"evaluation", "feature_cache"},
-    {"train"},
+    {"train", "comparison"},
     {"bench"},
 )
 DISTRIBUTED_ALLOWED = {"dist", "engine"}

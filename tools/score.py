@@ -12,8 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from imgcap.errors import UserError, exits_cleanly
-from imgcap.evaluation import METRICS, read_references, read_results, score, signature, with_other_images, write_json
+from imgcap.evaluation import (
+    ALL_METRICS,
+    METRICS,
+    read_references,
+    read_results,
+    score,
+    score_as_imgcap,
+    signature,
+    split_of_shards,
+    tokeniser_name,
+    with_other_images,
+    write_json,
+)
 from imgcap.scenes import count_facts
+from imgcap.text import Tokeniser
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -21,13 +34,22 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--references", help="captions_*.json of COCO, or a split of a shard set: shards/NAME:SPLIT")
     parser.add_argument("--results", required=True, help="JSON list of {image_id, caption}")
     parser.add_argument("--out", type=Path, help="also write the scores to this file")
-    parser.add_argument("--metrics", nargs="+", choices=METRICS, default=METRICS, help="default: all")
+    parser.add_argument("--metrics", nargs="+", choices=ALL_METRICS, help="default: all but SPICE")
+    parser.add_argument("--language", help="of the captions, as spaCy names it (default: of the shard set, else en)")
+    parser.add_argument(
+        "--protocol",
+        choices=("coco", "imgcap"),
+        default="coco",
+        help="imgcap: BLEU and CIDEr as the ImgCap report counts",
+    )
     parser.add_argument("--subset", action="store_true", help="score only the images that have a result")
     parser.add_argument("--facts", action="store_true", help="count the wholly true captions of demo scenes")
     parser.add_argument("--shuffle-images", type=int, metavar="SEED", help="give each image another one's caption")
     arguments = parser.parse_args()
     if not arguments.references and not arguments.facts:
         parser.error("give --references, or --facts for captions of demo scenes")
+    if arguments.protocol == "imgcap" and arguments.metrics:
+        parser.error("--protocol imgcap has BLEU and CIDEr; leave out --metrics")
     return arguments
 
 
@@ -38,10 +60,21 @@ def against_references(hypotheses: dict[int, str], arguments: argparse.Namespace
     missing = len(references.keys() - hypotheses.keys())
     if missing:
         print(f"{missing} images of the references have no result; --subset leaves them out", file=sys.stderr)
-    scores: dict[str, Any] = score(hypotheses, references, arguments.metrics)
     total = sum(len(group) for group in references.values())
     how = {"results": "images shuffled"} if arguments.shuffle_images is not None else {}
-    return scores | {"signature": signature(images=len(references), references=total, **how)}
+    counted = {"images": len(references), "references": total, **how}
+    language = arguments.language or language_of(arguments.references)
+    if arguments.protocol == "imgcap":
+        words = Tokeniser(language)
+        scores = score_as_imgcap(hypotheses, references, words)
+        return scores | {"signature": signature(words.name, **counted, protocol="imgcap")}
+    scores = score(hypotheses, references, arguments.metrics or METRICS, language)
+    return scores | {"signature": signature(tokeniser_name(language), **counted)}
+
+
+def language_of(references: str) -> str:
+    reader = split_of_shards(references)
+    return reader.manifest.settings.language if reader else "en"
 
 
 def against_facts(hypotheses: dict[int, str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-Metric = Literal["BLEU", "METEOR", "ROUGE-L", "CIDEr"]
+Metric = Literal["BLEU", "METEOR", "ROUGE-L", "CIDEr", "SPICE"]
 _DURATION = re.compile(r"^(\d+|\d+(\.\d+)?ep)$")
 
 

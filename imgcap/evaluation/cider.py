@@ -40,9 +40,9 @@ class CiderReferences:
         self._weight = {ngram: self._unseen - logarithm[number] for ngram, number in frequency.items()}
         self._vectors = {image_id: [self._vector(caption) for caption in group] for image_id, group in counts.items()}
 
-    def score(self, hypotheses: Mapping[int, list[str]]) -> float:
-        """The mean over all images of one tokenised hypothesis each."""
-        return float(np.mean(np.array([self._image(hypotheses[image_id][0], image_id) for image_id in self._vectors])))
+    def scores(self, hypotheses: Mapping[int, list[str]]) -> np.ndarray:
+        """Of one tokenised hypothesis for each image, in the order of the references; their mean is CIDEr-D."""
+        return np.array([self._image(hypotheses[image_id][0], image_id) for image_id in self._vectors])
 
     def _image(self, hypothesis: str, image_id: int) -> float:
         vector, references = self._vector(precook(hypothesis, ORDERS)), self._vectors[image_id]

@@ -12,11 +12,9 @@ from imgcap.shards import ShardReader
 
 def read_references(where: str) -> dict[int, list[str]]:
     """All captions of each image, images in the file's order, from COCO_CAPTIONS.json or `shards/NAME:SPLIT`."""
-    folder, colon, split = where.rpartition(":")
-    if colon and Path(folder).is_dir():
-        reader = ShardReader(folder, split)
-        samples = (reader.read(index) for index in range(len(reader)))
-        return {sample.image_id: sample.captions for sample in samples}
+    reader = split_of_shards(where)
+    if reader is not None:
+        return captions_of(reader)
     content = _read_json(Path(where))
     if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
         raise UserError(f"{where} has no list 'annotations'; references are a file like captions_val2017.json")
@@ -24,6 +22,18 @@ def read_references(where: str) -> dict[int, list[str]]:
     for annotation in content["annotations"]:
         references.setdefault(_image_id(annotation, "image_id", where), []).append(_caption(annotation, where))
     return references
+
+
+def captions_of(reader: ShardReader) -> dict[int, list[str]]:
+    """All captions of each image of a split, images in the order of the shards."""
+    samples = (reader.read_text(index) for index in range(len(reader)))
+    return {sample.image_id: sample.captions for sample in samples}
+
+
+def split_of_shards(where: str) -> ShardReader | None:
+    """What `shards/NAME:SPLIT` names; None for a file."""
+    folder, colon, split = where.rpartition(":")
+    return ShardReader(folder, split) if colon and Path(folder).is_dir() else None
 
 
 def read_results(where: str) -> dict[int, str]:

@@ -21,8 +21,10 @@ from imgcap.dist import World, broadcast_object, doing, gather_objects, sum_acro
 from imgcap.engine import autocast
 from imgcap.errors import UserError
 from imgcap.evaluation.batches import EvalBatch, FixedBatches
+from imgcap.evaluation.diversity import TrainCaptions, diversity
+from imgcap.evaluation.languages import fitting, tokeniser_name
 from imgcap.evaluation.results import Evaluation, Example
-from imgcap.evaluation.scorers import score
+from imgcap.evaluation.scorers import score_images
 from imgcap.evaluation.signature import signature
 from imgcap.models import Captioner
 from imgcap.optim import caption_loss
@@ -70,7 +72,10 @@ class EvaluationStopped(Exception):
 
 
 class Evaluator:
-    """Captions the first `limit` images of a split (none: all) with beam search and scores them."""
+    """Captions the first `limit` images of a split (none: all) with beam search and scores them.
+
+    With `train`, the split that the model learned from, it also tells which share of the captions is new.
+    """
 
     def __init__(
         self,
@@ -82,9 +87,13 @@ class Evaluator:
         split: str,
         precision: str = "fp32",
         limit: int | None = None,
+        train: ShardReader | None = None,
     ):
         self.reader, self.vocabulary, self.data, self.config = reader, vocabulary, data, config
         self.world, self.split, self.precision = world, split, precision
+        self.language = reader.manifest.settings.language
+        self.metrics = fitting(config.metrics, self.language)
+        self.train = TrainCaptions(train) if train is not None else None
         self.dataset = EvalDataset(reader, vocabulary, data)
         count = min(len(reader), limit or len(reader))
         if not count:
@@ -190,11 +199,13 @@ class Evaluator:
         references = {image_id: group for batch in decoded for image_id, group in batch.references.items()}
         damaged = sum(batch.damaged for batch in decoded)
         tokens = sum(batch.tokens for batch in decoded)
+        scored = score_images(captions, references, self.metrics, self.language)
         return Evaluation(
             split=self.split,
-            scores=score(captions, references, self.config.metrics),
+            scores=scored.scores,
             loss=round(sum(batch.cross_entropy for batch in decoded) / max(tokens, 1), LOSS_DIGITS),
             signature=signature(
+                tokeniser_name(self.language),
                 shards=f"{self.reader.manifest.name}@{self.reader.manifest_sha256[:12]}",
                 split=self.split,
                 images=len(references),
@@ -206,6 +217,8 @@ class Evaluator:
                 precision=self.precision,
             ),
             captions=[{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()],
+            images=[{"image_id": image_id, **each} for image_id, each in scored.images.items()],
+            diversity=diversity([caption.split() for caption in captions.values()], self.train),
             examples=[example for batch in decoded for example in batch.examples],
         )
 

@@ -15,6 +15,8 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, STANFORD_CORENLP_
 
 from imgcap.errors import UserError
 
+PTB = "ptb-3.4.1"  # its name in signatures: Stanford CoreNLP's, in pycocoevalcap's jar
+
 # All that str.splitlines, Java's BufferedReader or the PTB lexer take for the end of a line, and NUL.
 _SEPARATORS = re.compile("[\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\x00]")
 

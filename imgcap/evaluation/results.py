@@ -30,8 +30,8 @@ class Example:
 class Evaluation:
     """Scores and captions of a split: the same on every rank and for every number of ranks.
 
-    The loss is the cross-entropy a token in nats, of the true captions under teacher forcing. Examples are
-    on rank 0 only.
+    `images` has each image's own scores, and `diversity` how varied the captions are. The loss is the cross-entropy a
+    token in nats, of the true captions under teacher forcing. Examples are on rank 0 only.
     """
 
     split: str
@@ -39,20 +39,23 @@ class Evaluation:
     loss: float
     signature: str
     captions: list[dict[str, Any]]  # COCO result format: {"image_id", "caption"}
+    images: list[dict[str, Any]]  # {"image_id", "BLEU-4", "ROUGE-L", "CIDEr"}
+    diversity: dict[str, float]
     examples: list[Example] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        return {**self.scores, "loss": self.loss, "signature": self.signature}
+        return {**self.scores, "loss": self.loss, "signature": self.signature, "diversity": self.diversity}
 
 
 def write_results(run: Path, evaluation: Evaluation, label: str | None = None) -> None:
-    """Write results/LABEL-captions.json and results/LABEL-scores.json under `run`, each whole or not at all.
+    """Write results/LABEL-captions.json, -scores.json and -images.json under `run`, each whole or not at all.
 
     The label is the split where none is given.
     """
     folder = run / "results"
     write_json(folder / f"{label or evaluation.split}-captions.json", evaluation.captions)
     write_json(folder / f"{label or evaluation.split}-scores.json", evaluation.as_json())
+    write_json(folder / f"{label or evaluation.split}-images.json", evaluation.images)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -6,18 +6,22 @@ In the spirit of sacreBLEU (Post 2018). Nothing in it depends on the number of r
 from importlib import metadata
 
 import imgcap
+from imgcap.evaluation.ptb import PTB
 
-TOKENISER = "ptb-3.4.1"  # Stanford CoreNLP's, in pycocoevalcap's jar
 
-
-def signature(**parts: object) -> str:
+def signature(tokeniser: str = PTB, **parts: object) -> str:
     """`name:value` of what was scored and how it was decoded, then the tokeniser and the versions.
 
     A part that is None is left out.
     """
     versions = {
-        "tokeniser": TOKENISER,
+        "tokeniser": tokeniser,
         "pycocoevalcap": metadata.version("pycocoevalcap"),
         "imgcap": imgcap.__version__,
     }
     return "|".join(f"{name}:{value}" for name, value in {**parts, **versions}.items() if value is not None)
+
+
+def parts_of(signature: str) -> dict[str, str]:
+    """The parts of a signature, by name."""
+    return dict(part.split(":", 1) for part in signature.split("|") if ":" in part)

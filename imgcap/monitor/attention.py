@@ -5,7 +5,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from imgcap.monitor.lettering import font, wrap
+from imgcap.monitor.lettering import as_seen, font, is_right_to_left, wrap
 
 SIDE, GAP, MARGIN, LABEL = 200, 18, 28, 30  # pixels: a panel, between panels, around, the word below
 COLUMNS = 5
@@ -18,6 +18,7 @@ def draw_attention(
 ) -> Image.Image:
     """The picture, then one panel a word: bright where the decoder looked, dim elsewhere.
 
+    Panels follow each other as the words do: from right to left where the caption is written so.
     `attention_LP` has at least a row for each word; a row's cells lie in `grid` (rows, columns).
     """
     assert len(attention_LP) >= len(words), (attention_LP.shape, words)
@@ -29,12 +30,14 @@ def draw_attention(
     width, height = picture.width + GAP, picture.height + LABEL
     sheet = Image.new("RGB", (2 * MARGIN + columns * width - GAP, 2 * MARGIN + rows * (height + GAP) - GAP), PAPER)
     pen = ImageDraw.Draw(sheet)
+    mirrored = is_right_to_left(" ".join(words))
     for place, (word, panel) in enumerate(panels):
         row, column = divmod(place, columns)
+        column = columns - 1 - column if mirrored else column
         x, y = MARGIN + column * width, MARGIN + row * (height + GAP)
         sheet.paste(panel, (x, y))
-        label = wrap(word, font(17), picture.width)[:1]
-        pen.text((x + picture.width / 2, y + picture.height + 7), "".join(label), font=font(17), fill=INK, anchor="ma")
+        label = as_seen("".join(wrap(word, font(17), picture.width)[:1]))
+        pen.text((x + picture.width / 2, y + picture.height + 7), label, font=font(17), fill=INK, anchor="ma")
     return sheet
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageOps
 
-from imgcap.monitor.lettering import font, wrap
+from imgcap.monitor.lettering import font, is_right_to_left, wrap, write
 
 WIDTH, GAP, MARGIN = 264, 26, 30  # pixels: a picture's box, between cards, around the sheet
 LEADING = 1.32
@@ -15,13 +15,26 @@ PAPER, INK, GREY, EDGE = "#ffffff", "#1b1f24", "#6b7480", "#d5dae1"
 
 
 @dataclass(frozen=True)
-class _Card:
-    picture: Image.Image
-    lines: list[tuple[str, int, bool, str]]  # text, size, bold, colour
+class _Line:
+    text: str
+    size: int
+    bold: bool = False
+    colour: str = GREY
+    right_to_left: bool = False
 
     @property
     def height(self) -> int:
-        return self.picture.height + 12 + sum(_height(size) for _, size, *_ in self.lines)
+        return round(self.size * LEADING)
+
+
+@dataclass(frozen=True)
+class _Card:
+    picture: Image.Image
+    lines: list[_Line]
+
+    @property
+    def height(self) -> int:
+        return self.picture.height + 12 + sum(line.height for line in self.lines)
 
 
 def draw_sheet(samples: Sequence[tuple[Image.Image, str, Sequence[str]]]) -> Image.Image:
@@ -48,11 +61,15 @@ def _columns(cards: int) -> int:
 
 def _card(picture: Image.Image, hypothesis: str, references: Sequence[str]) -> _Card:
     fitted = ImageOps.contain(picture.convert("RGB"), (WIDTH, WIDTH), Image.Resampling.LANCZOS)
-    lines = [(line, 16, True, INK) for line in wrap(hypothesis or "(no words)", font(16, True), WIDTH)]
+    lines = _lines(hypothesis or "(no words)", 16, True, INK)
     for reference in references[:REFERENCES]:
-        lines.append(("", 5, False, GREY))
-        lines += [(line, 13, False, GREY) for line in wrap(reference, font(13), WIDTH)]
+        lines += [_Line("", 5), *_lines(reference, 13, False, GREY)]
     return _Card(fitted, lines)
+
+
+def _lines(caption: str, size: int, bold: bool, colour: str) -> list[_Line]:
+    right_to_left = is_right_to_left(caption)
+    return [_Line(line, size, bold, colour, right_to_left) for line in wrap(caption, font(size, bold), WIDTH)]
 
 
 def _draw(sheet: Image.Image, card: _Card, x: int, y: int) -> None:
@@ -61,10 +78,6 @@ def _draw(sheet: Image.Image, card: _Card, x: int, y: int) -> None:
     sheet.paste(card.picture, (left, y))
     pen.rectangle((left - 1, y - 1, left + card.picture.width, y + card.picture.height), outline=EDGE)
     y += card.picture.height + 12
-    for text, size, bold, colour in card.lines:
-        pen.text((x, y), text, font=font(size, bold), fill=colour)
-        y += _height(size)
-
-
-def _height(size: int) -> int:
-    return round(size * LEADING)
+    for line in card.lines:
+        write(pen, (x, y), WIDTH, line.text, font(line.size, line.bold), line.colour, line.right_to_left)
+        y += line.height

@@ -12,7 +12,7 @@ import numpy as np
 from imgcap.errors import UserError
 from imgcap.remote import is_address
 from imgcap.shards.durable import sha256_of_bytes
-from imgcap.shards.index import Index, key_name
+from imgcap.shards.index import Index, IndexRow, key_name
 from imgcap.shards.manifest import (
     MANIFEST_NAME,
     CaptionsInfo,
@@ -73,9 +73,7 @@ class ShardReader:
 
         UserError where its bytes are not those that were built, `Unreachable` where they can't be had.
         """
-        if not 0 <= i < len(self._index):
-            raise IndexError(f"sample {i} of {len(self._index)} in split {self.split} of {self.place}")
-        row = self._index[i]
+        row = self._row(i)
         shard = self.shards[row.shard]
         if shard.captions is None:  # side by side in one tar
             data = os.pread(self._descriptor(shard), row.json_offset + row.json_size - row.jpg_offset, row.jpg_offset)
@@ -83,27 +81,28 @@ class ShardReader:
         else:
             jpeg = os.pread(self._descriptor(shard), row.jpg_size, row.jpg_offset)
             described = os.pread(self._descriptor(shard.captions), row.json_size, row.json_offset)
-        if (zlib.crc32(jpeg), zlib.crc32(described)) != (row.jpg_crc32, row.json_crc32):
+        if zlib.crc32(jpeg) != row.jpg_crc32:
             raise self._damaged(shard, row.key)
-        try:
-            content = json.loads(described)
-            return Sample(content["image_id"], content["file_name"], content["captions"], content["tokens"], jpeg)
-        except (ValueError, KeyError, TypeError):
-            raise self._damaged(shard, row.key) from None
+        return self._sample(row, described, jpeg)
+
+    def read_text(self, i: int) -> Sample:
+        """Sample `i` without its picture, of which no byte is read."""
+        row = self._row(i)
+        shard = self.shards[row.shard]
+        return self._sample(
+            row, os.pread(self._descriptor(shard.captions or shard), row.json_size, row.json_offset), b""
+        )
 
     def read_features(self, i: int) -> tuple[Sample, np.ndarray]:
         """Sample `i` without its picture, and its features: (P, E), float16, where the set holds some."""
         features = self.manifest.features
         assert features is not None, "the set holds no features"
-        row = self._index[i]
+        row = self._row(i)
         shard = self.shards[row.shard]
         data = os.pread(self._descriptor(shard), row.fp16_size, row.fp16_offset)
-        described = os.pread(self._descriptor(shard), row.json_size, row.json_offset)
-        if (zlib.crc32(data), zlib.crc32(described)) != (row.fp16_crc32, row.json_crc32):
+        if zlib.crc32(data) != row.fp16_crc32:
             raise self._damaged(shard, row.key)
-        content = json.loads(described)
-        sample = Sample(content["image_id"], content["file_name"], content["captions"], content["tokens"], b"")
-        return sample, np.frombuffer(data, np.float16).reshape(features.shape)
+        return self.read_text(i), np.frombuffer(data, np.float16).reshape(features.shape)
 
     def fetch(self, shard: int) -> None:
         """Bring a shard of a remote set to this machine; nothing where it is here."""
@@ -115,6 +114,20 @@ class ShardReader:
     def close(self) -> None:
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
+
+    def _row(self, i: int) -> IndexRow:
+        if not 0 <= i < len(self._index):
+            raise IndexError(f"sample {i} of {len(self._index)} in split {self.split} of {self.place}")
+        return self._index[i]
+
+    def _sample(self, row: IndexRow, described: bytes, jpeg: bytes) -> Sample:
+        if zlib.crc32(described) != row.json_crc32:
+            raise self._damaged(self.shards[row.shard], row.key)
+        try:
+            content = json.loads(described)
+            return Sample(content["image_id"], content["file_name"], content["captions"], content["tokens"], jpeg)
+        except (ValueError, KeyError, TypeError):
+            raise self._damaged(self.shards[row.shard], row.key) from None
 
     def _descriptor(self, file: ShardInfo | CaptionsInfo) -> int:
         if self._process != os.getpid():  # forked: what is open here belongs to the parent's life, not to ours

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -16,7 +17,7 @@ from imgcap.data import EvalDataset
 from imgcap.decode import beam_search
 from imgcap.dist import World
 from imgcap.errors import UserError
-from imgcap.evaluation import Evaluation, Evaluator, evaluator
+from imgcap.evaluation import Evaluation, Evaluator, evaluator, write_results
 from imgcap.evaluation.batches import FixedBatches
 from imgcap.models.artefact import LoadedCaptioner, load_captioner
 from imgcap.shards import ShardReader
@@ -84,6 +85,16 @@ def test_references_are_the_raw_captions(run: Path, shards: Path) -> None:
     assert "images:11|" in evaluation.signature and f"references:{references}|" in evaluation.signature
 
 
+def test_each_image_has_scores_whose_mean_is_the_whole(run: Path, shards: Path, tmp_path: Path) -> None:
+    evaluation = evaluate(load_captioner(run), shards)
+    write_results(tmp_path, evaluation)
+    images = json.loads((tmp_path / "results" / "val-images.json").read_text())
+    assert [image["image_id"] for image in images] == [caption["image_id"] for caption in evaluation.captions]
+    for name in ("CIDEr", "ROUGE-L"):
+        assert np.mean([image[name] for image in images]) == pytest.approx(evaluation.scores[name], rel=1e-12)
+    assert len({image["BLEU-4"] for image in images}) > 1
+
+
 def test_limit_takes_the_first_images(run: Path, shards: Path) -> None:
     loaded = load_captioner(run)
     whole, limited = evaluate(loaded, shards), evaluate(loaded, shards, limit=6)
@@ -123,7 +134,7 @@ def test_a_failure_of_scoring_is_raised_as_what_it_is(run: Path, shards: Path, m
     def no_java(*arguments: object) -> None:
         raise UserError("no Java")
 
-    monkeypatch.setattr(evaluator, "score", no_java)
+    monkeypatch.setattr(evaluator, "score_images", no_java)
     with pytest.raises(UserError, match="no Java"):
         evaluate(load_captioner(run), shards)
 
@@ -147,6 +158,7 @@ def test_scores_and_captions_are_the_same_on_1_2_and_3_ranks(run: Path) -> None:
         "CIDEr",
         "loss",
         "signature",
+        "diversity",
     ]
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, features
 
 from imgcap.monitor import attention, draw_attention, draw_sheet, samples
-from imgcap.monitor.lettering import font, wrap
+from imgcap.monitor.lettering import as_seen, font, is_right_to_left, width_of, wrap
 
 GREY = Image.new("RGB", (96, 96), (128, 128, 128))
 
@@ -17,13 +17,60 @@ def test_wrapped_text_is_all_there_and_fits(text: str, width: int) -> None:
     lettering = font(13)
     lines = wrap(text, lettering, width)
     assert "".join("".join(lines).split()) == "".join(text.split())
-    assert all(lettering.getlength(line) <= width or len(line) == 1 for line in lines)
+    assert all(width_of(line, lettering) <= width or len(line) == 1 for line in lines)
 
 
 def test_lines_are_filled_greedily() -> None:
     lettering = font(16)
     width = int(lettering.getlength("a red circle")) + 1
     assert wrap("a red circle left of it", lettering, width) == ["a red circle", "left of it"]
+
+
+ARABIC = "دائرة حمراء فوق مربع أزرق صغير"  # a red circle above a small blue square
+
+
+def test_arabic_letters_are_joined_and_in_the_order_of_reading() -> None:
+    initial_meem, final_reh, initial_beh, final_ain = "\ufee3\ufeae\ufe91\ufeca"
+    assert as_seen("مربع", True) == final_ain + initial_beh + final_reh + initial_meem
+    assert as_seen("لا", True) == "\ufefb", "lam and alef are one letter form"
+    seen = as_seen(f"{ARABIC} (RGB 12).", True)
+    assert seen.startswith(".(RGB 12)"), "Latin words and numbers keep their order, brackets turn round"
+    assert as_seen("a red (small) circle") == "a red (small) circle"
+
+
+def test_the_first_letter_with_a_direction_decides() -> None:
+    assert [is_right_to_left(text) for text in (ARABIC, "3 שלום", "(RGB) مربع", "a مربع", "12 .", "", "Ünï")] == [
+        True, True, False, False, False, False, False,
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(not features.check("raqm"), reason="Pillow can't join letters by itself here")
+def test_arabic_looks_as_pillow_draws_it_where_it_can() -> None:
+    def ink(text: str, lettering: ImageFont.FreeTypeFont, **options: str) -> np.ndarray:
+        canvas = Image.new("L", (600, 60))
+        ImageDraw.Draw(canvas).text((10, 10), text, font=lettering, fill=255, **options)
+        return np.asarray(canvas.crop(canvas.getbbox()).resize((300, 40))) / 255
+
+    raqm = ImageFont.truetype(font(28).path, 28, layout_engine=ImageFont.Layout.RAQM)
+    wanted = ink(ARABIC, raqm, direction="rtl")
+    alike = {
+        name: np.corrcoef(ink(text, font(28)).ravel(), wanted.ravel())[0, 1]
+        for name, text in {"ours": as_seen(ARABIC, True), "single letters": ARABIC[::-1], "no order": ARABIC}.items()
+    }
+    assert alike.pop("ours") > 0.8 and max(alike.values()) < 0.5, alike  # kerning differs a little
+
+
+def test_arabic_captions_stand_on_the_right() -> None:
+    def margins(caption: str) -> tuple[int, int]:
+        sheet = np.asarray(draw_sheet([(GREY, caption, [])]).convert("L"))
+        text = sheet[samples.MARGIN + samples.WIDTH + 4 :, samples.MARGIN : samples.MARGIN + samples.WIDTH]
+        columns = np.flatnonzero((text < 128).any(0))
+        return columns[0], samples.WIDTH - 1 - columns[-1]
+
+    left, right = margins("مربع أزرق")
+    assert right < 4 and left > 100
+    left, right = margins("a blue square")
+    assert left < 4 and right > 100
 
 
 @pytest.mark.parametrize("size", [(96, 96), (1600, 1200), (300, 900), (900, 300)])
@@ -68,6 +115,16 @@ def test_the_overlay_is_brightest_where_the_attention_is(grid: tuple[int, int]) 
         brightest = np.argwhere(panel >= panel.max() - 0.5).mean(0) / attention.SIDE * grid
         assert tuple(brightest.astype(int)) == divmod(cell, grid[1])
         assert panel.max() > 2 * panel.min()
+
+
+def test_panels_of_an_arabic_caption_go_from_right_to_left() -> None:
+    words, step = ARABIC.split(), attention.SIDE + attention.GAP
+    sheet = np.asarray(draw_attention(GREY, words, np.eye(len(words), 9, dtype=np.float32), (3, 3)))
+    panels = [sheet[attention.MARGIN :, attention.MARGIN + column * step :] for column in range(attention.COLUMNS)]
+    panels = [panel[: attention.SIDE, : attention.SIDE] for panel in panels]
+    assert (panels[-1] == 128).all(), "the picture itself stands first, on the right"
+    brightest = [np.argwhere(panel[..., 0] == panel[..., 0].max()).mean(0)[1] for panel in panels[::-1][1:4]]
+    assert brightest == sorted(brightest), "its first word looked at the left cell, the second at the middle one"
 
 
 def test_attention_is_drawn_for_words_only() -> None:

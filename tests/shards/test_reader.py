@@ -49,6 +49,23 @@ def test_samples_are_the_records(built: Path, small_source: Source, words: Token
                 reader.read(outside)
 
 
+def test_texts_are_those_of_the_samples_and_read_no_picture(built: Path) -> None:
+    reader = ShardReader(built, "train")
+    expected = [sample._replace(jpeg=b"") for sample in everything(reader)]
+    row = reader._index[0]
+    tar = built / reader.shards[row.shard].file
+    data = bytearray(tar.read_bytes())
+    data[row.jpg_offset + 20] ^= 1
+    tar.write_bytes(data)
+    assert [reader.read_text(i) for i in range(len(reader))] == expected
+    with pytest.raises(UserError, match="damaged"):
+        reader.read(0)
+    data[row.json_offset + 20] ^= 1
+    tar.write_bytes(data)
+    with pytest.raises(UserError, match="damaged"):
+        reader.read_text(0)
+
+
 def test_few_open_files_serve_many_shards(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = ShardReader(built, "train")
     expected = everything(reader)

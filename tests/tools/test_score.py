@@ -121,6 +121,26 @@ def test_files_of_another_sort_are_one_line(files, run, tmp_path: Path, content:
     assert process.stderr.startswith("error: ") and process.stderr.count("\n") == 1
 
 
+def test_the_imgcap_protocol_is_in_the_signature(files, run) -> None:
+    references, results = files()
+    usual = scores_of(run("--references", references, "--results", results, *FAST))
+    theirs = scores_of(run("--references", references, "--results", results, "--protocol", "imgcap"))
+    assert "|protocol:imgcap|tokeniser:spacy-" in theirs["signature"] and "protocol" not in usual["signature"]
+    assert list(theirs) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "CIDEr", "signature"]
+    assert theirs["BLEU-1"] != usual["BLEU-1"]
+    refused = run("--references", references, "--results", results, "--protocol", "imgcap", *FAST)
+    assert refused.returncode == 2 and "leave out --metrics" in refused.stderr
+
+
+def test_a_language_is_named_and_scored_by_its_own_words(files, run) -> None:
+    captions = {1: ["كلب بني، على العشب"], 2: ["رجل يركب دراجة ."]}
+    references, results = files(captions, {1: "كلب بني على العشب", 2: "رجل يركب دراجة"})
+    ended = run("--references", references, "--results", results, "--language", "ar")
+    scores = scores_of(ended)
+    assert scores["ROUGE-L"] == 1 and "METEOR" not in scores and "METEOR is left out" in ended.stderr
+    assert "blank-ar lower no-punctuation" in scores["signature"]
+
+
 def test_facts_of_demo_scenes(run, tmp_path: Path) -> None:
     scenes = indices("test", 6)
     results = [{"image_id": index, "caption": captions_of(scene_at(index))[0]} for index in scenes]

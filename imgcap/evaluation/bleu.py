@@ -1,0 +1,41 @@
+"""BLEU (Papineni et al. 2002) by pycocoevalcap, and the counts of each image that it is a function of.
+
+Dimensions: N images, S counts of an image.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+
+ORDERS = 4  # n-grams of one to four words
+# Columns of the counts: length of the hypothesis, of the closest reference, n-grams of each order, those found.
+LENGTH, REFERENCE_LENGTH, GUESSED, CORRECT = 0, 1, slice(2, 2 + ORDERS), slice(2 + ORDERS, 2 + 2 * ORDERS)
+_TINY, _SMALL = 1e-15, 1e-9  # pycocoevalcap's, against divisions by zero
+
+
+def bleu(
+    references: Mapping[int, list[str]], hypotheses: Mapping[int, list[str]]
+) -> tuple[list[float], list[float], np.ndarray]:
+    """BLEU-1 to BLEU-4 of all images, BLEU-4 of each, and `counts_NS`; images in the order of `references`."""
+    scorer = BleuScorer(n=ORDERS)
+    for image_id, group in references.items():
+        scorer += (hypotheses[image_id][0], group)
+    corpus, images = scorer.compute_score(option="closest", verbose=0)  # verbose prints to stdout
+    counts_NS = np.array([_counts(counted) for counted in scorer.ctest], np.int64)
+    return [float(value) for value in corpus], images[ORDERS - 1], counts_NS
+
+
+def bleu_of_counts(counts_S: np.ndarray) -> np.ndarray:
+    """BLEU-1 to BLEU-4, in the last dimension, of counts that were summed over images; any leading dimensions."""
+    precisions = (counts_S[..., CORRECT] + _TINY) / (counts_S[..., GUESSED] + _SMALL)
+    scores = np.cumprod(precisions, axis=-1) ** (1 / np.arange(1, ORDERS + 1))
+    ratio = (counts_S[..., LENGTH] + _TINY) / (counts_S[..., REFERENCE_LENGTH] + _SMALL)
+    return scores * np.exp(np.minimum(1 - 1 / ratio, 0))[..., None]
+
+
+def _counts(counted: Mapping[str, Any]) -> list[int]:
+    length = counted["testlen"]
+    closest = min((abs(reference - length), reference) for reference in counted["reflen"])[1]
+    return [length, closest, *counted["guess"], *counted["correct"]]

@@ -1,0 +1,67 @@
+"""How varied captions are: different words and pairs of words, lengths, and captions that training never showed.
+
+Words are the tokens that the model reads and writes, without punctuation.
+"""
+
+import contextlib
+from collections.abc import Collection, Iterable, Iterator
+from hashlib import blake2b
+from itertools import pairwise
+
+import numpy as np
+
+from imgcap.errors import UserError
+from imgcap.evaluation.cache import cached, content_hash
+from imgcap.evaluation.languages import without_punctuation
+from imgcap.shards import ShardReader
+
+
+def diversity(captions: Collection[list[str]], train: "TrainCaptions | None" = None) -> dict[str, float]:
+    """Of captions as tokens: `distinct-1` and `distinct-2` (Li et al. 2016), the different n-grams as a share of all;
+    `words` that are used, `length` in words on average, and `novel`, the share that no caption of `train` equals.
+    """
+    worded = [without_punctuation(tokens) for tokens in captions]
+    pairs = [pair for words in worded for pair in pairwise(words)]
+    single = [word for words in worded for word in words]
+    found = {
+        "distinct-1": len(set(single)) / max(len(single), 1),
+        "distinct-2": len(set(pairs)) / max(len(pairs), 1),
+        "words": len(set(single)),
+        "length": len(single) / max(len(worded), 1),
+    }
+    return found | ({"novel": train.share_of_others(worded)} if train is not None else {})
+
+
+class TrainCaptions:
+    """The captions of a train split, as hashes of 8 bytes each: made once for a shard set, and then kept on disk."""
+
+    def __init__(self, reader: ShardReader):
+        self._reader = reader
+
+    def share_of_others(self, captions: Collection[list[str]]) -> float:
+        """The share of captions, as words, that are none of these."""
+        name = f"captions-{content_hash(b'1', self._reader.manifest_sha256.encode(), self._reader.split.encode())}.bin"
+        known = np.frombuffer(cached(name, self._hashes), np.uint64)
+        return 1 - float(np.isin(_hashes(captions), known).mean()) if captions else 0.0
+
+    def _hashes(self) -> bytes:
+        return np.unique(_hashes(without_punctuation(tokens) for tokens in self._captions())).tobytes()
+
+    def _captions(self) -> Iterator[list[str]]:
+        for i in range(len(self._reader)):
+            with contextlib.suppress(UserError):  # a damaged sample: training left it out too
+                yield from self._reader.read_text(i).tokens
+
+
+def train_split(reader: ShardReader) -> ShardReader | None:
+    """The train split of the same set, where it lies whole on this machine."""
+    try:
+        train = ShardReader(reader.place, "train")
+    except UserError:
+        return None
+    return None if train.is_remote else train
+
+
+def _hashes(captions: Iterable[list[str]]) -> np.ndarray:
+    digests = (blake2b(" ".join(words).encode(), digest_size=8).digest() for words in captions)
+    return np.fromiter((int.from_bytes(digest, "little") for digest in digests), np.uint64)

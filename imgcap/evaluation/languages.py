@@ -1,0 +1,47 @@
+"""What the language of the captions decides about scoring: how they are cut into words, and which metrics fit."""
+
+import sys
+import unicodedata
+from collections.abc import Collection, Iterable
+
+from imgcap.errors import is_main_process
+from imgcap.evaluation.ptb import PTB, tokenise
+from imgcap.text import Tokeniser
+
+ENGLISH = "en"
+ENGLISH_ONLY = {
+    "METEOR": "its stems, synonyms and paraphrases are those of English",
+    "SPICE": "its parser and its WordNet are those of English",
+}
+
+
+def tokeniser_name(language: str) -> str:
+    """What stands in a signature: PTB for English, spaCy's tokeniser for any other language."""
+    return PTB if language == ENGLISH else f"{Tokeniser(language).name} no-punctuation"
+
+
+def tokenise_in(language: str, captions: dict[int, list[str]]) -> dict[int, list[str]]:
+    """Cut the captions of each image into lower-case words without punctuation, joined by spaces.
+
+    UserError for a language that spaCy has no tokeniser for.
+    """
+    if language == ENGLISH:
+        return tokenise(captions)
+    words = Tokeniser(language)
+    return {
+        image_id: [" ".join(without_punctuation(words(caption))) for caption in group]
+        for image_id, group in captions.items()
+    }
+
+
+def without_punctuation(tokens: Iterable[str]) -> list[str]:
+    """Leave out the tokens of nothing but Unicode's punctuation."""
+    return [token for token in tokens if not all(unicodedata.category(letter)[0] == "P" for letter in token)]
+
+
+def fitting(metrics: Collection[str], language: str) -> tuple[str, ...]:
+    """The metrics that can score this language; a line on stderr, from rank 0, names each one that can't."""
+    unfit = [name for name in metrics if language != ENGLISH and name in ENGLISH_ONLY]
+    for name in unfit if is_main_process() else ():
+        print(f"{name} is left out for language {language!r}: {ENGLISH_ONLY[name]}", file=sys.stderr, flush=True)
+    return tuple(name for name in metrics if name not in unfit)

@@ -1,0 +1,163 @@
+"""tools/compare.py as a user runs it, on captions of drawn scenes."""
+
+import json
+import re
+import runpy
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from imgcap.config import load_config, save_config
+from imgcap.evaluation import signature, with_other_images, write_json
+from imgcap.shards import ShardReader
+
+ROOT = Path(__file__).parents[2]
+
+
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def mistake(self) -> str:
+        assert self.returncode == 2 and self.stdout == "", self
+        (line,) = self.stderr.splitlines()
+        return line
+
+
+@pytest.fixture
+def compare(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Ended]:
+    def start(*arguments: object) -> Ended:
+        command = ["compare.py", *map(str, arguments), "--out", str(tmp_path / "page.html"), "--resamples", "200"]
+        monkeypatch.setattr(sys, "argv", command)
+        capfd.readouterr()
+        try:
+            runpy.run_path(str(ROOT / "tools" / "compare.py"), run_name="__main__")
+            code = 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return Ended(code, *capfd.readouterr())
+
+    return start
+
+
+@pytest.fixture
+def told(shards: Path) -> dict[int, str]:
+    """The first caption of each scene in the train split."""
+    reader = ShardReader(shards, "train")
+    return {sample.image_id: sample.captions[0] for sample in map(reader.read_text, range(len(reader)))}
+
+
+@pytest.fixture
+def a_run(shards: Path, tmp_path: Path, told: dict[int, str]) -> Callable[..., Path]:
+    """What launch/evaluate.py leaves in a run's folder, of these captions."""
+
+    def write(name: str, captions: dict[int, str] = told, **parts: object) -> Path:
+        run, reader = tmp_path / name, ShardReader(shards, "train")
+        run.mkdir()
+        save_config(load_config(None, [f"data.shards={shards}"]), run / "config.yaml")
+        results = [{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()]
+        write_json(run / "results" / "train-captions.json", results)
+        shown = {
+            "shards": f"{reader.manifest.name}@{reader.manifest_sha256[:12]}",
+            "split": "train",
+            "images": len(captions),
+            "beam": 5,
+        }
+        write_json(run / "results" / "train-scores.json", {"signature": signature(**(shown | parts))})
+        return run
+
+    return write
+
+
+class Page(HTMLParser):
+    """The pictures and the texts of a page, and whether its tags close."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.pictures, self.open, self.texts = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self.pictures.append(dict(attributes)["src"])
+        elif tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def report(ended: Ended) -> dict[str, Any]:
+    assert ended.returncode == 0, ended.stderr
+    (line,) = ended.stdout.splitlines()
+    return json.loads(line)
+
+
+def test_two_evaluations_of_one_run_do_not_differ(a_run, compare, told: dict[int, str], tmp_path: Path) -> None:
+    found = report(compare(a_run("a"), a_run("b", beam=1), "--split", "train"))
+    assert found["images"] == len(told)
+    for difference in found["differences"].values():
+        assert difference["low"] == difference["difference"] == difference["high"] == 0
+    assert "No image scores differently" in (tmp_path / "page.html").read_text()
+
+
+def test_captions_of_other_images_are_found_out(a_run, compare, told: dict[int, str], tmp_path: Path) -> None:
+    bad = with_other_images(told, seed=0)
+    bad[min(bad)] = 'a <b>"bold"</b> caption & more'
+    ended = compare(a_run("good"), a_run("bad", bad), "--split", "train")
+    for name, difference in report(ended)["differences"].items():
+        assert difference["high"] < 0 and difference["b_wins"] == 0, name
+    assert [line.split()[0] for line in ended.stderr.splitlines()[1:]] == list(report(ended)["differences"])
+    text = (tmp_path / "page.html").read_text()
+    page = Page(text)
+    assert page.open == [] and len(page.pictures) == 12
+    assert all(picture.startswith("data:image/jpeg;base64,") for picture in page.pictures)
+    assert not re.search(r'(src|href)="(?!data:)', text), "the page needs nothing else"
+    assert "<b>" not in text.replace('<b class="', "") and 'dir="auto"' in text
+
+
+def test_files_and_their_references(a_run, compare, told: dict[int, str], shards: Path, tmp_path: Path) -> None:
+    files = [tmp_path / "a.json", tmp_path / "b.json"]
+    for file, captions in zip(files, (told, with_other_images(told, 1)), strict=True):
+        write_json(file, [{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()])
+    by_shards = report(compare(*files, "--references", f"{shards}:train"))
+    assert by_shards["differences"] == report(compare(a_run("run"), files[1], "--split", "train"))["differences"]
+    annotations = [{"image_id": image_id, "caption": caption} for image_id, caption in told.items()]
+    write_json(tmp_path / "references.json", {"annotations": annotations})
+    assert report(compare(*files, "--references", tmp_path / "references.json"))["images"] == len(told)
+    assert Page((tmp_path / "page.html").read_text()).pictures == []
+    assert "--references" in compare(*files).mistake
+
+
+@pytest.mark.parametrize(
+    ("parts", "found"),
+    [
+        ({"split": "val"}, "split:train, of the other split:val"),
+        ({"protocol": "imgcap"}, "protocol:none, of the other protocol:imgcap"),
+        ({"tokeniser": "spacy-3.8-blank-ar lower"}, "tokeniser:ptb-3.4.1, of the other tokeniser:spacy-3.8"),
+        ({"shards": "demo@123456789abc"}, "shards:"),
+    ],
+)
+def test_sides_that_were_scored_otherwise_are_refused(a_run, compare, parts: dict[str, str], found: str) -> None:
+    mistake = compare(a_run("a"), a_run("b", **parts), "--split", "train").mistake
+    assert mistake.startswith("error: ") and found in mistake and "evaluate both alike" in mistake
+
+
+def test_other_images_and_missing_results_are_named(a_run, compare, told: dict[int, str]) -> None:
+    fewer = dict(list(told.items())[1:])
+    assert (
+        "1 images have a caption in one of them only"
+        in compare(a_run("a"), a_run("b", fewer, images=len(told)), "--split", "train").mistake
+    )
+    assert "launch/evaluate.py" in compare(a_run("c"), a_run("d"), "--split", "test").mistake
+    rebuilt = {"shards": "demo@123456789abc"}
+    assert "evaluate again" in compare(a_run("e", **rebuilt), a_run("f", **rebuilt), "--split", "train").mistake

@@ -1,0 +1,71 @@
+"""How varied captions are, counted by hand, and against the captions of a train split."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from imgcap.evaluation import train_split
+from imgcap.evaluation.diversity import TrainCaptions, diversity
+from imgcap.evaluation.languages import without_punctuation
+from imgcap.shards import ShardReader, Source, build
+from imgcap.types import Record
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMGCAP_CACHE", str(tmp_path / "cache"))
+
+
+def test_words_and_pairs_counted_by_hand() -> None:
+    found = diversity([["a", "dog", "."], ["a", "dog", "runs"], ["a", "cat"]])
+    assert found == {"distinct-1": 4 / 7, "distinct-2": 3 / 4, "words": 4, "length": pytest.approx(7 / 3)}
+    assert diversity([[], ["."]]) == {"distinct-1": 0, "distinct-2": 0, "words": 0, "length": 0}
+
+
+@pytest.fixture
+def both(shards: Path, tmp_path: Path) -> ShardReader:
+    """A set whose train split has the first five images of `shards`; opened at its test split, which has the others."""
+    reader, records = ShardReader(shards, "val"), []
+    for i in range(len(reader)):
+        sample = reader.read(i)
+        path = tmp_path / "photos" / sample.file_name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(sample.jpeg)
+        records.append(Record(sample.image_id, sample.file_name, path, tuple(f"{text}." for text in sample.captions)))
+
+    class Words:
+        name = "words and full stops"
+
+        def __call__(self, caption: str) -> list[str]:
+            return caption.lower().replace(".", " .").split()
+
+    build(Source("both", {"train": records[:5], "test": records[5:]}, []), tmp_path / "both", Words())
+    return ShardReader(tmp_path / "both", "test")
+
+
+def test_a_caption_of_the_train_split_is_not_novel(both: ShardReader) -> None:
+    train = train_split(both)
+    assert train is not None
+    known = [tokens for i in range(len(train)) for tokens in train.read_text(i).tokens]
+    unsaid = [known[0], [*known[1], "!"], known[2][:-1], known[3][::-1], ["never", "said"]]
+    assert diversity(unsaid, TrainCaptions(train))["novel"] == pytest.approx(2 / 5), "punctuation makes nothing new"
+
+
+def test_hashes_are_made_once_and_a_damaged_caption_is_left_out(both: ShardReader, tmp_path: Path) -> None:
+    train = train_split(both)
+    assert train is not None
+    first, second = (without_punctuation(train.read_text(i).tokens[0]) for i in (0, 1))
+    tar = tmp_path / "both" / train.shards[0].file
+    data = tar.read_bytes()
+    tar.write_bytes(data.replace(b'"image_id":100', b'"image_id":900', 1))
+    assert TrainCaptions(ShardReader(tmp_path / "both", "train")).share_of_others([first, second]) == 0.5
+    tar.write_bytes(data)
+    assert TrainCaptions(train).share_of_others([first, second]) == 0.5, "they are on disk"
+
+
+def test_a_set_without_a_whole_train_split_has_none(both: ShardReader, shards: Path, tmp_path: Path) -> None:
+    assert train_split(ShardReader(shards, "val")) is None
+    shutil.copytree(tmp_path / "both", tmp_path / "part")
+    (tmp_path / "part" / "train-00000.tar").unlink()
+    assert train_split(ShardReader(tmp_path / "part", "test")) is None
