@@ -29,6 +29,8 @@ setup(
         "pillow>=10.4",
         "tqdm>=4.66",
         "matplotlib>=3.9",
+        "arabic-reshaper>=3.0",
+        "python-bidi>=0.6",
     ],
     extras_require={
         "dev": [
