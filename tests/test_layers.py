@@ -13,7 +13,7 @@ FLOORS: tuple[set[str], ...] = (
     {"text", "shards", "checkpoint"},
     {"models", "data", "optim", "monitor"},
     {"engine", "decode", "inspection"},
-    {"evaluation", "feature_cache"},
+    {"evaluation", "feature_cache", "captioning"},
     {"train"},
     {"bench"},
 )

@@ -1,0 +1,60 @@
+"""Run a script in which one rank is killed with SIGKILL: `killed.py '{"rank": 1, "at": "append", "after": 2}' SCRIPT ...`.
+
+`append`: within the write of a batch, after half of its line; `loader`: where a batch has come and nothing is written;
+`summary` and `out`: after the file and before what follows it.
+"""
+
+import json
+import os
+import runpy
+import signal
+import sys
+import time
+from pathlib import Path
+
+from imgcap.captioning import batch, journal
+
+FAULT, SCRIPT = json.loads(sys.argv[1]), sys.argv[2]
+calls = 0
+
+
+def due(at):
+    """Whether this is the rank and the instant."""
+    global calls
+    if FAULT["at"] != at or int(os.environ.get("RANK", 0)) != FAULT["rank"]:
+        return False
+    calls += 1
+    return calls > FAULT.get("after", 0)
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def append(self, rows, whole=journal.Journal.append):
+    if due("append"):
+        line = json.dumps(rows).encode()
+        os.write(self._file, line[: len(line) // 2])
+        die()
+    whole(self, rows)
+    time.sleep(0.05)  # so that each rank has a share
+
+
+def captioned(loaded, items, whole=batch._captioned):
+    if due("loader"):
+        die()
+    return whole(loaded, items)
+
+
+def write_whole(path, data, whole=journal.write_whole):
+    whole(path, data)
+    if path.name.endswith(".summary.json") and due("summary"):
+        die()
+    if path.suffix in journal.FORMATS and due("out"):
+        die()
+
+
+journal.Journal.append, batch._captioned, journal.write_whole = append, captioned, write_whole
+sys.argv = sys.argv[2:]
+sys.path[0] = str(Path(SCRIPT).resolve().parent)
+runpy.run_path(SCRIPT, run_name="__main__")
