@@ -32,7 +32,9 @@ def draw(path: Path, seed: int) -> None:
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
     for number in range(PICTURES):
-        draw(folder / f"{number % 3}" / (f"{number:02d}.jpg" if number % 5 else f"{number:02d}, a “picture”.png"), number)
+        draw(
+            folder / f"{number % 3}" / (f"{number:02d}.jpg" if number % 5 else f"{number:02d}, a “picture”.png"), number
+        )
     (folder / "notes.txt").write_text("no picture")
     return folder
 

@@ -1,7 +1,6 @@
-"""Run a script in which one rank is killed with SIGKILL: `killed.py '{"rank": 1, "at": "append", "after": 2}' SCRIPT ...`.
+"""A script in which a rank is killed with SIGKILL: killed.py '{"rank": 1, "at": "append", "after": 2}' SCRIPT ...
 
-`append`: within the write of a batch, after half of its line; `loader`: where a batch has come and nothing is written;
-`summary` and `out`: after the file and before what follows it.
+`append`: within the write of a batch, after half of its line; `summary` and `out`: after that file is written.
 """
 
 import json
@@ -12,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from imgcap.captioning import batch, journal
+from imgcap.captioning import journal
 
 FAULT, SCRIPT = json.loads(sys.argv[1]), sys.argv[2]
 calls = 0
@@ -40,12 +39,6 @@ def append(self, rows, whole=journal.Journal.append):
     time.sleep(0.05)  # so that each rank has a share
 
 
-def captioned(loaded, items, whole=batch._captioned):
-    if due("loader"):
-        die()
-    return whole(loaded, items)
-
-
 def write_whole(path, data, whole=journal.write_whole):
     whole(path, data)
     if path.name.endswith(".summary.json") and due("summary"):
@@ -54,7 +47,7 @@ def write_whole(path, data, whole=journal.write_whole):
         die()
 
 
-journal.Journal.append, batch._captioned, journal.write_whole = append, captioned, write_whole
+journal.Journal.append, journal.write_whole = append, write_whole
 sys.argv = sys.argv[2:]
 sys.path[0] = str(Path(SCRIPT).resolve().parent)
 runpy.run_path(SCRIPT, run_name="__main__")

@@ -2,14 +2,18 @@
 
 import csv
 import json
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
-from filelock import FileLock
 from PIL import Image
 
+from imgcap.captioning import contact_sheet, open_inputs, write_contact_sheet
 from imgcap.captioning.journal import Journal, as_csv, as_jsonl, read_rows
+from imgcap.config.schema import DataConfig
 from imgcap.dist import World
+from imgcap.errors import UserError
 from imgcap.evaluation import Evaluator
 from imgcap.models.artefact import load_captioner
 from imgcap.shards import ShardReader
@@ -58,7 +62,6 @@ def test_every_picture_has_its_row_in_order(undisturbed, pictures):
     [
         ({"rank": 0, "at": "append", "after": 1}, 1, 3),
         ({"rank": 1, "at": "append", "after": 1}, 1, 1),
-        ({"rank": 1, "at": "loader"}, 0, 1),
         ({"rank": 0, "at": "summary"}, 6, 1),
     ],
     ids=lambda value: value["at"] if isinstance(value, dict) else None,
@@ -139,51 +142,70 @@ def test_a_table_quotes_what_it_must(tmp_path):
     assert read_rows(path) == rows
 
 
+@pytest.fixture
+def odd_places(pictures, picture_shards, tmp_path):
+    """Places by name, of which most hold nothing to caption."""
+    for name in ("EMPTY", "NOTES", "BROKEN"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "NOTES" / "notes.txt").write_text("no picture")
+    (tmp_path / "BROKEN" / "a.jpg").touch()
+    return lambda name: {"PICTURES": pictures, "SHARDS": picture_shards}.get(name, tmp_path / name)
+
+
 @pytest.mark.parametrize(
-    ("where", "out", "options", "complaint"),
+    ("where", "out", "complaint"),
     [
-        ("EMPTY", "c.jsonl", [], "there is no picture in"),
-        ("NOTES", "c.jsonl", [], "there is no picture in"),
-        ("MISSING", "c.jsonl", [], "there is no picture or folder"),
-        ("EMPTY/../NOTES/notes.txt", "c.jsonl", [], "is a file; name its folder"),
-        ("PICTURES", "c.jsonl", ["--split", "val"], "--split is for shard sets"),
-        ("SHARDS", "c.jsonl", ["--split", "dev"], "has no split 'dev'; it has test"),
-        ("PICTURES", "c.txt", [], "should end in .jsonl or .csv"),
-        ("PICTURES", "NOTES/notes.txt/c.jsonl", [], "cannot use"),
-        ("PICTURES", "c.jsonl", ["--beam", "0"], "eval.beam"),
-        ("BROKEN", "c.jsonl", [], "none of 1 images could be read"),
+        ("EMPTY", "c.jsonl", "there is no picture in"),
+        ("NOTES", "c.jsonl", "there is no picture in"),
+        ("PICTURES", "NOTES/notes.txt/c.jsonl", "cannot use"),
+        ("BROKEN", "c.jsonl", "none of 1 images could be read"),
     ],
 )
-def test_a_mistake_is_one_line(caption, pictures, picture_shards, tmp_path, where, out, options, complaint):
-    (tmp_path / "EMPTY").mkdir()
-    (tmp_path / "NOTES").mkdir()
-    (tmp_path / "NOTES" / "notes.txt").write_text("no picture")
-    (tmp_path / "BROKEN").mkdir()
-    (tmp_path / "BROKEN" / "a.jpg").touch()
-    place = {"PICTURES": pictures, "SHARDS": picture_shards}.get(where, tmp_path / where)
-    ended = caption(place, tmp_path / out, *options)
+def test_a_mistake_is_one_line(caption, odd_places, tmp_path, where, out, complaint):
+    ended = caption(odd_places(where), tmp_path / out)
     *before, last = ended.stderr.splitlines()
     assert ended.returncode == 2 and complaint in last and last.startswith("error: "), ended.stderr
     assert before == (["skipped: a.jpg: zero bytes"] if where == "BROKEN" else [])
     assert not (tmp_path / "c.jsonl").exists()
 
 
-def test_what_was_made_otherwise_is_left_alone(caption, pictures, undisturbed, tmp_path):
-    out = tmp_path / "captions.jsonl"
-    caption(pictures, out, killed={"rank": 0, "at": "append", "after": 2})
-    begun = caption(pictures, out, "--beam", "2")
-    assert begun.returncode == 2 and "captions.jsonl.partial was made with beam 3, now 2" in begun.stderr
-    with FileLock(tmp_path / "captions.jsonl.partial" / "lock"):
-        busy = caption(pictures, out)
-    assert busy.returncode == 2 and "another process is captioning into" in busy.stderr
-    assert caption(pictures, out).returncode == 0 and out.read_bytes() == undisturbed[0].read_bytes()
-    finished = caption(pictures / "0", out)
-    assert finished.returncode == 2 and "was made with" in finished.stderr
-    foreign = tmp_path / "mine.csv"
-    foreign.write_text("my own table")
-    refused = caption(pictures, foreign)
-    assert refused.returncode == 2 and "exists, and not by this command" in refused.stderr
-    assert foreign.read_text() == "my own table"
+@pytest.mark.parametrize(
+    ("where", "split", "complaint"),
+    [
+        ("MISSING", None, "there is no picture or folder"),
+        ("NOTES/notes.txt", None, "is a file; name its folder"),
+        ("PICTURES", "val", "--split is for shard sets"),
+        ("SHARDS", "dev", "has no split 'dev'; it has test"),
+    ],
+)
+def test_what_can_not_be_captioned_is_said(odd_places, where, split, complaint):
+    with pytest.raises(UserError, match=complaint):
+        open_inputs(str(odd_places(where)), split, DataConfig())
+
+
+def test_what_was_made_otherwise_is_left_alone(tmp_path):
+    def begin(name="out.csv", images=1, **settings):
+        return Journal(tmp_path / name).begin({"beam": 3} | settings, images)
+
+    with pytest.raises(UserError, match=r"should end in \.jsonl or \.csv"):
+        begin("out.txt")
+    first = Journal(tmp_path / "out.csv")
+    assert first.begin({"beam": 3}, 1)
+    with pytest.raises(UserError, match="another process is captioning into"):
+        begin()
+    first._lock.release()
+    with pytest.raises(UserError, match=r"out\.csv\.partial was made with beam 3, now 2; remove it"):
+        begin(beam=2)
+    assert first.begin({"beam": 3}, 1)
+    first.finish([{"image": "a.jpg", "caption": "a dog", "score": -1.0}], {"images": 1, "beam": 3})
+    assert not begin(), "it is finished"
+    with pytest.raises(UserError, match=r"out\.csv was made with beam 3, now 2"):
+        begin(beam=2)
+    with pytest.raises(UserError, match=r"out\.csv was made with images 1, now 2"):
+        begin(images=2)
+    (tmp_path / "mine.csv").write_text("my own table")
+    with pytest.raises(UserError, match="exists, and not by this command"):
+        begin("mine.csv")
 
 
 def test_a_journal_survives_any_cut(tmp_path):
@@ -207,40 +229,44 @@ def test_a_journal_survives_any_cut(tmp_path):
     assert journal.next_start() == 1
 
 
-def test_pictures_of_a_contact_sheet(caption, pictures, undisturbed, tmp_path):
-    out, page = tmp_path / "captions.csv", tmp_path / "pages" / "page.html"
-    assert caption(pictures, out, "--contact-sheet", page).returncode == 0
-    from html.parser import HTMLParser
-    from urllib.request import urlopen
+class Page(HTMLParser):
+    """What a browser would make of a contact sheet."""
 
-    class Page(HTMLParser):
-        def __init__(self):
-            super().__init__()
-            self.images, self.captions, self.tags, self.within = [], [], [], None
+    def __init__(self, path):
+        super().__init__()
+        self.images, self.captions, self.tags, self.within = [], [], set(), None
+        self.feed(path.read_text(encoding="utf-8"))
 
-        def handle_starttag(self, tag, attributes):
-            self.tags.append(tag)
-            self.within = tag
-            found = dict(attributes)
-            if tag == "img":
-                assert found["loading"] == "lazy"
-                self.images.append(found["src"])
-            if tag == "figcaption":
-                assert found["dir"] == "auto"
-                self.captions.append("")
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.within = tag
+        found = dict(attributes)
+        if tag == "img":
+            assert found["loading"] == "lazy"
+            self.images.append(found["src"])
+        if tag == "figcaption":
+            assert found["dir"] == "auto", "Arabic and Hebrew read from the right"
+            self.captions.append("")
 
-        def handle_endtag(self, tag):
-            self.within = None
+    def handle_endtag(self, tag):
+        self.within = None
 
-        def handle_data(self, data):
-            if self.within == "figcaption":
-                self.captions[-1] += data
+    def handle_data(self, data):
+        if self.within == "figcaption":
+            self.captions[-1] += data
 
-    read = Page()
-    read.feed(page.read_text(encoding="utf-8"))
-    rows = read_rows(undisturbed[0])
-    assert read.captions == [row["caption"] for row in rows], "in order, and nothing of them is markup"
-    assert "b" not in read.tags and "script" not in read.tags
-    assert len(read.images) == PICTURES and all(source.startswith("data:image/jpeg;base64,") for source in read.images)
-    with urlopen(read.images[0]) as data, Image.open(data) as thumbnail:
+
+def test_a_contact_sheet_shows_pictures_and_captions(pictures, undisturbed, tmp_path, monkeypatch):
+    page, rows = tmp_path / "pages" / "page.html", read_rows(undisturbed[0])
+    inputs = open_inputs(str(pictures), None, DataConfig())
+    write_contact_sheet(page, undisturbed[0], inputs)
+    shown = Page(page)
+    assert shown.captions == [row["caption"] for row in rows], "in order, and nothing in them is markup"
+    assert any("<b>" in caption for caption in shown.captions)
+    assert not shown.tags & {"b", "script", "link"}
+    assert len(shown.images) == PICTURES and all(url.startswith("data:image/jpeg;base64,") for url in shown.images)
+    with urlopen(shown.images[0]) as data, Image.open(data) as thumbnail:
         assert max(thumbnail.size) <= 240
+    monkeypatch.setattr(contact_sheet, "SHOWN", 5)
+    write_contact_sheet(page, undisturbed[0], inputs)
+    assert Page(page).captions == [rows[place]["caption"] for place in (0, 4, 8, 13, 17)]
