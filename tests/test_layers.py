@@ -15,7 +15,7 @@ FLOORS: tuple[set[str], ...] = (
     {"engine", "decode", "inspection"},
     {"evaluation", "feature_cache", "captioning"},
     {"train"},
-    {"bench"},
+    {"bench", "sweep"},
 )
 DISTRIBUTED_ALLOWED = {"dist", "engine"}
 MAX_FILE, MAX_FUNCTION, MAX_LAUNCH = 400, 60, 80
