@@ -16,7 +16,7 @@ from imgcap.sweep import load_sweep
 
 pytest.importorskip("optuna")
 CHECKOUT = Path(__file__).parents[2]
-RATES = [1e-3, 3e-3, 3e-4, 1e-2, 1e-4, 1e-1, 1e-5, 1e-6]  # the best first, so that the last are pruned
+RATES = [1e-3, 3e-3, 3e-4, 1e-1, 1e-5, 1e-6]  # the best first, so that the last are pruned
 
 
 @pytest.fixture
@@ -68,41 +68,36 @@ def test_two_processes_share_the_trials_and_those_that_lag_are_pruned(sweep, tab
     assert pruned and len(pruned) + len(complete) == len(RATES)
     assert set(pruned) <= set(RATES[2:]) and min(pruned.values()) < 5, "they were ended before their time"
     markdown = (tmp_path / "out" / "table.md").read_text()
-    assert markdown.count("| pruned |") == len(pruned) and "8 of 8 trials" in markdown
+    assert markdown.count("| pruned |") == len(pruned) and "6 of 6 trials" in markdown
     with Image.open(tmp_path / "out" / "parameters.png") as plot:
         assert plot.width > 400 and len(plot.convert("RGB").getcolors(1 << 20)) > 20
 
 
-@pytest.mark.parametrize(("mischief", "code"), [("kill:2", -9), ("preempt:2", 75), ("mistake:2", 2)])
+@pytest.mark.parametrize(("mischief", "code"), [("kill:1", -9), ("preempt:1", 75)])
 def test_an_interrupted_sweep_goes_on_with_the_same_trial(sweep, table, tmp_path, mischief, code):
-    ranges = {
-        "optim.lr": {"low": "1e-5", "high": 1e-2, "log": True},
-        "train.global_batch": {"low": 4, "high": 16, "step": 4},
-    }
-    settings = {"parameters": ranges, "trials": 4, "pruner": "none"}
+    rates, batches = {"low": "1e-5", "high": 1e-2, "log": True}, {"low": 4, "high": 16, "step": 4}
+    settings = {"parameters": {"optim.lr": rates, "train.global_batch": batches}, "trials": 2, "pruner": "none"}
     ended = sweep(mischief=mischief, **settings)
     assert ended.returncode == code, ended.stderr
-    if code == 2:
-        last = ended.stderr.splitlines()[-1]
-        assert "trial-0002 did not begin: there is no shard folder shards/demo; mend it and run the sweep again" in last
     again = sweep(**settings)
     assert again.returncode == 0, again.stderr
-    assert [len(processes) for processes in starts(tmp_path / "out").values()] == [1, 1, 2, 1]
+    assert [len(processes) for processes in starts(tmp_path / "out").values()] == [1, 2]
     rows = table()
-    assert [row["state"] for row in rows] == ["complete"] * 4 and {row["evaluations"] for row in rows} == {"5"}
+    assert [row["state"] for row in rows] == ["complete"] * 2 and {row["evaluations"] for row in rows} == {"5"}
     assert all(1e-5 <= float(row["optim.lr"]) <= 1e-2 for row in rows)
     assert {int(row["train.global_batch"]) for row in rows} <= {4, 8, 12, 16}
-    more = sweep(**settings | {"trials": 5})
-    assert more.returncode == 0 and len(table()) == 5, "a sweep can grow"
-    other = sweep(**settings | {"objective": "loss"})
-    assert other.returncode == 2 and "begun with other objective; choose another --out" in other.stderr
 
 
-def test_a_trial_that_fails_is_a_line_of_the_table(sweep, table):
-    ended = sweep(mischief="diverge:1", parameters={"optim.lr": {"choices": RATES[:3]}})
+def test_a_trial_that_fails_is_a_line_of_the_table_and_a_mistake_ends_the_sweep(sweep, table):
+    settings = {"parameters": {"optim.lr": {"low": 1e-4, "high": 1e-2}}, "trials": 2}
+    ended = sweep(mischief="diverge:1", **settings)
     assert ended.returncode == 0, ended.stderr
     *_, last = table()
     assert (last["state"], last["note"], last["evaluations"]) == ("failed", "the gradient was not finite", "2")
+    grown = sweep(mischief="mistake:2", **settings | {"trials": 3})
+    assert grown.returncode == 2 and "trial-0002 did not begin: there is no shard folder shards/demo;" in grown.stderr
+    other = sweep(**settings | {"objective": "loss"})
+    assert other.returncode == 2 and "begun with other objective; choose another --out" in other.stderr
 
 
 def test_a_trial_is_a_run_of_the_launch_file(warm, shards, tmp_path):
