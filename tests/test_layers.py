@@ -13,9 +13,9 @@ FLOORS: tuple[set[str], ...] = (
     {"text", "shards", "checkpoint"},
     {"models", "data", "optim", "monitor"},
     {"engine", "decode", "inspection"},
-    {"evaluation", "feature_cache"},
+    {"evaluation", "feature_cache", "batch_captioning"},
     {"train", "comparison"},
-    {"bench"},
+    {"bench", "sweep"},
 )
 DISTRIBUTED_ALLOWED = {"dist", "engine"}
 MAX_FILE, MAX_FUNCTION, MAX_LAUNCH = 400, 60, 80

@@ -1,9 +1,11 @@
 """Ranks, devices, collectives and the watchdog. Every function also works in a single process, where it is cheap."""
 
 from imgcap.dist.collectives import (
+    SharedCounter,
     begin_sum_across_ranks,
     broadcast_object,
     exchange_seconds,
+    from_main,
     gather_objects,
     on_main,
     sum_across_ranks,
@@ -13,6 +15,7 @@ from imgcap.dist.watchdog import at_step, doing
 from imgcap.dist.world import World, close, init
 
 __all__ = [
+    "SharedCounter",
     "World",
     "at_step",
     "begin_sum_across_ranks",
@@ -21,6 +24,7 @@ __all__ = [
     "doing",
     "environment_report",
     "exchange_seconds",
+    "from_main",
     "gather_objects",
     "init",
     "on_main",

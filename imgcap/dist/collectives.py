@@ -75,3 +75,25 @@ def on_main(work: Callable[[], object]) -> None:
     if told is not None:
         was_mistake, message = told
         raise (UserError if was_mistake else RuntimeError)(message)
+
+
+def from_main(work: Callable[[], T]) -> T:
+    """Do the work on rank 0 and return its result, a picklable object, on every rank; what it raises is raised there."""
+    box: list[T] = []
+    on_main(lambda: box.append(work()))
+    result: Any = broadcast_object(box[0] if box else None)
+    return result
+
+
+class SharedCounter:
+    """A number that every rank adds to without waiting for another; those of one name are one. It begins at 0."""
+
+    def __init__(self, name: str):
+        self._name, self._alone = f"imgcap/counter/{name}", 0
+
+    def add(self, amount: int) -> int:
+        """The number with this rank's `amount` in it: no two calls that add 1 return the same."""
+        if not distributed.is_initialized():
+            self._alone += amount
+            return self._alone
+        return int(distributed.distributed_c10d._get_default_store().add(self._name, amount))

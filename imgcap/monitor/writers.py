@@ -4,18 +4,21 @@ import importlib.util
 import json
 import math
 import os
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from imgcap.config import Config, as_yaml
 from imgcap.errors import UserError
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 METRICS = "metrics.jsonl"
+WANDB_ID = "wandb-id"
 
 
 class Monitor:
@@ -28,10 +31,11 @@ class Monitor:
     def __init__(self, run: Path, tensorboard: bool, wandb: bool, enabled: bool = True):
         if wandb and not importlib.util.find_spec("wandb"):
             raise UserError(
-                "log.wandb is on, but the package wandb isn't installed; pip install wandb, or set log.wandb=false"
+                "log.wandb is on, but the package wandb isn't installed; pip install 'imgcap[wandb]', or set "
+                "log.wandb=false"
             )
         self.run, self.enabled = run, enabled
-        self._tensorboard = tensorboard or wandb  # wandb copies what TensorBoard gets
+        self._tensorboard = tensorboard
         self._writer: SummaryWriter | None = None
         self._purge_step: int | None = None
         self._lines: _Lines | None = None
@@ -48,6 +52,14 @@ class Monitor:
             for name, value in values.items():
                 writer.add_scalar(name, float(value), step)
             writer.flush()
+        if self._wandb:
+            self._wandb.log({"step": step, "epoch": epoch, **values})
+
+    def config(self, config: Config, step: int) -> None:
+        """Show what the run does: every key of its configuration."""
+        self.text("config", f"```\n{as_yaml(config)}```", step)
+        if self._wandb:
+            self._wandb.config.update(config.model_dump(mode="json"), allow_val_change=True)
 
     def text(self, tag: str, text: str, step: int) -> None:
         """Show Markdown in TensorBoard."""
@@ -56,11 +68,15 @@ class Monitor:
             writer.flush()
 
     def image(self, tag: str, image: Image.Image | np.ndarray, step: int) -> None:
-        """Show a picture in TensorBoard: PIL, or uint8 of shape (height, width, 3)."""
+        """Show a picture: PIL, or uint8 of shape (height, width, 3)."""
+        pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
         if self.enabled and (writer := self._open_tensorboard()):
-            pixels = image.convert("RGB") if isinstance(image, Image.Image) else image
-            writer.add_image(tag, np.asarray(pixels), step, dataformats="HWC")
+            writer.add_image(tag, pixels, step, dataformats="HWC")
             writer.flush()
+        if self._wandb:
+            import wandb
+
+            self._wandb.log({"step": step, tag: wandb.Image(pixels)})
 
     def rewind(self, step: int) -> None:
         """Forget what was logged after `step`, so that a resumed run has each step once. Call it first."""
@@ -136,7 +152,23 @@ def _cut_back(path: Path, step: int) -> None:
 
 
 def _start_wandb(run: Path) -> Any:
+    """A run on Weights & Biases, or the one that this folder's earlier starts logged to: its id is kept there.
+
+    A resumed run goes back to its checkpoint, and W&B's own steps can't: the x-axis is our `step`.
+    """
     import wandb
 
     run.mkdir(parents=True, exist_ok=True)
-    return wandb.init(project="imgcap", name=run.name, dir=run, sync_tensorboard=True)
+    kept = run / WANDB_ID
+    if not kept.exists():
+        kept.write_text(secrets.token_hex(8))
+    project = os.environ.get("WANDB_PROJECT", "imgcap")
+    try:
+        started = wandb.init(project=project, name=run.name, id=kept.read_text(), resume="allow", dir=run)
+    except wandb.Error as error:
+        raise UserError(
+            f"log.wandb is on, and Weights & Biases can't be reached ({error}); run wandb login, set "
+            "WANDB_MODE=offline to send the run later, or set log.wandb=false"
+        ) from None
+    started.define_metric("*", step_metric="step")
+    return started

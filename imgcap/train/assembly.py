@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from imgcap import checkpoint
-from imgcap.config import Config, as_yaml, save_config
+from imgcap.config import Config, save_config
 from imgcap.config.schema import steps_of
 from imgcap.data import NOT_EXACT, cut_batch, features_of
 from imgcap.dist import World, broadcast_object, gather_objects, on_main
@@ -77,7 +77,7 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
         if world.is_main:
             _tell_cuts(data.counts, config)
     monitor.rewind(trainer.step)
-    monitor.text("config", f"```\n{as_yaml(config)}```", trainer.step)
+    monitor.config(config, trainer.step)
     if config.data.mode == "stream":
         monitor.text("order", NOT_EXACT, trainer.step)
     return trainer

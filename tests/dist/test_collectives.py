@@ -28,6 +28,10 @@ except (ZeroDivisionError, RuntimeError) as error:
 else:
     raise AssertionError("what fails on rank 0 fails everywhere")
 dist.on_main(lambda: None)
+assert dist.from_main(lambda: f"by {{world.rank}}") == "by 0"
+counter = dist.SharedCounter("claims")
+claims = dist.gather_objects([counter.add(1) for _ in range(world.rank, 5)])
+assert claims is None or sorted(number for rank in claims for number in rank) == list(range(1, 13))
 dist.close()
 print("rank", world.rank, "is done")
 """
@@ -49,7 +53,9 @@ def test_a_single_process_needs_no_group():
     assert (world.rank, world.world_size, world.is_main) == (0, 1, True)
     assert dist.sum_across_ranks(torch.tensor([5])).item() == 5
     assert dist.gather_objects("alone") == ["alone"]
-    assert dist.broadcast_object(7) == 7
+    assert dist.broadcast_object(7) == dist.from_main(lambda: 7) == 7
+    assert [dist.SharedCounter("claims").add(2), (counter := dist.SharedCounter("claims")).add(1)] == [2, 1]
+    assert counter.add(3) == 4
     dist.close()
 
 

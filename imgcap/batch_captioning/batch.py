@@ -1,0 +1,190 @@
+"""Caption all of an input on any number of ranks, behind what earlier calls have done.
+
+Batches are composed by the order of the input alone. A rank takes the next one that nobody has taken, so no rank
+waits for another before the end, and a caption is computed in the same company by whomever.
+"""
+
+import hashlib
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from imgcap.batch_captioning.inputs import Inputs, Item
+from imgcap.batch_captioning.journal import Journal, Row
+from imgcap.data import eval_image, prepare_worker, reading
+from imgcap.decode import caption_pictures
+from imgcap.dist import SharedCounter, World, doing, from_main, gather_objects
+from imgcap.engine import autocast
+from imgcap.errors import UserError
+from imgcap.models.artefact import LoadedCaptioner
+from imgcap.shards.progress import Progress
+
+SCORE_DIGITS = 4  # the last bits depend on how many threads shared a product
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a call ended. `captioned` and `skipped` count the whole input, `images_per_s` what this call has done."""
+
+    images: int
+    captioned: int
+    skipped: int
+    images_per_s: float
+
+
+class _Work(NamedTuple):
+    """What rank 0 tells the others: the number of this start, and what is left, in batches of the input's places."""
+
+    start: int
+    pending: list[list[int]]
+
+    @property
+    def images(self) -> int:
+        return sum(map(len, self.pending))
+
+
+def caption_all(loaded: LoadedCaptioner, inputs: Inputs, out: Path, world: World) -> Summary | None:
+    """Write a row for each picture of `inputs` into `out` (.jsonl or .csv), in their order; every rank calls it.
+
+    Beam, batch, precision and loader are those of the captioner's configuration. A picture that can't be read is named
+    on stderr and in `OUT.summary.json`, and has no row; a later call tries it again. Returns None where `out` is
+    finished already. Raises UserError where `out` was begun with other settings, and where no picture could be read.
+    """
+    journal = Journal(out)
+    settings = {**inputs.identity, **_settings(loaded)}
+    work = from_main(lambda: _prepare(journal, inputs, settings, loaded.config.eval.batch))
+    if work is None:
+        return None
+    journal.open(work.start, world.rank)
+    began = time.perf_counter()
+    _caption(loaded, inputs, work, journal, world)
+    gather_objects(None)  # all ranks are done
+    images_per_s = work.images / max(time.perf_counter() - began, 1e-9)
+    return from_main(lambda: _finish(journal, inputs, settings, images_per_s))
+
+
+def _settings(loaded: LoadedCaptioner) -> dict[str, Any]:
+    """All that decides a caption, apart from the picture."""
+    digest = hashlib.sha256(" ".join(loaded.vocabulary.words).encode())
+    for name, tensor in sorted(loaded.model.state_dict().items()):
+        digest.update(name.encode() + tensor.float().cpu().contiguous().numpy().tobytes())
+    config = loaded.config
+    return {
+        "weights": digest.hexdigest()[:16],
+        "beam": config.eval.beam,
+        "length_penalty": config.eval.length_penalty,
+        "max_tokens": config.data.max_tokens,
+        "image_size": config.data.image_size,
+        "batch": config.eval.batch,
+        "precision": config.train.precision,
+    }
+
+
+def _prepare(journal: Journal, inputs: Inputs, settings: dict[str, Any], batch: int) -> _Work | None:
+    if not journal.begin(settings, len(inputs)):
+        return None
+    # One that was skipped may have been mended since.
+    done = {key for key, row in journal.read().items() if "caption" in row}
+    places = range(len(inputs))
+    batches = [places[start : start + batch] for start in places[::batch]]
+    left = [[i for i in batch if inputs.key(i) not in done] for batch in batches]
+    work = _Work(journal.next_start(), [batch for batch in left if batch])
+    if work.start:
+        finished = len(inputs) - work.images
+        print(f"{journal.out}: {finished} of {len(inputs)} images are done already", file=sys.stderr, flush=True)
+    return work
+
+
+def _caption(loaded: LoadedCaptioner, inputs: Inputs, work: _Work, journal: Journal, world: World) -> None:
+    """This rank's share, as it comes."""
+    data, label = loaded.config.data, f"{journal.folder}/{work.start}"
+    loader = DataLoader(
+        _Batches(inputs, data.image_size),
+        sampler=_Claims(work.pending, SharedCounter(f"{label} claimed")),
+        batch_size=None,  # an item is a whole batch already
+        num_workers=min(data.workers, len(work.pending)),
+        worker_init_fn=prepare_worker,
+    )
+    everywhere, told = SharedCounter(f"{label} done"), 0
+    bar = Progress(work.images, "captioning") if world.is_main else nullcontext()
+    with reading(loader) as batches, bar as progress:
+        for items in batches:
+            if isinstance(items, UserError):  # met by a worker
+                raise items
+            doing("captioning")
+            journal.append(_captioned(loaded, items))
+            done = everywhere.add(len(items))
+            if progress is not None:
+                progress.advance(done - told)
+                told = done
+
+
+def _captioned(loaded: LoadedCaptioner, items: dict[str, Item]) -> dict[str, Row]:
+    """The rows of a batch. The one place that decodes."""
+    sound = [item.picture for item in items.values() if item.picture is not None]
+    evaluation, device = loaded.config.eval, next(loaded.model.parameters()).device
+    rows: dict[str, Row] = {}
+    with autocast(device, loaded.config.train.precision):
+        found = iter(caption_pictures(loaded, sound, evaluation.beam, evaluation.length_penalty) if sound else ())
+        for key, item in items.items():
+            if item.picture is None:
+                rows[key] = item.columns | {"skipped": item.reason}
+            else:
+                captioned = next(found)
+                score = round(captioned.score, SCORE_DIGITS)
+                rows[key] = item.columns | {"caption": captioned.caption, "score": score}
+    return rows
+
+
+def _finish(journal: Journal, inputs: Inputs, settings: dict[str, Any], images_per_s: float) -> Summary:
+    found = journal.read()
+    rows = [found[inputs.key(i)] for i in range(len(inputs))]
+    captioned = [row for row in rows if "caption" in row]
+    skipped = {row["image"]: row["skipped"] for row in rows if "skipped" in row}
+    for name, reason in skipped.items():
+        print(f"skipped: {name}: {reason}", file=sys.stderr, flush=True)
+    if not captioned:
+        raise UserError(f"none of {len(rows)} images could be read; see the reasons above")
+    summary = Summary(len(rows), len(captioned), len(skipped), round(images_per_s, 1))
+    journal.finish(captioned, {**asdict(summary), "skipped": skipped, **settings})
+    return summary
+
+
+class _Claims(Sampler[list[int]]):
+    """Of the pending batches, those that this rank comes to first."""
+
+    def __init__(self, pending: list[list[int]], claimed: SharedCounter):
+        self.pending, self.claimed = pending, claimed
+
+    def __iter__(self) -> Iterator[list[int]]:
+        while (number := self.claimed.add(1) - 1) < len(self.pending):
+            yield self.pending[number]
+
+
+class _Batches(Dataset[dict[str, Item] | UserError]):
+    """The items of a batch by their keys, squeezed to what the model reads.
+
+    A mistake that a worker meets is an item: raised there, it would arrive with the worker's traceback in it.
+    """
+
+    def __init__(self, inputs: Inputs, size: int):
+        self.inputs, self.size = inputs, size
+
+    def __getitem__(self, places: list[int]) -> dict[str, Item] | UserError:
+        try:
+            return {self.inputs.key(i): self._squeezed(self.inputs.read(i, self.size)) for i in places}
+        except UserError as error:
+            return error
+
+    def _squeezed(self, item: Item) -> Item:
+        if item.picture is None:
+            return item
+        pixels_HWC = eval_image(item.picture, self.size).permute(1, 2, 0).numpy()
+        return item._replace(picture=Image.fromarray(pixels_HWC))
