@@ -18,9 +18,9 @@ from imgcap.train.fine_tuning import adapted_vocabulary, initial_captioner
 from imgcap.types import Record
 
 OTHERWISE = {"circle": "disc", "circles": "discs", "red": "crimson", "a": "one", "two": "both", "large": "huge"}
-STEPS = 40
-LEARNING = [f"train.max_steps={STEPS}", "model.encoder.train=all", "model.decoder.dropout=0", "optim.lr=3e-3"]
-LEARNING += ["optim.warmup=5", "eval.every=10", "eval.limit=null", "eval.batch=60", "eval.beam=1"]
+TRAINED, STEPS = 120, 40  # steps of the source, and of a run that begins anew
+LEARNING = ["model.encoder.train=none", "model.decoder.dropout=0", "optim.lr=2e-2"]
+LEARNING += ["optim.schedule=constant", "optim.warmup=5", "eval.limit=null", "eval.batch=60", "eval.beam=1"]
 
 
 class Words:
@@ -54,7 +54,7 @@ def source(folder, launch):
     """A run on the demo's words, made once."""
     run = folder / "source"
     if not run.exists():
-        ended = launch(run, *LEARNING, "eval.every=0")
+        ended = launch(run, *LEARNING, f"train.max_steps={TRAINED}", "log.every=20")
         assert ended.returncode == 0, ended.stderr
     return run
 
@@ -66,15 +66,15 @@ def losses(run):
 
 def test_fine_tuning_takes_half_the_steps_and_goes_on_without_its_source(tmp_path, launch, source, dialect):
     data = [f"data.shards={dialect}", *LEARNING]
-    assert launch(tmp_path / "scratch", *data).returncode == 0
+    assert launch(tmp_path / "scratch", *data, f"train.max_steps={STEPS}").returncode == 0
     moved = shutil.copytree(source, tmp_path / "moved")
-    tuned = [*data, f"init_from={moved}", "vocab.adapt=extend", "checkpoint.every=10"]
+    tuned = [*data, f"init_from={moved}", "vocab.adapt=extend"]
     ended = launch(tmp_path / "tuned", *tuned, "train.max_steps=10")
     assert ended.returncode == 0, ended.stderr
     words = Vocabulary.load(tmp_path / "tuned/vocab.json").words
     before = Vocabulary.load(source / "vocab.json").words
     assert words[: len(before)] == before and {"disc", "crimson", "one"} <= set(words[len(before) :])
-    assert f"step {STEPS}, which knows {len(before)} of the {len(words)} words" in ended.stderr
+    assert f"step {TRAINED}, which knows {len(before)} of the {len(words)} words" in ended.stderr
     shutil.rmtree(moved)
     ended = launch(tmp_path / "tuned", *tuned, f"train.max_steps={STEPS // 2}")
     assert ended.returncode == 0 and "begins with" not in ended.stderr, ended.stderr
@@ -88,7 +88,7 @@ def test_a_new_run_has_the_model_and_the_weights_of_its_source(tmp_path, source,
     assert config.model.decoder == theirs.model.decoder.model_copy(update={"dropout": 0.3})
     assert config.model.encoder == theirs.model.encoder.model_copy(update={"train": "none"})
     model = initial_captioner(config, Vocabulary.load(source / "vocab.json"))
-    saved = safetensors.torch.load_file(source / f"checkpoints/step-{STEPS:08d}/model.safetensors")
+    saved = safetensors.torch.load_file(source / f"checkpoints/step-{TRAINED:08d}/model.safetensors")
     assert all((weight == saved[name]).all() for name, weight in model.state_dict().items())
     assert isinstance(model, Captioner) and model.encoder.frozen_stages == 5
 
@@ -98,7 +98,7 @@ def test_an_artefact_is_a_source_too(tmp_path, source):
     content = {"format": 1} | {section: config[section] for section in ("model", "data", "eval")}
     (tmp_path / "config.json").write_text(json.dumps(content))
     shutil.copy(source / "vocab.json", tmp_path)
-    shutil.copy(source / f"checkpoints/step-{STEPS:08d}/model.safetensors", tmp_path)
+    shutil.copy(source / f"checkpoints/step-{TRAINED:08d}/model.safetensors", tmp_path)
     found = configure(None, [f"init_from={tmp_path}", f"run_dir={tmp_path / 'run'}"], "auto")
     assert found.model == load_config(source / "config.yaml").model
     model = initial_captioner(found, Vocabulary.load(source / "vocab.json"))
@@ -165,7 +165,7 @@ def test_a_finished_run_goes_on_for_more_epochs(tmp_path, launch, metrics):
 @pytest.mark.parametrize(
     "override, resume, words",
     [
-        ("train.epochs+=5", "auto", r"the length of .* is given by train\.max_steps=40; write train\.max_steps\+=N"),
+        ("train.epochs+=5", "auto", r"the length of .* is given by train\.max_steps=120; write train\.max_steps\+=N"),
         ("train.max_steps+=5", "no", "leave out --resume no"),
         ("train.max_steps+=-5", "auto", r"\+= takes a number"),
         ("optim.lr+=1", "auto", r"lengthens train\.epochs or train\.max_steps"),
@@ -177,6 +177,6 @@ def test_what_cannot_be_lengthened(source, override, resume, words):
 
 
 def test_steps_are_lengthened_where_they_bound_a_run(source, tmp_path):
-    assert configure(None, [f"run_dir={source}", "train.max_steps+=5"], "auto").train.max_steps == STEPS + 5
+    assert configure(None, [f"run_dir={source}", "train.max_steps+=5"], "auto").train.max_steps == TRAINED + 5
     with pytest.raises(UserError, match=r"has no checkpoint; write train\.max_steps=N"):
         configure(None, [f"run_dir={tmp_path}", "train.max_steps+=5"], "auto")
