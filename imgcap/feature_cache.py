@@ -18,6 +18,7 @@ from imgcap.dist import World, gather_objects, on_main
 from imgcap.engine import autocast
 from imgcap.errors import UserError
 from imgcap.models import Encoder
+from imgcap.models.artefact import load_captioner
 from imgcap.models.weights import load_pretrained
 from imgcap.shards import Features, Manifest, ShardReader
 from imgcap.shards.durable import sha256_of_bytes, write_whole
@@ -33,6 +34,8 @@ RECORDS = ".caching"  # of the shards that are finished; a later call goes on be
 
 def encoder_of(config: Config, device: torch.device) -> Encoder:
     """The encoder with which a run of this configuration begins."""
+    if config.init_from is not None:
+        return load_captioner(config.init_from, device).model.encoder
     torch.manual_seed(config.seed)
     encoder = Encoder(config.model.encoder)
     load_pretrained(encoder, config.model.encoder.weights)
@@ -49,8 +52,10 @@ def check_features(features: Features, encoder: Encoder | None, config: Config) 
     """Refuse features that are not those that this encoder (none: not known yet) would give in training."""
     where = f"the features in {config.data.shards}"
     otherwise = "or set data.features=false to read the pictures"
-    if config.model.encoder.train != "none":
-        raise UserError(f"{where} are of a frozen encoder; set model.encoder.train=none, {otherwise}")
+    if config.model.encoder.train != "none" or config.train.unfreeze:
+        raise UserError(
+            f"{where} are of a frozen encoder; set model.encoder.train=none and train.unfreeze={{}}, {otherwise}"
+        )
     if config.data.augment != "off":
         raise UserError(f"{where} are of pictures as they are; set data.augment=off, {otherwise}")
     if encoder is not None and features.encoder_sha256 != encoder.sha256():

@@ -2,7 +2,8 @@
 
     torchrun --nproc_per_node 4 launch/train.py --config configs/flickr8k.yaml optim.lr=2e-4
 
-Without --config it trains the demo. Run it again and it goes on where it stopped.
+Without --config it trains the demo. Run it again and it goes on where it stopped; a finished run with train.epochs+=5
+goes on for 5 more epochs. With init_from=RUN_OR_ARTEFACT a new run begins with that model's weights.
 """
 
 import argparse
@@ -12,7 +13,6 @@ import sys
 from pathlib import Path
 
 from imgcap import dist, train
-from imgcap.config import load_config
 from imgcap.errors import exits_cleanly
 
 DEMO = Path(__file__).parent.parent / "configs" / "demo.yaml"
@@ -38,7 +38,7 @@ def main() -> None:
     if arguments.env:
         print(dist.environment_report(), flush=True)
         return
-    config = load_config(arguments.config, arguments.overrides)
+    config = train.configure(arguments.config, arguments.overrides, arguments.resume)
     if arguments.debug:
         config = train.debug_config(config)
     if arguments.overfit:

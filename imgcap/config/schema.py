@@ -24,6 +24,7 @@ Off = BeforeValidator(lambda value: "off" if value is False else value)  # YAML 
 Source = Annotated[str | None, BeforeValidator(lambda value: None if value == "none" else value)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Stage = Literal["layer4", "layer3", "layer2", "layer1", "all"]  # of a ResNet, the last one first
 
 
 def steps_of(duration: str, steps_per_epoch: int) -> int:
@@ -72,6 +73,7 @@ class VocabConfig(Section):
     size: Positive | None = None  # at most so many entries, special tokens among them
     min_count: Positive = 1
     oov: Literal["unk", "characters"] = "unk"
+    adapt: Literal["keep", "extend", "replace"] = "keep"  # init_from: what becomes of its vocabulary
 
 
 class EncoderConfig(Section):
@@ -141,6 +143,7 @@ class TrainConfig(Section):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of an average of the weights, which is evaluated
     teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+    unfreeze: dict[Stage, Duration] = {}  # from when on the encoder trains from this stage to its end; engine ddp
 
 
 class OptimConfig(Section):
@@ -190,6 +193,7 @@ class LogConfig(Section):
 class Config(Section):
     name: str = "demo"
     run_dir: Path | None = None  # none: runs/NAME
+    init_from: Path | None = None  # a run or an artefact, with whose weights a new run begins
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: DataConfig = DataConfig()
     vocab: VocabConfig = VocabConfig()
@@ -212,6 +216,12 @@ class Config(Section):
             raise ValueError("early stopping and optim.schedule=plateau need evaluations on the way; set eval.every")
         if self.train.ema and self.engine.name == "deepspeed" and self.engine.zero_stage == 3:
             raise ValueError("train.ema needs whole weights after each step; set engine.zero_stage to 2 or less")
+        if self.train.unfreeze and self.engine.name == "deepspeed":
+            raise ValueError("DeepSpeed divides a fixed set of weights; with train.unfreeze set engine.name to ddp")
+        if self.vocab.adapt != "keep" and self.init_from is None:
+            raise ValueError(
+                f"vocab.adapt={self.vocab.adapt} changes a trained model's vocabulary; name it by init_from"
+            )
         if self.train.attention_penalty and self.model.decoder.type == "lstm":
             raise ValueError(
                 "train.attention_penalty needs a decoder that attends; with model.decoder.type=lstm set it to 0"

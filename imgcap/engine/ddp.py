@@ -31,17 +31,30 @@ class DDPEngine:
         self, config: EngineConfig, model: Captioner, train: TrainConfig, optim: OptimConfig, world: World
     ) -> None:
         self.raw_model = model.to(world.device)
-        self.world = world
+        self.world, self.config, self.optim = world, config, optim
         self.clip_norm = train.clip_norm or float("inf")
         set_float32_matmul(train.precision)
         self.objective = Objective(self.raw_model, train, world.device)
-        self.wrapped = self._wrap(config)
-        self._settled = False
-        self.optimizer = build_optimizer(self.raw_model, optim)
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16")
+        self._build()
 
-    def _wrap(self, config: EngineConfig) -> nn.Module:
+    def _build(self) -> None:
+        """What depends on which parameters train."""
+        self.wrapped = self._wrap()
+        self._settled = False
+        self.optimizer = build_optimizer(self.raw_model, self.optim)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def freeze_encoder(self, stages: int) -> None:
+        """As in `Engine`. The optimiser is built anew, so that a resumed run has its parameters in the same order."""
+        state = self.optimizer.state
+        self.raw_model.encoder.freeze(stages)
+        del self.wrapped  # first: two of DDP's reducers would both exchange a gradient
+        self._build()
+        trained = set(self.parameters)
+        self.optimizer.state.update({p: moments for p, moments in state.items() if p in trained})
+
+    def _wrap(self) -> nn.Module:
         if self.world.world_size == 1:
             return self.objective
         share_buffers(self.raw_model)
@@ -49,8 +62,8 @@ class DDPEngine:
             self.objective,
             device_ids=[self.world.device] if self.world.device.type == "cuda" else None,
             **_BUFFERS,
-            bucket_cap_mb=config.bucket_mb,
-            static_graph=config.static_graph,
+            bucket_cap_mb=self.config.bucket_mb,
+            static_graph=self.config.static_graph,
             gradient_as_bucket_view=True,
         )
 

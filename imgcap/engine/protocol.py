@@ -49,6 +49,13 @@ class Engine(Protocol):
         """
         ...
 
+    def freeze_encoder(self, stages: int) -> None:
+        """Freeze so many of the encoder's stages and train the others from here on; see `Encoder.freeze`.
+
+        To be called between steps, on all ranks. What trained before keeps its optimiser's state.
+        """
+        ...
+
     def learning_rates(self) -> dict[str, float]:
         """The rates of the last step: `lr`, and `encoder_lr` where the encoder trains."""
         ...

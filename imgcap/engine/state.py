@@ -38,7 +38,7 @@ def check_names(saved: dict[str, Any], names: Iterable[str]) -> None:
     if saved and other:
         raise UserError(
             f"the checkpoint's optimiser is not of the parameters that this configuration trains ({len(other)} differ, "
-            f"{other[0]} first); resume with the model.encoder.train it was made with, or begin a new run"
+            f"{other[0]} first); resume with its model.encoder.train and train.unfreeze, or begin a new run"
         )
 
 

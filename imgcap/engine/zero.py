@@ -125,6 +125,9 @@ class DeepSpeedEngine:
         with deepspeed.zero.GatheredParameters(parameters, enabled=self.stage == 3):
             yield self.raw_model
 
+    def freeze_encoder(self, stages: int) -> None:
+        raise NotImplementedError("the configuration refuses train.unfreeze with DeepSpeed")
+
     def learning_rates(self) -> dict[str, float]:
         return learning_rates(self._partitioned.param_groups)
 

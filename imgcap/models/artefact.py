@@ -52,20 +52,29 @@ def load_captioner(
     Raises `UserError` where something is missing or damaged, or doesn't fit together.
     """
     path = Path(path)
+    config = config_of(path, overrides)
+    weights: Mapping[str, torch.Tensor]
     if (path / "config.json").is_file():
-        weights, config, step = _read_artefact(path, overrides)
-    elif (path / "config.yaml").is_file():
-        saved = checkpoint.load(path / "checkpoints", which)
-        weights, config, step = saved.model, load_config(path / "config.yaml", list(overrides)), saved.step
+        weights, step = _artefact_weights(path), None
     else:
-        found = "no config.yaml or config.json" if path.is_dir() else "no folder"
-        raise UserError(f"{path} is no run and no artefact ({found} there); name a folder like runs/demo")
+        saved = checkpoint.load(path / "checkpoints", which)
+        weights, step = saved.model, saved.step
     vocabulary = Vocabulary.load(path / "vocab.json")
     model = _fit(weights, config, vocabulary, path)
     return LoadedCaptioner(model.to(device).eval(), vocabulary, config, path, step)
 
 
-def _read_artefact(path: Path, overrides: Sequence[str]) -> tuple[Mapping[str, torch.Tensor], Config, None]:
+def config_of(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """The configuration of a run or an artefact; `overrides` are dotted keys of it."""
+    if (path / "config.json").is_file():
+        return _artefact_config(path, overrides)
+    if (path / "config.yaml").is_file():
+        return load_config(path / "config.yaml", list(overrides))
+    found = "no config.yaml or config.json" if path.is_dir() else "no folder"
+    raise UserError(f"{path} is no run and no artefact ({found} there); name a folder like runs/demo")
+
+
+def _artefact_config(path: Path, overrides: Sequence[str]) -> Config:
     try:
         content = json.loads((path / "config.json").read_text(encoding="utf-8"))
         version = content["format"]
@@ -77,9 +86,12 @@ def _read_artefact(path: Path, overrides: Sequence[str]) -> tuple[Mapping[str, t
             f"{path} is an artefact of format {version}, this imgcap reads {ARTEFACT_FORMAT}; "
             "use the imgcap that exported it, or export it again"
         )
-    config = load_config(None, [*sections, *overrides])
+    return load_config(None, [*sections, *overrides])
+
+
+def _artefact_weights(path: Path) -> Mapping[str, torch.Tensor]:
     try:
-        return safetensors.torch.load_file(path / "model.safetensors"), config, None
+        return safetensors.torch.load_file(path / "model.safetensors")
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}/model.safetensors can't be read ({error}); export it again") from None
 

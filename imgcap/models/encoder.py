@@ -26,7 +26,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FAMILIES = ("resnet", "resnext", "wide_resnet")
 STAGES = (("conv1", "bn1", "relu", "maxpool"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
-FROZEN_STAGES = {"none": len(STAGES), "last_block": len(STAGES) - 1, "all": 0}
+FROZEN_STAGES = {"none": len(STAGES), "last_block": len(STAGES) - 1, "all": 0}  # by model.encoder.train
+STAGES_BEFORE = {"all": 0} | {stage[0]: number for number, stage in enumerate(STAGES) if number}
 
 
 class Encoder(nn.Module):
@@ -48,7 +49,6 @@ class Encoder(nn.Module):
         self.width: int = backbone.fc.in_features
         self.output_stride = config.output_stride
         self.recompute = config.recompute
-        self.frozen_stages = FROZEN_STAGES[config.train]
         if config.output_stride == 16:
             _dilate(backbone.layer4)
         del backbone.avgpool, backbone.fc
@@ -56,13 +56,19 @@ class Encoder(nn.Module):
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
         self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1), persistent=False)
-        for stage in STAGES[: self.frozen_stages]:
-            for name in stage:
-                getattr(backbone, name).requires_grad_(False)
         self._folded: tuple[nn.Module, ...] = ()  # in a tuple, so that they are no submodules
         self._folded_dtype: torch.dtype | None = None
         self.register_load_state_dict_post_hook(_unfold)
-        self.train()
+        self.freeze(FROZEN_STAGES[config.train])
+
+    def freeze(self, stages: int) -> None:
+        """Freeze the first `stages` of STAGES and let the others train."""
+        self.frozen_stages = stages
+        for number, stage in enumerate(STAGES):
+            for name in stage:
+                getattr(self.backbone, name).requires_grad_(number >= stages)
+        _unfold(self)
+        self.train(self.training)
 
     def fold(self) -> None:
         """Make the copy of the frozen stages that `forward` runs, unless there is one.

@@ -16,15 +16,17 @@ from imgcap.engine import build_engine, parameter_counts
 from imgcap.errors import UserError
 from imgcap.evaluation import Evaluator
 from imgcap.feature_cache import check_features
-from imgcap.models import Captioner, build_captioner
+from imgcap.models import Captioner
 from imgcap.monitor import Monitor
 from imgcap.optim import LearningRate, WeightAverage
 from imgcap.shards import TokenCounts
 from imgcap.text import Vocabulary
 from imgcap.train.early_stopping import EarlyStopping
+from imgcap.train.fine_tuning import adapted_vocabulary, initial_captioner
 from imgcap.train.preemption import PreemptionNotice, remove_marker
 from imgcap.train.trainer import Timetable, Trainer
 from imgcap.train.training_data import open_shards, open_training_data
+from imgcap.train.unfreezing import Unfreezing
 
 
 def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -> Trainer:
@@ -34,14 +36,16 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
     A dry run writes nothing.
     """
     data = open_training_data(config, world)
-    plan, vocabulary = data.plan, build_vocabulary(data.counts, config)
+    plan, counts = data.plan, data.counts
+    vocabulary = adapted_vocabulary(build_vocabulary(counts, config), counts, config, resume)
     cut = cut_batch(config.train.global_batch, config.train.micro_batch, world.world_size)
     timetable = _timetable(config, plan.steps_per_epoch)
     saved = None if dry_run else _find_checkpoint(config.run_path, resume, vocabulary, config.data.shards)
 
     torch.manual_seed(config.seed)
-    # Pretrained weights are for runs that begin: a checkpoint holds its own, and a dry run needs none.
-    model = (Captioner if saved or dry_run else build_captioner)(config.model, len(vocabulary))
+    # Trained weights are for runs that begin: a checkpoint holds its own, and a dry run needs none.
+    bare = saved or dry_run
+    model = Captioner(config.model, len(vocabulary)) if bare else initial_captioner(config, vocabulary)
     if saved:
         _load_model(model, saved)
     engine = build_engine(config.engine, model, config.train, config.optim, world)
@@ -64,6 +68,7 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
         cut=cut,
         timetable=timetable,
         rate=LearningRate(config.optim, timetable.total, plan.steps_per_epoch),
+        unfreezing=Unfreezing(config.train.unfreeze, model.encoder.frozen_stages, plan.steps_per_epoch),
         stopping=EarlyStopping(config.train.early_stopping),
         evaluator=build_evaluator(config, world, vocabulary),
         monitor=monitor,
@@ -75,7 +80,7 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
     if not dry_run:
         on_main(lambda: _describe_run(config, vocabulary))
         if world.is_main:
-            _tell_cuts(data.counts, config)
+            _tell_cuts(counts, config)
     monitor.rewind(trainer.step)
     monitor.config(config, trainer.step)
     if config.data.mode == "stream":

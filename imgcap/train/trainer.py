@@ -16,6 +16,7 @@ from imgcap.dist import World, at_step, broadcast_object, doing, gather_objects,
 from imgcap.engine import Engine, StepResult, parameter_counts
 from imgcap.errors import UserError
 from imgcap.evaluation import EvaluationStopped, Evaluator
+from imgcap.models.encoder import STAGES
 from imgcap.monitor import Monitor, Progress
 from imgcap.optim import LearningRate, WeightAverage, coins, teacher_forcing_ratio
 from imgcap.train.bottlenecks import Bottlenecks
@@ -23,6 +24,7 @@ from imgcap.train.early_stopping import EarlyStopping
 from imgcap.train.meter import Meter, StepCounts
 from imgcap.train.preemption import Preempted, PreemptionNotice, leave_marker
 from imgcap.train.report import report_evaluation
+from imgcap.train.unfreezing import Unfreezing
 from imgcap.types import Batch, Forcing
 
 MAX_SKIPPED = 20  # steps in a row without a finite gradient
@@ -57,6 +59,7 @@ class Trainer:
     cut: Accumulation
     timetable: Timetable
     rate: LearningRate
+    unfreezing: Unfreezing
     stopping: EarlyStopping
     evaluator: Evaluator
     monitor: Monitor
@@ -69,14 +72,14 @@ class Trainer:
     def __post_init__(self) -> None:
         self.meter = Meter(self.world.device)
         self.saver = checkpoint.Saver()
-        gradients, _ = parameter_counts(self.engine.raw_model)
-        self.bottlenecks = Bottlenecks(self.world, gradients, self.plan.global_batch)
+        self.bottlenecks = Bottlenecks(self.world, self._trainable, self.plan.global_batch)
         self._asked_to_stop = False
 
     def fit(self) -> None:
         """Train to the end of the timetable or until early stopping; raises `Preempted` when asked to stop."""
         if self.world.is_main and self._finished:
-            print(f"{self.run} is finished: step {self.step} of {self.timetable.total}", file=sys.stderr)
+            early = "; it stopped early, by train.early_stopping" if self.step < self.timetable.total else ""
+            print(f"{self.run} is finished: step {self.step} of {self.timetable.total}{early}", file=sys.stderr)
         with reading(self.loader) as batches:
             self._fit(batches)
 
@@ -121,6 +124,7 @@ class Trainer:
     def train_step(self, batches: Iterator[Batch]) -> dict[str, float] | None:
         """One global batch: forward, backward, update. Returns what was logged, where a log is due."""
         at_step(self.step + 1)
+        self._unfreeze(self.step)
         doing("waiting for the loader")
         started = time.perf_counter()
         micro_batches = [next(batches) for _ in range(self.cut.steps)]
@@ -149,6 +153,22 @@ class Trainer:
             self._give_up_if_lost(micro_batches, result)
         self.logged = self._log(epoch, counts, correct, result, ratio) if log else None
         return self.logged
+
+    def _unfreeze(self, step: int) -> None:
+        """Let the parts of the encoder train that train in the update after `step` finished ones."""
+        encoder, frozen = self.engine.raw_model.encoder, self.unfreezing.frozen_at(step)
+        if frozen == encoder.frozen_stages:
+            return
+        self.engine.freeze_encoder(frozen)
+        self.average.settled().encoder.freeze(frozen)  # its folded copy of them would follow no longer
+        self.bottlenecks = Bottlenecks(self.world, self._trainable, self.plan.global_batch)
+        if self.world.is_main:
+            told = f"step {step + 1}: the encoder trains from {STAGES[frozen][0]} on"
+            print(f"{told}, {self._trainable:,} parameters in all", file=sys.stderr, flush=True)
+
+    @property
+    def _trainable(self) -> int:
+        return parameter_counts(self.engine.raw_model)[0]
 
     def _give_up_if_lost(self, micro_batches: list[Batch], result: StepResult) -> None:
         """The same on all ranks, since they skip together."""
@@ -186,6 +206,7 @@ class Trainer:
             "train/loss_scale": float(result.loss_scale),
             "train/teacher_forcing": ratio,
             **{f"optim/{name}": rate for name, rate in self.engine.learning_rates().items()},
+            "optim/trainable_parameters": self._trainable,
         }
         values |= self.bottlenecks.look(self.step, values)
         on_main(lambda: self.monitor.scalars(self.step, epoch, values))
@@ -240,6 +261,7 @@ class Trainer:
     def resume(self, saved: checkpoint.Checkpoint) -> None:
         """Take over the optimiser, the schedules and the place in the plan. The model is loaded already."""
         self.plan.check_state(saved.state["plan"])
+        self._unfreeze(saved.step - 1)  # what trained in the last step has an optimiser's state
         self.engine.load_state_dict(saved.training)
         self.average.load(saved.model)
         self.meter.load_state(saved.training["meter"], self.world.is_main)

@@ -1,0 +1,30 @@
+"""Gradual unfreezing (Howard and Ruder 2018): the encoder's stages begin to train one after another, the last first."""
+
+from collections.abc import Mapping
+
+from imgcap.config.schema import Stage, steps_of
+from imgcap.errors import UserError
+from imgcap.models.encoder import STAGES_BEFORE
+
+
+class Unfreezing:
+    """How many of the encoder's stages are frozen at each step: a pure function, so that a resume needs no state."""
+
+    def __init__(self, schedule: Mapping[Stage, str], frozen: int, steps_per_epoch: int):
+        """`schedule` is `train.unfreeze`; before it, the first `frozen` stages are frozen."""
+        self.frozen = frozen
+        self.thaws = [
+            (steps_of(duration, steps_per_epoch), STAGES_BEFORE[stage], stage) for stage, duration in schedule.items()
+        ]
+        self.thaws.sort(key=lambda thaw: (thaw[0], -thaw[1]))
+        for start, stages, stage in self.thaws:
+            if stages >= frozen:
+                raise UserError(
+                    f"train.unfreeze.{stage}={schedule[stage]}: {stage} trains from before step {start} on; a stage "
+                    "trains with all behind it, so give them falling from layer4 to layer1 and all, each later"
+                )
+            frozen = stages
+
+    def frozen_at(self, step: int) -> int:
+        """Of the update that follows `step` finished ones."""
+        return min([self.frozen, *(stages for start, stages, _ in self.thaws if start <= step)])
