@@ -176,7 +176,7 @@ class Samples:
 def _draw(weights_RWX: torch.Tensor, coin_RW: torch.Tensor) -> torch.Tensor:
     """The place where the running sum of the weights passes the coin's share of all; never one of weight 0."""
     running_RWX = weights_RWX.cumsum(2)
-    total_RW1 = running_RWX[..., -1:]
+    total_RW1 = running_RWX[..., -1:].contiguous()
     drawn_RW1 = torch.searchsorted(running_RWX, coin_RW[..., None] * total_RW1, right=True)
     last_RW1 = torch.searchsorted(running_RWX, total_RW1)  # of weight above 0, should rounding pass it
     return drawn_RW1.minimum(last_RW1).squeeze(2)
