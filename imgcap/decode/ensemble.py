@@ -1,9 +1,8 @@
-"""Decoders that speak as one: at each step the logarithm of the mean of their probabilities.
+"""Decoders that speak as one: at each step the mean of their probabilities.
 
 Dimensions: M decoders, B images, K rows of each, V vocabulary, P grid cells, E encoder width.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -48,8 +47,8 @@ class Ensemble:
 
 
 def _mean(logits: Sequence[torch.Tensor]) -> torch.Tensor:
-    """log((p_1 + ... + p_M) / M), which is also logits of the mean."""
+    """Logits of the mean of the probabilities: log(p_1 + ... + p_M)."""
     if len(logits) == 1:
         return logits[0]
     log_probs_MBKV = torch.stack([own_BKV.to(exact_dtype(own_BKV.dtype)).log_softmax(-1) for own_BKV in logits])
-    return log_probs_MBKV.logsumexp(0) - math.log(len(logits))
+    return log_probs_MBKV.logsumexp(0)

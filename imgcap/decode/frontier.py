@@ -83,16 +83,15 @@ class Groups:
 
     def extend(self, live_RW: torch.Tensor, log_probs_RWV: torch.Tensor, place: Place) -> Chosen:
         candidates_RWV = log_probs_RWV.add_(live_RW[..., None])
-        penalty_RV = torch.zeros_like(log_probs_RWV[:, 0])
+        penalty_RV = torch.zeros_like(candidates_RWV[:, 0])
         chosen = []
         for group, candidates_RKV in enumerate(candidates_RWV.chunk(self.rows, dim=1)):
-            dearer = _top(candidates_RKV - penalty_RV[:, None], self.pool_size)
-            # -inf stays so, and adds nothing to the penalty: it is no row.
-            exists_RK = dearer.log_prob_RW > -torch.inf
-            penalty_RV.scatter_add_(1, dearer.token_RW, exists_RK * torch.full_like(penalty_RV[:, :1], self.diversity))
-            log_prob_RK = candidates_RKV.flatten(1).gather(1, dearer.parent_RW * penalty_RV.shape[1] + dearer.token_RW)
-            parent_RK = dearer.parent_RW + group * candidates_RKV.shape[1]
-            chosen.append(Chosen(log_prob_RK.where(exists_RK, -torch.inf), parent_RK, dearer.token_RW))
+            rows, words = candidates_RKV.shape[1:]
+            penalised_RK, parent_RK, token_RK = _top(candidates_RKV - penalty_RV[:, None], self.pool_size)
+            exists_RK = penalised_RK > -torch.inf
+            log_prob_RK = candidates_RKV.flatten(1).gather(1, parent_RK * words + token_RK).where(exists_RK, -torch.inf)
+            penalty_RV.scatter_add_(1, token_RK, exists_RK.to(penalty_RV.dtype) * self.diversity)
+            chosen.append(Chosen(log_prob_RK, parent_RK + group * rows, token_RK))
         return Chosen(*(torch.cat(parts, dim=1) for parts in zip(*chosen, strict=True)))
 
 
@@ -124,13 +123,10 @@ class Banks:
         required_RWC = log_probs_RWV.index_select(2, self.required_C)
         log_probs_RWV.index_copy_(2, self.required_C, required_RWC.masked_fill(lacks_RWC, -torch.inf))
         gaining_RSKC = required_RWC.masked_fill(~lacks_RWC, -torch.inf).unflatten(1, (banks, -1))
-        staying_RSX = _top_of_banks(in_banks_RSKV, self.pool_size)
-        gained_RSX = _top_of_banks(gaining_RSKC, self.pool_size)
-        gained_RSX = gained_RSX._replace(token_RW=self.required_C[gained_RSX.token_RW])
-        both = (
-            torch.cat([stay, _to_the_next(gain)], dim=2) for stay, gain in zip(staying_RSX, gained_RSX, strict=True)
-        )
-        candidates_RSX = Chosen(*both)
+        staying, gaining = (_top_of_banks(x, self.pool_size) for x in (in_banks_RSKV, gaining_RSKC))
+        gaining = gaining._replace(token_RW=self.required_C[gaining.token_RW])
+        both = zip(staying, gaining, strict=True)
+        candidates_RSX = Chosen(*(torch.cat([stay_RSX, _to_the_next(gain_RSX)], dim=2) for stay_RSX, gain_RSX in both))
         log_prob_RSX = candidates_RSX.log_prob_RW
         too_late = self.rows - (self.max_length - place.step)  # banks that lack more words than there is room for
         if too_late > 0:
@@ -174,12 +170,14 @@ class Samples:
 
 
 def _draw(weights_RWX: torch.Tensor, coin_RW: torch.Tensor) -> torch.Tensor:
-    """The place where the running sum of the weights passes the coin's share of all; never one of weight 0."""
-    running_RWX = weights_RWX.cumsum(2)
-    total_RW1 = running_RWX[..., -1:].contiguous()
-    drawn_RW1 = torch.searchsorted(running_RWX, coin_RW[..., None] * total_RW1, right=True)
-    last_RW1 = torch.searchsorted(running_RWX, total_RW1)  # of weight above 0, should rounding pass it
-    return drawn_RW1.minimum(last_RW1).squeeze(2)
+    """The first place where the running sum of the weights passes the coin's share of all; never one of weight 0.
+
+    A GPU adds in another order for each place, so a sum may rise or fall by rounding where the weight is 0. A coin is
+    at most 1 - 2**-24, so its share is below the whole also when it is rounded.
+    """
+    running_RWX = weights_RWX.cumsum(2).masked_fill(weights_RWX == 0, 0.0)
+    share_RW1 = coin_RW[..., None] * running_RWX.amax(2, keepdim=True)
+    return (running_RWX > share_RW1).to(torch.uint8).argmax(2)
 
 
 def _top(candidates_RKV: torch.Tensor, count: int) -> Chosen:
