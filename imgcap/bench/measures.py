@@ -8,6 +8,7 @@ from typing import Any
 from imgcap.bench import (
     building,
     decoder,
+    decoding,
     loader,
     parts,
     peer_beams,
@@ -57,6 +58,9 @@ MEASURES = {
     "encoder": Measure("the frozen encoder against torchvision's own", parts.bench_encoder, parts.encoder_arguments),
     "step": Measure("the decoder's training step in each precision", decoder.bench_step, decoder.step_arguments),
     "beam": Measure("batched beam search against one image at a time", decoder.bench_beam, decoder.beam_arguments),
+    "decoding": Measure(
+        "every option of decoding beside plain beam search", decoding.bench_decoding, decoding.arguments
+    ),
     "optimiser": Measure("the fused optimiser against a loop over tensors", parts.bench_optimiser),
     "checkpoint": Measure("saving and loading a checkpoint", parts.bench_checkpoint, device="cpu"),
     "saving": Measure("what saving costs the step", saving.bench_saving, saving.arguments, shards=True),

@@ -175,6 +175,8 @@ class EvalConfig(Section):
     batch: Positive = 32  # images decoded together
     beam: Positive = 5
     length_penalty: Annotated[float, Field(ge=0)] = 1.0  # score = log probability / length ** penalty
+    min_length: Annotated[int, Field(ge=0)] = 0  # words of a caption
+    no_repeat_ngram: Annotated[int, Field(ge=0)] = 0  # no n words in a row occur twice in a caption; 0: they may
     metrics: tuple[Metric, ...] = ("BLEU", "METEOR", "ROUGE-L", "CIDEr")
 
 
@@ -222,6 +224,8 @@ class Config(Section):
             raise ValueError(
                 f"vocab.adapt={self.vocab.adapt} changes a trained model's vocabulary; name it by init_from"
             )
+        if self.eval.min_length > self.data.max_tokens:
+            raise ValueError("eval.min_length is more than data.max_tokens, the words of the longest caption; lower it")
         if self.train.attention_penalty and self.model.decoder.type == "lstm":
             raise ValueError(
                 "train.attention_penalty needs a decoder that attends; with model.decoder.type=lstm set it to 0"

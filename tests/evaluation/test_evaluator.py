@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,18 @@ def test_limit_takes_the_first_images(run: Path, shards: Path) -> None:
     loaded = load_captioner(run)
     whole, limited = evaluate(loaded, shards), evaluate(loaded, shards, limit=6)
     assert limited.captions == whole.captions[:6]
+
+
+def test_constraints_are_heeded_and_named_in_the_signature(run: Path, shards: Path) -> None:
+    plain = evaluate(load_captioner(run), shards)
+    assert "min_length" not in plain.signature and "no_repeat_ngram" not in plain.signature
+    overrides = ["eval.min_length=6", "eval.no_repeat_ngram=2"]
+    loaded = load_captioner(run, overrides=overrides)
+    evaluation = evaluate(loaded, shards)
+    assert "|length_penalty:1.0|min_length:6|no_repeat_ngram:2|max_words:8|" in evaluation.signature
+    for example in evaluation.examples:
+        assert len(example.words) >= 6 and len(set(pairwise(example.words))) == len(example.words) - 1
+    assert evaluation.captions != plain.captions
 
 
 def test_attention_of_the_examples_has_a_row_a_word(run: Path, shards: Path) -> None:

@@ -93,6 +93,12 @@ def test_both_searches_find_the_same_captions(measured: Measured) -> None:
     assert all(0 < entry["floor_ms"] < 1000 for entry in found["rows"])
 
 
+def test_every_option_of_decoding_beside_the_plain_search(measured: Measured) -> None:
+    found = measured("decoding", "--images", 1, "--beam", 2, "--steps", 7)
+    assert names(found)[0] == "beam" and found["rows"][0]["of_beam"] == 1
+    assert {"beam, 3 required words", "diverse", "sample, top_p 0.9", "beam, ensemble of 2"} < set(names(found))
+
+
 def test_a_step_has_a_rate_in_each_precision_and_way(measured: Measured) -> None:
     found = measured("step", "--images", 1, "--captions", 2, "--tokens", 4)
     assert {"usual, fp32", "fp32", "bf16", "bf16, query after, dot"} < set(names(found))

@@ -27,15 +27,16 @@ class Ended(NamedTuple):
     stderr: str
 
     @property
-    def captions(self) -> list[str]:
+    def entries(self) -> list[dict]:
         assert self.returncode == 0, self.stderr
-        return [entry["caption"] for entry in json.loads(self.stdout)]
+        return json.loads(self.stdout)
+
+    @property
+    def captions(self) -> list[str]:
+        return [entry["caption"] for entry in self.entries]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of random, sharp weights: what it says depends on the picture."""
-    folder = tmp_path_factory.mktemp("run")
+def random_run(folder: Path, seed: int, words: list[str]) -> Path:
     config = load_config(
         None,
         [
@@ -44,8 +45,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "data={image_size: 48, max_tokens: 7}",
         ],
     )
-    vocabulary = Vocabulary.build(dict.fromkeys(WORDS, 1))
-    torch.manual_seed(1)
+    vocabulary = Vocabulary.build(dict.fromkeys(words, 1))
+    torch.manual_seed(seed)
     captioner = Captioner(config.model, len(vocabulary))
     with torch.no_grad():
         captioner.decoder.output.weight.mul_(60)
@@ -53,6 +54,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vocabulary.save(folder / "vocab.json")
     checkpoint.save(folder / "checkpoints", 1, captioner.state_dict(), {}, {}, keep=1, best=True)
     return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of random, sharp weights: what it says depends on the picture."""
+    return random_run(tmp_path_factory.mktemp("run"), 1, WORDS)
 
 
 @pytest.fixture
@@ -172,3 +179,79 @@ def test_beam_is_heeded(caption, tmp_path: Path) -> None:
         [entry["score"] for entry in json.loads(caption(tmp_path, "--json", "--beam", beam).stdout)] for beam in (1, 8)
     ]
     assert sum(scores[1]) > sum(scores[0])
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for number in range(4):
+        photo(number).save(tmp_path / f"{number}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "options", [("--best", 3), ("--method", "sample", "--samples", 3), ("--method", "diverse", "--best", 3)]
+)
+def test_several_captions_of_each_picture_the_best_first(caption, photos: Path, options: tuple) -> None:
+    entries = caption(photos, "--json", *options).entries
+    for entry in entries:
+        assert list(entry) == ["image", "caption", "score", "captions"]
+        scores = [scored["score"] for scored in entry["captions"]]
+        assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+        assert entry["captions"][0] == {"caption": entry["caption"], "score": entry["score"]}
+    lines = caption(photos, *options).stdout.splitlines()
+    assert lines == [f"{entry['image']}\t{scored['caption']}" for entry in entries for scored in entry["captions"]]
+
+
+def test_constraints_are_heeded(caption, photos: Path) -> None:
+    plain = caption(photos, "--json").captions
+    said = {word for text in plain for word in text.split()}
+    unsaid = next(word for word in WORDS if not any(word in text.split() for text in plain))
+    assert all(unsaid in text.split() for text in caption(photos, "--json", "--require", unsaid).captions)
+    banned = [option for word in said for option in ("--ban", word)]
+    assert not {word for text in caption(photos, "--json", *banned).captions for word in text.split()} & said
+    texts = caption(photos, "--json", "--min-length", 6, "--no-repeat-ngram", 1, "--ban", "<unk>").captions
+    assert all(len(text.split()) == len(set(text.split())) >= 6 for text in texts)
+
+
+def test_samples_are_the_pictures_own(caption, photos: Path) -> None:
+    draw = ("--json", "--method", "sample", "--samples", 2, "--temperature", 3, "--seed")
+    together = caption(photos, *draw, 4).entries
+    assert caption(photos, *draw, 4, "--batch", 1).captions == [entry["caption"] for entry in together]
+    moved = photos / "moved"
+    moved.mkdir()
+    (photos / "3.png").rename(moved / "first.png")
+    again, expected = caption(moved, *draw, 4).entries[0]["captions"], together[3]["captions"]
+    assert [scored["caption"] for scored in again] == [scored["caption"] for scored in expected]
+    assert caption(photos, *draw, 5).captions != caption(photos, *draw, 4).captions
+
+
+def test_an_ensemble_is_of_one_vocabulary(caption, model: Path, photos: Path, tmp_path_factory) -> None:
+    folder = tmp_path_factory.mktemp("others")
+    other, stranger = folder / "other", folder / "stranger"
+    for path, words in ((other, WORDS), (stranger, [*WORDS[:-1], "over"])):
+        path.mkdir()
+        random_run(path, 2, words)
+    alone = caption(photos, "--json").entries
+    itself = caption(photos, "--json", "--with", model).entries
+    assert [entry["caption"] for entry in itself] == [entry["caption"] for entry in alone]
+    assert [entry["score"] for entry in itself] == pytest.approx([entry["score"] for entry in alone], abs=1e-4)
+    both = caption(photos, "--json", "--with", other, "--attention", folder / "drawn").entries
+    assert [entry["score"] for entry in both] != pytest.approx([entry["score"] for entry in alone], abs=1e-2)
+    assert len(list((folder / "drawn").iterdir())) == 4
+    refused = caption(photos, "--json", "--with", other, "--with", stranger)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"{stranger} has another vocabulary than {model}, first 'over' in place of" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--require", "dgo"), "error: the vocabulary has no word 'dgo'; the nearest is 'dog'"),
+        (("--top-p", 0.9), "error: top_p=0.9 is for method=sample; leave it out with method=beam"),
+        (("--method", "diverse", "--groups", 3), "error: groups=3 must divide the beam of 5"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_line(caption, photos: Path, options: tuple, message: str) -> None:
+    ended = caption(photos, "--json", *options)
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert ended.stderr.startswith(message)
