@@ -6,7 +6,7 @@ Dimensions: L tokens of a caption, X Y rows and columns of the grid that the att
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -49,22 +49,22 @@ class PictureCaptioner:
     ) -> list[Caption]:
         """Caption one picture or many, in order; memory grows with `batch_size`, not with their number.
 
-        A picture is a path, a PIL picture, a tensor (C, H, W) or array (H, W, C) of uint8 or of floats from 0 to 1, and,
-        with `urls`, an address. Beam and length penalty are the model's own where none are given. Raises `UserError`
-        for what is no picture, naming it.
+        A picture is a path, a PIL picture, a tensor (C, H, W) or array (H, W, C), of uint8 or of floats from 0 to 1,
+        and, with `urls`, an address. Beam and length penalty are the model's own where none are given. Raises
+        `UserError` for what is no picture, naming it.
         """
         if batch_size < 1 or (beam is not None and beam < 1):
             raise UserError(f"beam and batch_size are at least 1; they are {beam} and {batch_size}")
         if attention and self.loaded.config.model.decoder.type == "lstm":
             raise UserError("attention=True needs a decoder that attends; this one is model.decoder.type=lstm")
         settings = self.loaded.config.eval
-        width, penalty = beam or settings.beam, settings.length_penalty if length_penalty is None else length_penalty
+        penalty = settings.length_penalty if length_penalty is None else length_penalty
         captions: list[Caption] = []
-        numbered = zip(count(), one_or_many(images))  # noqa: B905 (the first has no end)
+        numbered = enumerate(one_or_many(images))
         with ThreadPoolExecutor() as threads:  # decoding and waiting for files let other threads run
             while batch := list(islice(numbered, batch_size)):
-                pictures = list(threads.map(lambda entry: self._opened(*entry, urls), batch))
-                found = caption_pictures(self.loaded, pictures, width, penalty, attention)
+                pictures = list(threads.map(lambda entry: self._opened(entry[0], entry[1], urls), batch))
+                found = caption_pictures(self.loaded, pictures, beam or settings.beam, penalty, attention)
                 captions += [self._caption(captioned) for captioned in found]
         return captions
 

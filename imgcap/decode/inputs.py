@@ -5,7 +5,7 @@ Dimensions: C colour channels, H W pixels.
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeAlias, Union
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from imgcap import remote
 from imgcap.decode.pictures import open_picture, picture_of
 from imgcap.shards.image import UnreadableImage, rgb
 
-Picture: TypeAlias = Union[str, Path, Image.Image, np.ndarray, torch.Tensor]
+Picture: TypeAlias = str | Path | Image.Image | np.ndarray | torch.Tensor
 _CHANNELS = (1, 3, 4)  # grey, RGB, RGB on transparent ground
 
 

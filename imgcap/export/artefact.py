@@ -1,6 +1,5 @@
 """Write an artefact: one folder that needs no run, no shards and no pickle. `imgcap.models.artefact` reads it."""
 
-import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping

@@ -14,8 +14,11 @@ tags: [image-captioning]
 ---
 # {name}
 
-An image-captioning model: {encoder} and {decoder}, {parameters:,} parameters, {words:,} entries in its vocabulary,
-pictures of {size} × {size} pixels. It is the checkpoint of step {step:,}, trained with imgcap.
+An image-captioning model, trained with imgcap; this is its checkpoint of step {step:,}.
+
+- encoder: {encoder}, for pictures of {size} × {size} pixels
+- decoder: {decoder}
+- {parameters:,} parameters, {words:,} entries in the vocabulary
 
 ## Use
 
@@ -61,12 +64,20 @@ def _scores(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if not scores:
         return ["## Scores", "", "Not measured yet.", ""]
     names = [name for name in next(iter(scores.values())) if name != "signature"]
-    rows = [
-        f"| {label} | " + " | ".join(_number(of.get(name)) for name in names) + " |" for label, of in scores.items()
-    ]
-    head = ["| split | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    table = [["split", *names], ["---"] * (len(names) + 1)]
+    table += [[label, *(_number(of.get(name)) for name in names)] for label, of in scores.items()]
+    rows = [f"| {' | '.join(cells)} |" for cells in table]
     signatures = [f"- {label}: `{of['signature']}`" for label, of in scores.items()]
-    return ["## Scores", "", *head, *rows, "", "Signatures; scores compare where these are equal:", "", *signatures, ""]
+    return [
+        "## Scores",
+        "",
+        *rows,
+        "",
+        "The loss is in nats a token. Scores compare where their signatures are equal:",
+        "",
+        *signatures,
+        "",
+    ]
 
 
 def _number(value: float | None) -> str:

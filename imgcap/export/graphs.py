@@ -80,11 +80,12 @@ def trace(loaded: LoadedCaptioner) -> tuple[Graph, Graph]:
     look = torch.export.export(_Look(captioner), (images_BCHW,), dynamic_shapes=({0: images},))
     token_BW = torch.full((2, 3), SOS, device=device)
     states = (state.hidden_LBKH.contiguous(), state.cell_LBKH.contiguous())
-    of_states, of_cells = {1: images, 2: beams}, tuple({0: images} for _ in cells)
+    of_states = {1: images, 2: beams}
+    of_cells = [tuple({0: images} for _ in cells)] if cells else []
     step = torch.export.export(
         _Step(captioner, state.memory),
         (token_BW, *states, *cells),
-        dynamic_shapes=({0: images, 1: beams}, of_states, of_states, of_cells),
+        dynamic_shapes=({0: images, 1: beams}, of_states, of_states, *of_cells),
     )
     carried, shown = ["features", "projected"] if cells else [], ["attention"] if cells else []
     return (

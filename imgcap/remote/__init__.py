@@ -1,4 +1,4 @@
-"""Files that lie behind an address: fetched whole, checked, and kept on this machine while there is room; and the hub."""
+"""Files behind an address or on the hub: fetched whole, checked, and kept on this machine while there is room."""
 
 from imgcap.remote.cache import Cache, cache_root
 from imgcap.remote.fetch import Unreachable, fetch, is_address, read
