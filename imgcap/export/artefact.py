@@ -16,7 +16,7 @@ from imgcap.checkpoint.save import put_in_place, sync, without_sharing
 from imgcap.errors import UserError
 from imgcap.evaluation import scores_of, write_json
 from imgcap.export.card import model_card
-from imgcap.export.graphs import write_onnx, write_programs
+from imgcap.export.graphs import trace, write_onnx, write_programs
 from imgcap.models.artefact import (
     ARTEFACT_FORMAT,
     MANIFEST,
@@ -55,10 +55,11 @@ def export_run(
         loaded.vocabulary.save(folder / VOCABULARY)
         write_json(folder / SCORES, scores)
         pictures = _copy_samples(run / "samples", folder / SAMPLES, loaded.step)
+        graphs = trace(loaded) if onnx or programs else []
         if onnx:
-            write_onnx(loaded, folder / ONNX)
+            write_onnx(graphs, folder / ONNX)
         if programs:
-            write_programs(loaded, folder / PROGRAMS)
+            write_programs(graphs, folder / PROGRAMS)
         written = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
         write_json(folder / MANIFEST, _manifest(loaded, fingerprints(folder, written)))
         (folder / CARD).write_text(model_card(out.resolve().name, loaded, scores, pictures), encoding="utf-8")

@@ -9,7 +9,7 @@ Dimensions: L layers, B images, W beams, V vocabulary, P grid cells, E encoder w
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -66,19 +66,18 @@ class _Step(nn.Module):
 
 
 @torch.no_grad()
-def trace(loaded: LoadedCaptioner) -> tuple[Graph, Graph]:
-    """The encoder's and the decoder's graph, on the model's device."""
+def trace(loaded: LoadedCaptioner) -> list[Graph]:
+    """The encoder's and the decoder's graph, on the CPU. Raises `UserError` for a decoder of another sort of state."""
     captioner, size = loaded.model, loaded.config.data.image_size
-    device = next(captioner.parameters()).device
     # Two images and three beams: torch takes a dimension of 1 for a constant.
-    images_BCHW = torch.zeros(2, 3, size, size, dtype=torch.uint8, device=device)
+    images_BCHW = torch.zeros(2, 3, size, size, dtype=torch.uint8)
     state = captioner.decoder.init(captioner.encoder(images_BCHW), 3)
     if not isinstance(state, DecoderState):
         raise UserError(f"no graphs of model.decoder.type={loaded.config.model.decoder.type} can be written yet")
     cells = tuple(state.memory.image or ())
     images, beams = Dim("images"), Dim("beams")
     look = torch.export.export(_Look(captioner), (images_BCHW,), dynamic_shapes=({0: images},))
-    token_BW = torch.full((2, 3), SOS, device=device)
+    token_BW = torch.full((2, 3), SOS)
     states = (state.hidden_LBKH.contiguous(), state.cell_LBKH.contiguous())
     of_states = {1: images, 2: beams}
     of_cells = [tuple({0: images} for _ in cells)] if cells else []
@@ -88,7 +87,7 @@ def trace(loaded: LoadedCaptioner) -> tuple[Graph, Graph]:
         dynamic_shapes=({0: images, 1: beams}, of_states, of_states, *of_cells),
     )
     carried, shown = ["features", "projected"] if cells else [], ["attention"] if cells else []
-    return (
+    return [
         Graph("encoder", look, ["images"], ["hidden", "cell", *carried]),
         Graph(
             "decoder_step",
@@ -96,17 +95,17 @@ def trace(loaded: LoadedCaptioner) -> tuple[Graph, Graph]:
             ["tokens", "hidden", "cell", *carried],
             ["log_probs", "next_hidden", "next_cell", *shown],
         ),
-    )
+    ]
 
 
-def write_onnx(loaded: LoadedCaptioner, folder: Path) -> None:
+def write_onnx(graphs: Iterable[Graph], folder: Path) -> None:
     """Write encoder.onnx and decoder_step.onnx, and the program that captions with them alone."""
     try:
         import onnxscript  # noqa: F401 (torch's exporter needs it)
     except ImportError:
         raise UserError("--onnx needs onnx and onnxscript; pip install 'imgcap[onnx]'") from None
     folder.mkdir()
-    for graph in trace(loaded):
+    for graph in graphs:
         with _quiet():
             onnx = torch.onnx.export(
                 graph.program,
@@ -121,10 +120,10 @@ def write_onnx(loaded: LoadedCaptioner, folder: Path) -> None:
     shutil.copyfile(RUNNER, folder / "caption.py")
 
 
-def write_programs(loaded: LoadedCaptioner, folder: Path) -> None:
+def write_programs(graphs: Iterable[Graph], folder: Path) -> None:
     """Write encoder.pt2 and decoder_step.pt2, for torch.export.load."""
     folder.mkdir()
-    for graph in trace(loaded):
+    for graph in graphs:
         with _quiet():
             torch.export.save(graph.program, folder / f"{graph.name}.pt2")
 
