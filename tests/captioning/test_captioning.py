@@ -64,16 +64,8 @@ def test_every_form_of_a_picture_gets_the_same_caption(captioner: PictureCaption
     picture = Image.open(photo)
     pixels_HWC = np.asarray(picture)
     image_CHW = torch.from_numpy(pixels_HWC.copy()).permute(2, 0, 1)
-    forms = [
-        str(photo),
-        photo,
-        picture,
-        pixels_HWC,
-        image_CHW,
-        pixels_HWC / 255,
-        image_CHW / 255,
-        image_CHW.double() / 255,
-    ]
+    floats = [pixels_HWC / 255, image_CHW / 255, image_CHW.double() / 255]
+    forms = [str(photo), photo, picture, pixels_HWC, image_CHW, *floats]
     captions = captioner.caption(forms)
     assert captions[0].text
     for caption in captions:
