@@ -13,8 +13,8 @@ FLOORS: tuple[set[str], ...] = (
     {"text", "shards", "checkpoint"},
     {"models", "data", "optim", "monitor"},
     {"engine", "decode", "inspection"},
-    {"evaluation", "feature_cache", "batch_captioning"},
-    {"train", "comparison"},
+    {"evaluation", "feature_cache", "captioning", "batch_captioning"},
+    {"train", "comparison", "export", "loading"},
     {"bench", "sweep"},
 )
 DISTRIBUTED_ALLOWED = {"dist", "engine"}

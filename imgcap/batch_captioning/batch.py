@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from imgcap.batch_captioning.inputs import Inputs, Item
 from imgcap.batch_captioning.journal import Journal, Row
 from imgcap.data import eval_image, prepare_worker, reading
-from imgcap.decode import caption_pictures
+from imgcap.decode import DecodeOptions, caption_pictures
 from imgcap.dist import SharedCounter, World, doing, from_main, gather_objects
 from imgcap.engine import autocast
 from imgcap.errors import UserError
@@ -80,6 +80,8 @@ def _settings(loaded: LoadedCaptioner) -> dict[str, Any]:
         "weights": digest.hexdigest()[:16],
         "beam": config.eval.beam,
         "length_penalty": config.eval.length_penalty,
+        "min_length": config.eval.min_length,
+        "no_repeat_ngram": config.eval.no_repeat_ngram,
         "max_tokens": config.data.max_tokens,
         "image_size": config.data.image_size,
         "batch": config.eval.batch,
@@ -129,10 +131,10 @@ def _caption(loaded: LoadedCaptioner, inputs: Inputs, work: _Work, journal: Jour
 def _captioned(loaded: LoadedCaptioner, items: dict[str, Item]) -> dict[str, Row]:
     """The rows of a batch. The one place that decodes."""
     sound = [item.picture for item in items.values() if item.picture is not None]
-    evaluation, device = loaded.config.eval, next(loaded.model.parameters()).device
+    options, device = DecodeOptions.like_evaluation(loaded.config.eval), next(loaded.model.parameters()).device
     rows: dict[str, Row] = {}
     with autocast(device, loaded.config.train.precision):
-        found = iter(caption_pictures(loaded, sound, evaluation.beam, evaluation.length_penalty) if sound else ())
+        found = iter(caption_pictures(loaded, sound, options) if sound else ())
         for key, item in items.items():
             if item.picture is None:
                 rows[key] = item.columns | {"skipped": item.reason}

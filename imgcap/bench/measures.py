@@ -7,6 +7,7 @@ from typing import Any
 
 from imgcap.bench import (
     building,
+    captioning,
     decoder,
     decoding,
     loader,
@@ -60,6 +61,9 @@ MEASURES = {
     "beam": Measure("batched beam search against one image at a time", decoder.bench_beam, decoder.beam_arguments),
     "decoding": Measure(
         "every option of decoding beside plain beam search", decoding.bench_decoding, decoding.arguments
+    ),
+    "caption": Measure(
+        "pictures captioned in one call against a call each", captioning.bench_captioning, captioning.arguments
     ),
     "optimiser": Measure("the fused optimiser against a loop over tensors", parts.bench_optimiser),
     "checkpoint": Measure("saving and loading a checkpoint", parts.bench_checkpoint, device="cpu"),

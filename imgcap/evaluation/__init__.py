@@ -12,7 +12,7 @@ from imgcap.evaluation.evaluator import EvaluationStopped, Evaluator
 from imgcap.evaluation.imgcap_protocol import score_as_imgcap
 from imgcap.evaluation.languages import tokeniser_name
 from imgcap.evaluation.ptb import clean, tokenise
-from imgcap.evaluation.results import Evaluation, Example, write_json, write_results
+from imgcap.evaluation.results import Evaluation, Example, scores_of, write_json, write_results
 from imgcap.evaluation.scorers import ALL_METRICS, METRICS, forget_references, score, score_images
 from imgcap.evaluation.signature import signature
 
@@ -31,6 +31,7 @@ __all__ = [
     "score",
     "score_as_imgcap",
     "score_images",
+    "scores_of",
     "signature",
     "split_of_shards",
     "tokenise",

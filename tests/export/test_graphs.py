@@ -1,0 +1,138 @@
+"""The graphs of an artefact say what the model says, without torch or without imgcap."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import imgcap
+from imgcap.export import export_run
+from imgcap.models import Captioner
+from imgcap.models.artefact import load_captioner
+from imgcap.models.decoders import LSTMDecoder
+from imgcap.shards import ShardReader
+from imgcap.text import Vocabulary
+from imgcap.text.vocabulary import CHARACTERS
+
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+from imgcap.export.onnx_runner import OnnxCaptioner
+
+DECODERS = {"lstm": "model.decoder.type=lstm", "attention": "model.decoder={gate: true, layers: 2, output: deep}"}
+
+
+def look_closely(model: Captioner) -> None:
+    """Of random weights the image would otherwise hardly move a decoder that sees it once."""
+    if isinstance(model.decoder, LSTMDecoder):
+        model.decoder.image[-1].weight.mul_(10)
+
+
+@pytest.fixture(scope="module", params=DECODERS)
+def artefact(request: pytest.FixtureRequest, make_run: Callable[..., Path], tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    narrow = ["model.decoder.embed_dim=8", "model.decoder.hidden_dim=12", "model.decoder.attention_dim=6"]
+    run = make_run(folder / "run", DECODERS[request.param], *narrow, edit=look_closely)
+    export_run(run, folder / "artefact", onnx=True, programs=True)
+    return folder / "artefact"
+
+
+@pytest.fixture(scope="module")
+def pictures(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The demo's scenes as files."""
+    folder, paths = tmp_path_factory.mktemp("pictures"), []
+    for split in ("train", "val", "test"):
+        reader = ShardReader(shards, split)
+        for sample in map(reader.read, range(len(reader))):
+            paths.append(folder / f"{split}-{len(paths)}.jpg")
+            paths[-1].write_bytes(sample.jpeg)
+    return paths
+
+
+def test_onnx_captions_equal_torchs(artefact: Path, pictures: list[Path]) -> None:
+    ours, theirs = imgcap.load(artefact, "cpu"), OnnxCaptioner(artefact)
+    for beam, batch in ((1, 16), (4, 7)):
+        expected = ours.caption(pictures, beam)
+        found = theirs.caption(pictures, beam, batch)
+        assert [text for text, _ in found] == [caption.text for caption in expected]
+        scores = torch.tensor([[caption.score, score] for caption, (_, score) in zip(expected, found, strict=True)])
+        torch.testing.assert_close(scores[:, 0], scores[:, 1])
+    assert len({text for text, _ in found}) > 3, "it says the same of every picture"
+
+
+def test_its_runner_needs_neither_torch_nor_imgcap(artefact: Path, pictures: list[Path], tmp_path: Path) -> None:
+    script = tmp_path / "alone.py"
+    lines = ["import runpy, sys", "sys.modules['torch'] = sys.modules['imgcap'] = None"]
+    script.write_text(
+        "\n".join([*lines, "sys.argv = sys.argv[1:]", "runpy.run_path(sys.argv[0], run_name='__main__')"])
+    )
+    command = [sys.executable, str(script), str(artefact / "onnx" / "caption.py"), *map(str, pictures[:3]), "--json"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    expected = imgcap.load(artefact, "cpu").caption(pictures[:3])
+    assert [entry["caption"] for entry in json.loads(ended.stdout)] == [caption.text for caption in expected]
+
+
+def test_torch_programs_compute_what_the_model_does(artefact: Path) -> None:
+    encoder, step = (
+        torch.export.load(artefact / "programs" / f"{name}.pt2").module() for name in ("encoder", "decoder_step")
+    )
+    model = load_captioner(artefact).model
+    images_BCHW = torch.randint(0, 256, (5, 3, 48, 48), dtype=torch.uint8)
+    token_BW = torch.randint(4, 18, (5, 1))
+    with torch.no_grad():
+        state = model.decoder.init(model.encoder(images_BCHW), 1)
+        logits_BWV, after, _ = model.decoder.step(state, token_BW)
+        looked = encoder(images_BCHW)
+        found = step(token_BW, *looked)
+    expected = (logits_BWV.log_softmax(-1), after.hidden_LBKH, after.cell_LBKH)
+    torch.testing.assert_close(tuple(found[:3]), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_changed_graph_is_found(artefact: Path) -> None:
+    graph = artefact / "onnx" / "decoder_step.onnx"
+    before = graph.read_bytes()
+    graph.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    with pytest.raises(ValueError, match=r"decoder_step\.onnx has changed"):
+        OnnxCaptioner(artefact)
+    graph.write_bytes(before)
+
+
+@pytest.mark.parametrize("oov", ["unk", "characters"])
+def test_it_reads_words_as_the_vocabulary_does(oov: str) -> None:
+    vocabulary = Vocabulary.build({"dog": 2, "ran": 1, "to": 1}, oov=oov)
+    runner = OnnxCaptioner.__new__(OnnxCaptioner)
+    runner.words, runner.spells = vocabulary.words, oov == "characters"
+    random = np.random.default_rng(0)
+    likely = [vocabulary.words.index(CHARACTERS[0])] * 8 if oov == "characters" else []
+    choices = [*(token for token in range(len(vocabulary)) if token != 2), *likely]
+    for length in random.integers(0, 12, 300):
+        tokens = random.choice(choices, length).tolist()
+        assert runner.text(tokens) == vocabulary.decode(tokens)
+
+
+def test_odd_pictures_are_prepared_as_ours(tmp_path: Path) -> None:
+    from imgcap.data import eval_image
+    from imgcap.decode import as_picture
+
+    runner = OnnxCaptioner.__new__(OnnxCaptioner)
+    runner.config = {"data": {"image_size": 48}}
+    blots = np.random.default_rng(0).integers(0, 256, (4, 6, 3)).astype(np.uint8)
+    photo = Image.fromarray(blots).resize((90, 60), Image.Resampling.BILINEAR)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.save(tmp_path / "turned.jpg", exif=exif)
+    photo.resize((900, 600)).save(tmp_path / "large.jpg")
+    clear = photo.copy()
+    clear.putalpha(Image.linear_gradient("L").resize(photo.size))
+    for picture in (tmp_path / "large.jpg", photo, photo.convert("L"), clear, photo.quantize(16)):
+        ours = eval_image(as_picture(picture, 48), 48).permute(1, 2, 0).numpy()
+        assert np.array_equal(runner.prepare(picture), ours), picture
+    turned = eval_image(as_picture(tmp_path / "turned.jpg", 48), 48).permute(1, 2, 0).numpy()
+    found = runner.prepare(tmp_path / "turned.jpg").astype(int)
+    assert np.abs(found - turned).mean() < 3  # ours is saved upright before it is read
