@@ -127,12 +127,14 @@ def test_what_is_no_artefact_is_not_written_over(small_run: Path, tmp_path: Path
 def test_only_scores_of_the_exported_checkpoint_come_along(make_run: Callable[..., Path], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     for split, step, bleu in (("test", 7, 0.25), ("val", 9, 0.5)):
-        evaluation = Evaluation(split, {"BLEU-4": bleu}, loss=1.5, signature=f"split:{split}", captions=[])
+        evaluation = Evaluation(
+            split, {"BLEU-4": bleu}, loss=1.5, signature=f"split:{split}", captions=[], images=[], diversity={}
+        )
         write_results(run, evaluation, step)
     step, others = export_run(run, tmp_path / "artefact")
     assert (step, others) == (7, ["val"])
     scores = json.loads((tmp_path / "artefact" / "scores.json").read_text())
-    assert scores == {"test": {"BLEU-4": 0.25, "loss": 1.5, "signature": "split:test"}}
+    assert scores == {"test": {"BLEU-4": 0.25, "loss": 1.5, "signature": "split:test", "diversity": {}}}
     card = (tmp_path / "artefact" / "README.md").read_text()
     assert "| test | 0.250 | 1.500 |" in card and "`split:test`" in card
 
