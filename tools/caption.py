@@ -1,34 +1,75 @@
-"""Caption pictures: `python tools/caption.py RUN_OR_ARTEFACT IMAGE|DIR ... [--json] [--attention DIR]`.
+"""Caption pictures with a run or an artefact, or with several of one vocabulary.
+
+    python tools/caption.py runs/demo photo.jpg folder/ --beam 5 --attention out/
+    python tools/caption.py runs/demo photo.jpg --method diverse --beam 6 --groups 3 --best 3 --json
+    python tools/caption.py runs/demo photo.jpg --require dog --ban '<unk>' --no-repeat-ngram 2
+    python tools/caption.py runs/one photo.jpg --with runs/two --with runs/three
+    python tools/caption.py runs/demo photo.jpg --method sample --samples 5 --top-p 0.9 --seed 1
 
 A picture that can't be read is named on stderr and left out; the exit code is 2 when none could be read.
+What the options of decoding do is in docs/decoding.md.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, get_args
 
 from PIL import Image
 
 from imgcap import dist
-from imgcap.decode import Captioned, caption_pictures, find_pictures, open_picture
+from imgcap.decode import Captioned, DecodeOptions, caption_pictures, find_pictures, open_picture
+from imgcap.decode.options import Method
 from imgcap.errors import UserError, exits_cleanly
 from imgcap.models.artefact import LoadedCaptioner, load_captioner
 from imgcap.monitor import draw_attention
 from imgcap.shards.image import UnreadableImage
+
+DECODING: dict[str, dict[str, dict[str, Any]]] = {  # by group: a flag for each of the `DecodeOptions`
+    "how captions are found": {
+        "--method": {"choices": get_args(Method), "help": "beam search (default), greedy, sample, or diverse beams"},
+        "--beam": {"type": int, "help": "beams of a search (default: eval.beam of the run)"},
+        "--best": {"type": int, "metavar": "N", "help": "the N best captions of each picture (default: 1)"},
+        "--length-penalty": {"type": float, "help": "score = log P / length ** this (default: the run's)"},
+    },
+    "what they hold": {
+        "--min-length": {"type": int, "metavar": "WORDS", "help": "at least so many (default: the run's)"},
+        "--no-repeat-ngram": {"type": int, "metavar": "N", "help": "never the same N words in a row twice; 0: off"},
+        "--ban": {"dest": "banned", "action": "append", "metavar": "WORD", "help": "never this word; repeatable"},
+        "--require": {"dest": "required", "action": "append", "metavar": "WORD", "help": "always this one; repeatable"},
+    },
+    "--method sample": {
+        "--samples": {"type": int, "metavar": "N", "help": "captions drawn for each picture (default: 1)"},
+        "--temperature": {"type": float, "help": "below 1 favours likely words (default: 1)"},
+        "--top-k": {"type": int, "metavar": "K", "help": "draw from the K likeliest words (default: all)"},
+        "--top-p": {"type": float, "metavar": "P", "help": "draw from the fewest words of probability P (default: 1)"},
+        "--seed": {"type": int, "help": "the same seed draws the same captions of a picture (default: 0)"},
+    },
+    "--method diverse": {
+        "--groups": {"type": int, "help": "groups that the beams are divided into (default: one for each beam)"},
+        "--diversity": {"type": float, "help": "what a word costs that another group has chosen (default: 0.5)"},
+    },
+}
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, metavar="RUN_OR_ARTEFACT")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE|DIR")
-    parser.add_argument("--beam", type=positive, help="default: eval.beam of the run")
+    mean = "with the mean of several models: another one; repeatable"
+    parser.add_argument("--with", dest="others", type=Path, action="append", default=[], metavar="MODEL", help=mean)
     parser.add_argument("--json", action="store_true", help="print a list of {image, caption, score} and nothing else")
     parser.add_argument("--attention", type=Path, metavar="DIR", help="draw where each word looked, one file a picture")
     parser.add_argument("--which", choices=("best", "latest"), default="best", help="checkpoint of a run")
     parser.add_argument("--batch", type=positive, default=16, help="pictures captioned together")
     parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
+    for title, flags in DECODING.items():
+        group = parser.add_argument_group(title)
+        for flag, settings in flags.items():
+            group.add_argument(flag, **settings)
     return parser.parse_args()
 
 
@@ -69,24 +110,33 @@ def draw(loaded: LoadedCaptioner, picture: Image.Image, captioned: Captioned, ta
     draw_attention(picture, captioned.words, captioned.attention_LP, grid).save(target)
 
 
+def entry(path: Path, captioned: Captioned, several: bool) -> dict[str, Any]:
+    captions = {"captions": [scored._asdict() for scored in captioned.captions]} if several else {}
+    return {"image": str(path), "caption": captioned.caption, "score": captioned.score, **captions}
+
+
 @exits_cleanly
 def main() -> None:
     arguments = parse_arguments()
     paths = find_pictures(arguments.images)
-    loaded = load_captioner(arguments.model, dist.init(arguments.device).device, arguments.which)
+    device = dist.init(arguments.device).device
+    loaded, *others = (load_captioner(path, device, arguments.which) for path in (arguments.model, *arguments.others))
+    given = {field.name: getattr(arguments, field.name) for field in fields(DecodeOptions)}
+    options = DecodeOptions.like_evaluation(loaded.config.eval, **given)
     if arguments.attention:
         arguments.attention.mkdir(parents=True, exist_ok=True)
         targets = drawing_names(paths, arguments.attention)
-    beam, penalty = arguments.beam or loaded.config.eval.beam, loaded.config.eval.length_penalty
+    size = max(member.config.data.image_size for member in (loaded, *others))
     results = []
-    for batch in readable(paths, loaded.config.data.image_size, arguments.batch):
-        captions = caption_pictures(loaded, [picture for _, picture in batch], beam, penalty, bool(arguments.attention))
+    for batch in readable(paths, size, arguments.batch):
+        pictures = [picture for _, picture in batch]
+        captions = caption_pictures(loaded, pictures, options, bool(arguments.attention), others)
         for (path, picture), captioned in zip(batch, captions, strict=True):
-            results.append({"image": str(path), "caption": captioned.caption, "score": captioned.score})
+            results.append(entry(path, captioned, several=options.captions > 1))
             if arguments.attention:
                 draw(loaded, picture, captioned, targets[path])
             if not arguments.json:
-                print(f"{path}\t{captioned.caption}", flush=True)
+                print("\n".join(f"{path}\t{scored.caption}" for scored in captioned.captions), flush=True)
     if arguments.json:
         print(json.dumps(results, ensure_ascii=False, indent=1))
     if not results:

@@ -172,6 +172,8 @@ class EvalConfig(Section):
     batch: Positive = 32  # images decoded together
     beam: Positive = 5
     length_penalty: Annotated[float, Field(ge=0)] = 1.0  # score = log probability / length ** penalty
+    min_length: Annotated[int, Field(ge=0)] = 0  # words of a caption
+    no_repeat_ngram: Annotated[int, Field(ge=0)] = 0  # no n words in a row occur twice in a caption; 0: they may
     metrics: tuple[Metric, ...] = ("BLEU", "METEOR", "ROUGE-L", "CIDEr")
 
 
@@ -212,6 +214,8 @@ class Config(Section):
             raise ValueError("early stopping and optim.schedule=plateau need evaluations on the way; set eval.every")
         if self.train.ema and self.engine.name == "deepspeed" and self.engine.zero_stage == 3:
             raise ValueError("train.ema needs whole weights after each step; set engine.zero_stage to 2 or less")
+        if self.eval.min_length > self.data.max_tokens:
+            raise ValueError("eval.min_length is more than data.max_tokens, the words of the longest caption; lower it")
         if self.train.attention_penalty and self.model.decoder.type == "lstm":
             raise ValueError(
                 "train.attention_penalty needs a decoder that attends; with model.decoder.type=lstm set it to 0"

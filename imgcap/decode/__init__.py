@@ -1,6 +1,19 @@
-"""From features to captions: batched beam search, and captions of one's own pictures."""
+"""From features to captions: searches and sampling over batches, and captions of one's own pictures."""
 
-from imgcap.decode.beam import Hypotheses, beam_search
-from imgcap.decode.pictures import Captioned, caption_pictures, find_pictures, open_picture
+from imgcap.decode.beam import beam_search
+from imgcap.decode.generate import generate
+from imgcap.decode.hypotheses import Hypotheses
+from imgcap.decode.options import DecodeOptions
+from imgcap.decode.pictures import Captioned, Scored, caption_pictures, find_pictures, open_picture
 
-__all__ = ["Captioned", "Hypotheses", "beam_search", "caption_pictures", "find_pictures", "open_picture"]
+__all__ = [
+    "Captioned",
+    "DecodeOptions",
+    "Hypotheses",
+    "Scored",
+    "beam_search",
+    "caption_pictures",
+    "find_pictures",
+    "generate",
+    "open_picture",
+]

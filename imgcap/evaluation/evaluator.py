@@ -16,7 +16,7 @@ import torch
 
 from imgcap.config.schema import DataConfig, EvalConfig
 from imgcap.data import EvalDataset, decode, reading
-from imgcap.decode import Hypotheses, beam_search
+from imgcap.decode import DecodeOptions, Hypotheses, generate
 from imgcap.dist import World, broadcast_object, doing, gather_objects, sum_across_ranks
 from imgcap.engine import autocast
 from imgcap.errors import UserError
@@ -85,6 +85,7 @@ class Evaluator:
     ):
         self.reader, self.vocabulary, self.data, self.config = reader, vocabulary, data, config
         self.world, self.split, self.precision = world, split, precision
+        self.options = DecodeOptions.like_evaluation(config)
         self.dataset = EvalDataset(reader, vocabulary, data)
         count = min(len(reader), limit or len(reader))
         if not count:
@@ -142,12 +143,12 @@ class Evaluator:
             tokens_BKT = batch.tokens_BKT.to(device, non_blocking=True)
             readout_BKTR, _ = model.decoder.unroll(features_BPE, tokens_BKT)
             loss = caption_loss(readout_BKTR, model.decoder.output, tokens_BKT, label_smoothing=0.0)
-            hypotheses = beam_search(
-                model.decoder,
-                features_BPE,
-                self.config.beam,
+            hypotheses = generate(
+                [model.decoder],
+                [features_BPE],
+                self.options,
+                self.vocabulary,
                 self.data.max_tokens,
-                self.config.length_penalty,
                 attention=batch.number == 0,  # for the examples
             )
         captions = [self.vocabulary.decode(tokens) for tokens in hypotheses.tokens_BL.tolist()]
@@ -202,6 +203,8 @@ class Evaluator:
                 skipped=damaged or None,  # images that can't be read
                 beam=self.config.beam,
                 length_penalty=self.config.length_penalty,
+                min_length=self.config.min_length or None,
+                no_repeat_ngram=self.config.no_repeat_ngram or None,
                 max_words=self.data.max_tokens,
                 precision=self.precision,
             ),

@@ -1,94 +1,26 @@
-"""The search equals naive searches written here, on tiny real decoders whose choices are sharp."""
-
-import itertools
-from collections.abc import Callable
+"""The search equals naive searches, on tiny real decoders whose choices are sharp."""
 
 import pytest
 import torch
+from naive_search import (
+    DECODERS,
+    IMAGES,
+    MAX_LENGTH,
+    WORDS,
+    assert_same,
+    exhaustive,
+    found,
+    log_probabilities,
+    naive_beam,
+    tiny,
+)
 
 from imgcap.config.schema import DecoderConfig
 from imgcap.decode import beam as search
 from imgcap.decode import beam_search
-from imgcap.models import Decoder, build_decoder
+from imgcap.models import Decoder
 from imgcap.models.decoders import DecoderState
 from imgcap.types import EOS, PAD, SOS
-
-VOCABULARY = 7  # four special tokens and three words
-WORDS = [token for token in range(VOCABULARY) if token not in (PAD, SOS, EOS)]
-MAX_LENGTH = 4
-IMAGES = 6
-DECODERS = [
-    DecoderConfig(type="lstm"),
-    DecoderConfig(),
-    DecoderConfig(layers=2, output="deep", init_state="zeros"),
-    DecoderConfig(query="after", attention="dot"),
-]
-Scored = list[tuple[float, tuple[int, ...]]]
-
-
-def tiny(config: DecoderConfig, seed: int, vocabulary: int = VOCABULARY) -> tuple[Decoder, torch.Tensor]:
-    """A random decoder and features_BPE; the weights are scaled up so that captions end early or late."""
-    torch.manual_seed(seed)
-    small = config.model_copy(update={"embed_dim": 6, "hidden_dim": 8, "attention_dim": 5})
-    decoder = build_decoder(small, vocabulary, encoder_width=10).eval()
-    with torch.no_grad():
-        decoder.output.weight.mul_(30)
-    return decoder, torch.randn(IMAGES, 4, 10)
-
-
-def log_probabilities(decoder: Decoder, features_PE: torch.Tensor) -> Callable[[tuple[int, ...]], list[float]]:
-    """log P of every next token after some words, by feeding the words one by one to a fresh state."""
-    known: dict[tuple[int, ...], list[float]] = {}
-
-    def after(words: tuple[int, ...]) -> list[float]:
-        if words not in known:
-            with torch.no_grad():
-                state = decoder.init(features_PE[None], 1)
-                for token in (SOS, *words):
-                    logits_11V, state, _ = decoder.step(state, torch.tensor([[token]]))
-            known[words] = logits_11V[0, 0].log_softmax(-1).tolist()
-        return known[words]
-
-    return after
-
-
-def naive_beam(after: Callable, beam: int, penalty: float, max_length: int = MAX_LENGTH) -> Scored:
-    """The textbook's loop over lists, for one image, without any early exit."""
-    live: Scored = [(0.0, ())]
-    finished: Scored = []
-    for _ in range(max_length):
-        candidates = [
-            (score + after(words)[token], (*words, token)) for score, words in live for token in (EOS, *WORDS)
-        ]
-        best = sorted(candidates, reverse=True)[:beam]
-        finished += [candidate for candidate in best if candidate[1][-1] == EOS]
-        live = [candidate for candidate in best if candidate[1][-1] != EOS]
-    finished += [(score + after(words)[EOS], (*words, EOS)) for score, words in live]
-    return normalised(finished, penalty)[:beam]
-
-
-def exhaustive(after: Callable, penalty: float, max_length: int) -> Scored:
-    """Every sentence that there is."""
-    sentences: Scored = []
-    for length in range(max_length + 1):
-        for words in itertools.product(WORDS, repeat=length):
-            steps = [after(words[:t])[token] for t, token in enumerate((*words, EOS))]
-            sentences.append((sum(steps), (*words, EOS)))
-    return normalised(sentences, penalty)
-
-
-def normalised(captions: Scored, penalty: float) -> Scored:
-    return sorted(((score / len(words) ** penalty, words) for score, words in captions), reverse=True)
-
-
-def found(hypotheses, image: int) -> Scored:
-    rows = zip(hypotheses.scores_BW[image], hypotheses.tokens_BWL[image], hypotheses.lengths_BW[image], strict=True)
-    return [(score.item(), tuple(tokens[:length].tolist())) for score, tokens, length in rows if length]
-
-
-def assert_same(ours: Scored, naive: Scored) -> None:
-    assert [words for _, words in ours] == [words for _, words in naive]
-    assert [score for score, _ in ours] == pytest.approx([score for score, _ in naive], abs=1e-4)
 
 
 @pytest.mark.parametrize("beam", [1, 2, 3, 4])

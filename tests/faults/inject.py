@@ -76,7 +76,7 @@ FAULTS = {
     "raise": lambda: in_step(fail),
     "nan": lambda: in_step(not_finite),
     "slow_save": lambda: slowly(sys.modules["imgcap.checkpoint.save"], "_sync"),
-    "slow_decoding": lambda: slowly(evaluator, "beam_search"),
+    "slow_decoding": lambda: slowly(evaluator, "generate"),
     "slow_loading": lambda: slowly(dataset, "decode"),
 }
 os._exit = leave

@@ -1,0 +1,55 @@
+"""Decoders that speak as one: at each step the logarithm of the mean of their probabilities.
+
+Dimensions: M decoders, B images, K rows of each, V vocabulary, P grid cells, E encoder width.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from imgcap.models import Decoder, DecoderState
+from imgcap.ops.dtypes import exact_dtype
+
+
+class EnsembleState(NamedTuple):
+    """A state for each decoder."""
+
+    states: tuple[DecoderState, ...]
+
+    def select(self, images_S: torch.Tensor) -> "EnsembleState":
+        return EnsembleState(tuple(state.select(images_S) for state in self.states))
+
+    def reorder(self, beams_BW: torch.Tensor) -> "EnsembleState":
+        return EnsembleState(tuple(state.reorder(beams_BW) for state in self.states))
+
+
+class Ensemble:
+    """Decoders of one vocabulary, each with features of its own encoder; one alone is as it is without.
+
+    The attention is that of the first.
+    """
+
+    def __init__(self, decoders: Sequence[Decoder]):
+        assert decoders, "an ensemble has a decoder"
+        self.decoders = decoders
+
+    def init(self, features_BPE: Sequence[torch.Tensor], rows: int) -> EnsembleState:
+        begun = (decoder.init(own_BPE, rows) for decoder, own_BPE in zip(self.decoders, features_BPE, strict=True))
+        return EnsembleState(tuple(begun))
+
+    def step(
+        self, state: EnsembleState, token_BK: torch.Tensor
+    ) -> tuple[torch.Tensor, EnsembleState, torch.Tensor | None]:
+        steps = [decoder.step(own, token_BK) for decoder, own in zip(self.decoders, state.states, strict=True)]
+        logits, states, attention = zip(*steps, strict=True)
+        return _mean(logits), EnsembleState(states), attention[0]
+
+
+def _mean(logits: Sequence[torch.Tensor]) -> torch.Tensor:
+    """log((p_1 + ... + p_M) / M), which is also logits of the mean."""
+    if len(logits) == 1:
+        return logits[0]
+    log_probs_MBKV = torch.stack([own_BKV.to(exact_dtype(own_BKV.dtype)).log_softmax(-1) for own_BKV in logits])
+    return log_probs_MBKV.logsumexp(0) - math.log(len(logits))

@@ -1,0 +1,206 @@
+"""Which continuations a step keeps: the likeliest, the likeliest of unlike groups or of banks, or drawn ones.
+
+A frontier takes the log probability of every row so far and of every word after it, and says which rows live on:
+each as its new log probability, its parent and its word. It knows how many rows an image begins with and how many pools
+its finished captions go to.
+
+Dimensions: R images still searched, W rows of each, T words so far, V vocabulary, C required words, S = C + 1 banks,
+K rows of a group or bank, X candidates.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+
+from imgcap.types import EOS
+
+
+class Place(NamedTuple):
+    """Where a search stands."""
+
+    step: int  # words so far
+    images_R: torch.Tensor
+    words_RWT: torch.Tensor | None  # only where something reads them
+
+
+class Chosen(NamedTuple):
+    """The rows that live on. A row of log probability -inf is none."""
+
+    log_prob_RW: torch.Tensor
+    parent_RW: torch.Tensor
+    token_RW: torch.Tensor
+
+    def gather(self, index_RX: torch.Tensor) -> "Chosen":
+        return Chosen(*(x.gather(-1, index_RX) for x in self))
+
+
+class Frontier(Protocol):
+    """How rows are chosen. `begin` gives the log probability of the rows before the first word."""
+
+    rows: int  # of an image at the first step
+    pools: int  # of an image's finished captions
+    pool_size: int
+    reads_words: bool
+
+    def begin(self, images: int, device: torch.device) -> torch.Tensor: ...
+
+    def extend(self, live_RW: torch.Tensor, log_probs_RWV: torch.Tensor, place: Place) -> Chosen:
+        """Choose; `log_probs_RWV` may be overwritten."""
+        ...
+
+
+class Likeliest:
+    """Plain beam search: the `beam` likeliest of all rows × words."""
+
+    rows, pools, reads_words = 1, 1, False
+
+    def __init__(self, beam: int):
+        self.pool_size = beam
+
+    def begin(self, images: int, device: torch.device) -> torch.Tensor:
+        return torch.zeros(images, 1, device=device)
+
+    def extend(self, live_RW: torch.Tensor, log_probs_RWV: torch.Tensor, place: Place) -> Chosen:
+        return _top(log_probs_RWV.add_(live_RW[..., None]), self.pool_size)
+
+
+class Groups:
+    """Diverse beam search (Vijayakumar et al. 2018) with Hamming diversity.
+
+    The groups choose in turn, each a plain beam, but a word costs `diversity` for every beam of an earlier group that
+    has just chosen it. The penalty is in the choice only: log probabilities stay those of the model.
+    """
+
+    reads_words = False
+
+    def __init__(self, groups: int, beams_of_each: int, diversity: float):
+        self.rows = self.pools = groups
+        self.pool_size, self.diversity = beams_of_each, diversity
+
+    def begin(self, images: int, device: torch.device) -> torch.Tensor:
+        return torch.zeros(images, self.rows, device=device)
+
+    def extend(self, live_RW: torch.Tensor, log_probs_RWV: torch.Tensor, place: Place) -> Chosen:
+        candidates_RWV = log_probs_RWV.add_(live_RW[..., None])
+        penalty_RV = torch.zeros_like(log_probs_RWV[:, 0])
+        chosen = []
+        for group, candidates_RKV in enumerate(candidates_RWV.chunk(self.rows, dim=1)):
+            dearer = _top(candidates_RKV - penalty_RV[:, None], self.pool_size)
+            # -inf stays so, and adds nothing to the penalty: it is no row.
+            exists_RK = dearer.log_prob_RW > -torch.inf
+            penalty_RV.scatter_add_(1, dearer.token_RW, exists_RK * torch.full_like(penalty_RV[:, :1], self.diversity))
+            log_prob_RK = candidates_RKV.flatten(1).gather(1, dearer.parent_RW * penalty_RV.shape[1] + dearer.token_RW)
+            parent_RK = dearer.parent_RW + group * candidates_RKV.shape[1]
+            chosen.append(Chosen(log_prob_RK.where(exists_RK, -torch.inf), parent_RK, dearer.token_RW))
+        return Chosen(*(torch.cat(parts, dim=1) for parts in zip(*chosen, strict=True)))
+
+
+class Banks:
+    """Constrained beam search: a bank of `beam` rows for each number of required words that they hold.
+
+    The grid of Hokamp & Liu 2017, for single words. A row moves to the next bank by a word that it lacks, and may end
+    in the last bank only. A bank that could no longer get all its words into `max_length` closes, so every caption
+    holds them.
+    """
+
+    pools, reads_words = 1, True
+
+    def __init__(self, beam: int, required_C: torch.Tensor, max_length: int):
+        self.rows, self.pool_size = len(required_C) + 1, beam
+        self.required_C, self.max_length = required_C, max_length
+
+    def begin(self, images: int, device: torch.device) -> torch.Tensor:
+        live_S = torch.full((self.rows,), -torch.inf, device=device)
+        live_S[0] = 0.0  # nothing is said yet
+        return live_S.repeat(images, 1)
+
+    def extend(self, live_RW: torch.Tensor, log_probs_RWV: torch.Tensor, place: Place) -> Chosen:
+        banks = self.rows
+        in_banks_RSKV = log_probs_RWV.add_(live_RW[..., None]).unflatten(1, (banks, -1))
+        in_banks_RSKV[:, :-1, :, EOS] = -torch.inf
+        assert place.words_RWT is not None, "the words say what is lacking"
+        lacks_RWC = (place.words_RWT[..., None] != self.required_C).all(2)
+        required_RWC = log_probs_RWV.index_select(2, self.required_C)
+        log_probs_RWV.index_copy_(2, self.required_C, required_RWC.masked_fill(lacks_RWC, -torch.inf))
+        gaining_RSKC = required_RWC.masked_fill(~lacks_RWC, -torch.inf).unflatten(1, (banks, -1))
+        staying_RSX = _top_of_banks(in_banks_RSKV, self.pool_size)
+        gained_RSX = _top_of_banks(gaining_RSKC, self.pool_size)
+        gained_RSX = gained_RSX._replace(token_RW=self.required_C[gained_RSX.token_RW])
+        both = (
+            torch.cat([stay, _to_the_next(gain)], dim=2) for stay, gain in zip(staying_RSX, gained_RSX, strict=True)
+        )
+        candidates_RSX = Chosen(*both)
+        log_prob_RSX = candidates_RSX.log_prob_RW
+        too_late = self.rows - (self.max_length - place.step)  # banks that lack more words than there is room for
+        if too_late > 0:
+            log_prob_RSX[:, :too_late] = -torch.inf
+        best_RSK = candidates_RSX.gather(log_prob_RSX.topk(self.pool_size, dim=2).indices)
+        return Chosen(*(x.flatten(1) for x in best_RSK))
+
+
+class Samples:
+    """Each row goes on with a word drawn from the model: softmax(log P / temperature), less what is cut.
+
+    `top_k` keeps the k likeliest words (Fan et al. 2018); of these, `top_p` the fewest that hold so much of the
+    probability (Holtzman et al. 2020). Drawn by `coins_BWT`, one uniform number a word.
+    """
+
+    reads_words = False
+
+    def __init__(self, coins_BWT: torch.Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0):
+        self.rows = self.pools = coins_BWT.shape[1]
+        self.pool_size, self.coins_BWT = 1, coins_BWT
+        self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
+
+    def begin(self, images: int, device: torch.device) -> torch.Tensor:
+        return torch.zeros(images, self.rows, device=device)
+
+    def extend(self, live_RW: torch.Tensor, log_probs_RWV: torch.Tensor, place: Place) -> Chosen:
+        coin_RW = self.coins_BWT[..., place.step].index_select(0, place.images_R)
+        token_RW = self._draw(log_probs_RWV, coin_RW)
+        log_prob_RW = live_RW + log_probs_RWV.gather(2, token_RW[..., None]).squeeze(2)
+        return Chosen(log_prob_RW, torch.arange(self.rows, device=live_RW.device).expand_as(token_RW), token_RW)
+
+    def _draw(self, log_probs_RWV: torch.Tensor, coin_RW: torch.Tensor) -> torch.Tensor:
+        words = log_probs_RWV.shape[2]
+        if self.top_k is None and self.top_p == 1:
+            return _draw((log_probs_RWV / self.temperature).softmax(-1), coin_RW)
+        sorted_RWX, word_RWX = log_probs_RWV.topk(min(self.top_k or words, words), dim=2)
+        probs_RWX = (sorted_RWX / self.temperature).softmax(-1)
+        before_RWX = probs_RWX.cumsum(2) - probs_RWX  # what likelier words hold: 0 for the first, which always stays
+        place_RW = _draw(probs_RWX.masked_fill(before_RWX >= self.top_p, 0.0), coin_RW)
+        return word_RWX.gather(2, place_RW[..., None]).squeeze(2)
+
+
+def _draw(weights_RWX: torch.Tensor, coin_RW: torch.Tensor) -> torch.Tensor:
+    """The place where the running sum of the weights passes the coin's share of all; never one of weight 0."""
+    running_RWX = weights_RWX.cumsum(2)
+    total_RW1 = running_RWX[..., -1:].contiguous()
+    drawn_RW1 = torch.searchsorted(running_RWX, coin_RW[..., None] * total_RW1, right=True)
+    last_RW1 = torch.searchsorted(running_RWX, total_RW1)  # of weight above 0, should rounding pass it
+    return drawn_RW1.minimum(last_RW1).squeeze(2)
+
+
+def _top(candidates_RKV: torch.Tensor, count: int) -> Chosen:
+    """The `count` likeliest rows × words."""
+    rows, words = candidates_RKV.shape[-2:]
+    candidates_RX = candidates_RKV.flatten(-2)
+    if rows * words < count:  # more beams than words, at the first step
+        candidates_RX = F.pad(candidates_RX, (0, count - rows * words), value=-torch.inf)
+    log_prob_RX, index_RX = candidates_RX.topk(count, dim=-1)
+    return Chosen(log_prob_RX, (index_RX // words).clamp_(max=rows - 1), index_RX % words)
+
+
+def _top_of_banks(candidates_RSKV: torch.Tensor, count: int) -> Chosen:
+    """The likeliest of each bank, their parents counted over all banks."""
+    banks, rows = candidates_RSKV.shape[1:3]
+    chosen = _top(candidates_RSKV, count)
+    first_S1 = torch.arange(0, banks * rows, rows, device=candidates_RSKV.device)[:, None]
+    return chosen._replace(parent_RW=chosen.parent_RW + first_S1)
+
+
+def _to_the_next(gained_RSX: torch.Tensor) -> torch.Tensor:
+    """Shift what left each bank to the bank after it. The last lacks no word, so nothing leaves it."""
+    nothing = -torch.inf if gained_RSX.is_floating_point() else 0
+    return F.pad(gained_RSX[:, :-1], (0, 0, 1, 0), value=nothing)

@@ -1,0 +1,88 @@
+"""From features to captions by `DecodeOptions`: the one entry to every search and to sampling.
+
+Dimensions: B images, W captions of each, P grid cells, E encoder width.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from imgcap.decode.beam import search
+from imgcap.decode.constraints import Constraints
+from imgcap.decode.ensemble import Ensemble
+from imgcap.decode.frontier import Banks, Frontier, Groups, Likeliest, Samples
+from imgcap.decode.hypotheses import Hypotheses
+from imgcap.decode.options import DecodeOptions
+from imgcap.errors import UserError
+from imgcap.models import Decoder
+from imgcap.optim import coins
+from imgcap.text import Vocabulary
+from imgcap.types import EOS, PAD, SOS, SPECIAL_TOKENS, UNK
+
+
+def generate(
+    decoders: Sequence[Decoder],
+    features_BPE: Sequence[torch.Tensor],
+    options: DecodeOptions,
+    vocabulary: Vocabulary,
+    max_length: int,
+    attention: bool = False,
+    image_keys: torch.Tensor | None = None,
+) -> Hypotheses:
+    """Caption B images in at most `max_length` words, by one decoder or the mean of several.
+
+    Each decoder has features of its own. Samples are a function of the seed and the image's key (shape (B,), int64;
+    none: its place here), whatever else is in the batch. Raises `UserError` for words that the vocabulary lacks, and
+    where the options leave no caption.
+    """
+    images, device = len(features_BPE[0]), features_BPE[0].device
+    banned = [UNK if word == SPECIAL_TOKENS[UNK] else _token(word, vocabulary) for word in options.banned]
+    required = [_token(word, vocabulary) for word in options.required]
+    never = {PAD, SOS, *banned}
+    _check_room(options, len(vocabulary) - len(never | {EOS}), max_length)
+    constraints = Constraints(torch.tensor(sorted(never), device=device), options.min_length, options.no_repeat_ngram)
+    frontier: Frontier
+    if options.method == "sample":
+        keys = torch.arange(images) if image_keys is None else image_keys
+        coins_BWT = coins(options.seed, 0, keys.to(device), options.samples, max_length)
+        frontier = Samples(coins_BWT, options.temperature, options.top_k, options.top_p)
+    elif options.method == "diverse":
+        frontier = Groups(options.group_count, options.width // options.group_count, options.diversity)
+    elif required:
+        frontier = Banks(options.width, torch.tensor(required, device=device), max_length)
+    else:
+        frontier = Likeliest(options.width)
+    ensemble = Ensemble(decoders)
+    found = search(ensemble, features_BPE, frontier, constraints, max_length, options.length_penalty, attention)
+    if options.method == "diverse":
+        found = found.distinct()  # groups may meet
+    return found.first(options.captions)
+
+
+def _token(word: str, vocabulary: Vocabulary) -> int:
+    tokens = vocabulary.encode([word])
+    if vocabulary.oov == "characters" and len(word) == 1:
+        raise UserError(f"{word!r} also spells words that the vocabulary lacks, so it can't be banned or required")
+    if len(tokens) != 1 or tokens[0] == UNK:
+        raise UserError(f"the vocabulary has no word {word!r}; the nearest is {_nearest(word, vocabulary.words)!r}")
+    return tokens[0]
+
+
+def _nearest(word: str, words: Iterable[str]) -> str:
+    known = [other for other in words if other not in SPECIAL_TOKENS]
+    return difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.0)[0]
+
+
+def _check_room(options: DecodeOptions, words: int, max_length: int) -> None:
+    """With as many words as a caption must have at least, no n-gram block can leave it without a next one."""
+    longest, needed = max(options.min_length, len(options.required)), options.min_length
+    if longest > max_length:
+        raise UserError(
+            f"captions of at least {longest} words are asked for and the model's have at most {max_length} "
+            "(data.max_tokens); lower min_length or require fewer words"
+        )
+    if words < (needed if options.no_repeat_ngram else min(needed, 1)):
+        raise UserError(
+            f"min_length={needed} needs more words than the {words} that are not banned; lower it or ban fewer"
+        )
