@@ -56,7 +56,7 @@ def main() -> None:
             if loaded.is_run:
                 elsewhere = any(override.startswith("data.shards=") for override in overrides)
                 label = f"{reader.manifest.name}-{arguments.split}" if elsewhere else arguments.split
-                write_results(arguments.path, evaluation, label)
+                write_results(arguments.path, evaluation, loaded.step, label)
             if arguments.out:
                 write_json(arguments.out, evaluation.as_json())
             print(f"{arguments.path}, step {loaded.step}: {len(evaluation.captions)} images", file=sys.stderr)

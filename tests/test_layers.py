@@ -13,8 +13,8 @@ FLOORS: tuple[set[str], ...] = (
     {"text", "shards", "checkpoint"},
     {"models", "data", "optim", "monitor"},
     {"engine", "decode", "inspection"},
-    {"evaluation", "feature_cache"},
-    {"train"},
+    {"evaluation", "feature_cache", "captioning"},
+    {"train", "export", "loading"},
     {"bench"},
 )
 DISTRIBUTED_ALLOWED = {"dist", "engine"}

@@ -7,6 +7,7 @@ from typing import Any
 
 from imgcap.bench import (
     building,
+    captioning,
     decoder,
     loader,
     parts,
@@ -57,6 +58,9 @@ MEASURES = {
     "encoder": Measure("the frozen encoder against torchvision's own", parts.bench_encoder, parts.encoder_arguments),
     "step": Measure("the decoder's training step in each precision", decoder.bench_step, decoder.step_arguments),
     "beam": Measure("batched beam search against one image at a time", decoder.bench_beam, decoder.beam_arguments),
+    "caption": Measure(
+        "pictures captioned in one call against a call each", captioning.bench_captioning, captioning.arguments
+    ),
     "optimiser": Measure("the fused optimiser against a loop over tensors", parts.bench_optimiser),
     "checkpoint": Measure("saving and loading a checkpoint", parts.bench_checkpoint, device="cpu"),
     "saving": Measure("what saving costs the step", saving.bench_saving, saving.arguments, shards=True),

@@ -9,6 +9,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ _FOLDER = re.compile(r"^step-(\d{8,})(\.replaced)?$")
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint folder that can't be trusted; the message says which file, and why."""
+    """A folder that can't be trusted; the message says which file, and why."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,11 @@ class Record:
 
     @classmethod
     def of(cls, folder: Path, order: int) -> "Record":
-        files = {
-            name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
-            for name in (MODEL, TRAINING, STATE)
-        }
-        return cls(order, files)
+        return cls(order, fingerprints(folder, (MODEL, TRAINING, STATE)))
 
     def text(self) -> str:
         body: dict[str, Any] = {"format": FORMAT, "order": self.order, "files": self.files}
-        return json.dumps(body | {"seal": _seal(body)}, indent=1)
+        return json.dumps(body | {"seal": seal_of(body)}, indent=1)
 
     @classmethod
     def read(cls, folder: Path) -> "Record":
@@ -58,7 +55,7 @@ class Record:
             raise DamagedCheckpoint(f"{RECORD} is missing") from None
         except (OSError, ValueError, AttributeError, KeyError):  # ValueError: no UTF-8, no JSON
             raise DamagedCheckpoint(f"{RECORD} can't be read") from None
-        if seal != _seal(body):
+        if seal != seal_of(body):
             raise DamagedCheckpoint(f"{RECORD} has changed since it was written")
         if body["format"] != FORMAT:
             raise DamagedCheckpoint(f"{RECORD} has format {body['format']}; this version reads {FORMAT}")
@@ -66,17 +63,7 @@ class Record:
 
     def verify(self, folder: Path) -> None:
         """Read every byte. Raises `DamagedCheckpoint` naming the first file that isn't as it was saved."""
-        for name, expected in self.files.items():
-            try:
-                size = (folder / name).stat().st_size
-                if size != expected["bytes"]:
-                    raise DamagedCheckpoint(f"{name} has {size} bytes, not {expected['bytes']}")
-                if sha256(folder / name) != expected["sha256"]:
-                    raise DamagedCheckpoint(f"the sha256 of {name} isn't the one it was saved with")
-            except FileNotFoundError:
-                raise DamagedCheckpoint(f"{name} is missing") from None
-            except OSError as error:
-                raise DamagedCheckpoint(f"{name} can't be read: {error.strerror}") from None
+        verify(folder, self.files)
 
 
 def folder_name(step: int) -> str:
@@ -107,10 +94,31 @@ def read_pointer(root: Path, pointer: str) -> Path | None:
     return next((folder for folder in candidates if folder.is_dir()), None)
 
 
+def fingerprints(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Bytes and sha256 of some of a folder's files."""
+    return {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in names}
+
+
+def verify(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Read every byte. Raises `DamagedCheckpoint` naming the first file whose fingerprint is another."""
+    for name, expected in files.items():
+        try:
+            size = (folder / name).stat().st_size
+            if size != expected["bytes"]:
+                raise DamagedCheckpoint(f"{name} has {size} bytes, not {expected['bytes']}")
+            if sha256(folder / name) != expected["sha256"]:
+                raise DamagedCheckpoint(f"the sha256 of {name} isn't the one it was saved with")
+        except FileNotFoundError:
+            raise DamagedCheckpoint(f"{name} is missing") from None
+        except OSError as error:
+            raise DamagedCheckpoint(f"{name} can't be read: {error.strerror}") from None
+
+
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _seal(body: dict[str, Any]) -> str:
+def seal_of(body: Mapping[str, Any]) -> str:
+    """The hash of what a record says, for the record itself: no flipped bit in it passes."""
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -58,10 +58,10 @@ def save(
             pointers = [LATEST, BEST] if best else [LATEST]
             for pointer in pointers:  # their bytes before any renaming, which no full disk can stop
                 _write_pointer(root / f"{UNFINISHED}{pointer}", folder_name(step))
-            folder = _put_in_place(unfinished, root / folder_name(step))
+            folder = put_in_place(unfinished, root / folder_name(step))
             for pointer in pointers:
                 (root / f"{UNFINISHED}{pointer}").replace(root / pointer)
-            _sync(root)
+            sync(root)
         except BaseException:
             _remove_unfinished(root)
             raise
@@ -72,20 +72,20 @@ def save(
 def _write_files(
     folder: Path, model: Mapping[str, torch.Tensor], training: dict[str, Any], state: dict[str, Any], order: int
 ) -> None:
-    safetensors.torch.save_file(_without_sharing(model), folder / MODEL)
+    safetensors.torch.save_file(without_sharing(model), folder / MODEL)
     with (folder / TRAINING).open("wb") as file:  # given a path, torch.save would swallow why a write failed
         torch.save(training, file)
     # What weights_only refuses must not first be noticed on the day of the resume.
     torch.load(folder / TRAINING, map_location="cpu", weights_only=True, mmap=True)
     (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     for path in folder.iterdir():
-        _sync(path)
+        sync(path)
     (folder / RECORD).write_text(Record.of(folder, order).text(), encoding="utf-8")
-    _sync(folder / RECORD)
-    _sync(folder)
+    sync(folder / RECORD)
+    sync(folder)
 
 
-def _without_sharing(model: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def without_sharing(model: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Tied weights as two tensors on the CPU: safetensors refuses two names for one storage."""
     seen: set[int] = set()
     tensors = {}
@@ -97,21 +97,21 @@ def _without_sharing(model: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
     return tensors
 
 
-def _put_in_place(unfinished: Path, folder: Path) -> Path:
+def put_in_place(unfinished: Path, folder: Path) -> Path:
     """Give the finished folder its name; one of the same step stays loadable until that is done."""
     replaced = folder.with_name(folder.name + REPLACED)
     if folder.exists():
         shutil.rmtree(replaced, ignore_errors=True)
         folder.rename(replaced)
     unfinished.rename(folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(replaced, ignore_errors=True)
     return folder
 
 
 def _write_pointer(path: Path, name: str) -> None:
     path.write_text(name + "\n", encoding="utf-8")
-    _sync(path)
+    sync(path)
 
 
 def _retain(root: Path, keep: int) -> None:
@@ -134,7 +134,7 @@ def _remove_unfinished(root: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Bring a file's or folder's bytes to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

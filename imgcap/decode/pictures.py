@@ -74,6 +74,11 @@ def open_picture(path: Path, size: int) -> Image.Image:
         data = path.read_bytes()
     except OSError as error:
         raise UnreadableImage(error.strerror or str(error)) from None
+    return picture_of(data, size)
+
+
+def picture_of(data: bytes, size: int) -> Image.Image:
+    """The same of a file's bytes."""
     return decode(normalised_jpeg(data, None, _QUALITY), size)
 
 

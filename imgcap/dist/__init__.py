@@ -10,13 +10,14 @@ from imgcap.dist.collectives import (
 )
 from imgcap.dist.environment import environment_report
 from imgcap.dist.watchdog import at_step, doing
-from imgcap.dist.world import World, close, init
+from imgcap.dist.world import World, choose_device, close, init
 
 __all__ = [
     "World",
     "at_step",
     "begin_sum_across_ranks",
     "broadcast_object",
+    "choose_device",
     "close",
     "doing",
     "environment_report",

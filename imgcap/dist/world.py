@@ -42,7 +42,7 @@ def init(device: str | None = None, timeout: float = TIMEOUT) -> World:
     rank = int(os.environ.get("RANK", 0))
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    chosen = _choose_device(device, local_rank)
+    chosen = choose_device(device, local_rank)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if chosen.type == "cpu":
@@ -89,9 +89,13 @@ def _keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def _choose_device(asked: str | None, local_rank: int) -> torch.device:
+def choose_device(asked: str | None, local_rank: int = 0) -> torch.device:
+    """The device asked for, else the best there is. Raises `UserError` for one that torch doesn't know."""
     if asked:
-        return torch.device(asked)
+        try:
+            return torch.device(asked)
+        except RuntimeError:
+            raise UserError(f"{asked!r} is no device; give cpu, cuda, cuda:1 or mps") from None
     if torch.cuda.is_available():
         processes = max(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), local_rank + 1)
         if processes > torch.cuda.device_count():

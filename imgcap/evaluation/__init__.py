@@ -3,7 +3,7 @@
 from imgcap.evaluation.coco_files import read_references, read_results, with_other_images
 from imgcap.evaluation.evaluator import EvaluationStopped, Evaluator
 from imgcap.evaluation.ptb import clean, tokenise
-from imgcap.evaluation.results import Evaluation, Example, write_json, write_results
+from imgcap.evaluation.results import Evaluation, Example, scores_of, write_json, write_results
 from imgcap.evaluation.scorers import METRICS, forget_references, score
 from imgcap.evaluation.signature import signature
 
@@ -18,6 +18,7 @@ __all__ = [
     "read_references",
     "read_results",
     "score",
+    "scores_of",
     "signature",
     "tokenise",
     "with_other_images",

@@ -1,4 +1,4 @@
-"""What an evaluation yields, and the two files that keep it.
+"""What an evaluation yields, and the files that keep it.
 
 Dimensions: L words of a caption, P grid cells.
 """
@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+STEPS = "steps.json"
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,15 @@ class Evaluation:
         return {**self.scores, "loss": self.loss, "signature": self.signature}
 
 
-def write_results(run: Path, evaluation: Evaluation, label: str | None = None) -> None:
+def write_results(run: Path, evaluation: Evaluation, step: int, label: str | None = None) -> None:
     """Write results/LABEL-captions.json and results/LABEL-scores.json under `run`, each whole or not at all.
 
-    The label is the split where none is given.
+    The label is the split where none is given. results/steps.json says of which checkpoint each label's files are.
     """
     folder = run / "results"
+    steps = folder / STEPS
+    before = json.loads(steps.read_text(encoding="utf-8")) if steps.exists() else {}
+    write_json(steps, {**before, label or evaluation.split: step})
     write_json(folder / f"{label or evaluation.split}-captions.json", evaluation.captions)
     write_json(folder / f"{label or evaluation.split}-scores.json", evaluation.as_json())
 
@@ -61,3 +66,13 @@ def write_json(path: Path, content: Any) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def scores_of(run: Path, step: int) -> tuple[dict[str, Any], list[str]]:
+    """What results/ says of the checkpoint of a step: scores by label, and the labels whose scores are of another."""
+    folder = run / "results"
+    steps = json.loads((folder / STEPS).read_text(encoding="utf-8")) if (folder / STEPS).exists() else {}
+    written = {path.name.removesuffix("-scores.json"): path for path in sorted(folder.glob("*-scores.json"))}
+    mine = {label: path for label, path in written.items() if steps.get(label) == step}
+    scores = {label: json.loads(path.read_text(encoding="utf-8")) for label, path in mine.items()}
+    return scores, [label for label in written if label not in mine]

@@ -1,28 +1,30 @@
 """A trained captioner from where it lies: the folder of a run, or an artefact.
 
-A run folder holds `config.yaml`, `vocab.json` and `checkpoints/`. An artefact holds `model.safetensors`,
-`vocab.json` and `config.json`: {"format": 1, "model": ..., "data": ..., "eval": ...}. Nothing is unpickled
-and no pretrained weights are fetched: all weights are in the checkpoint.
+A run folder holds `config.yaml`, `vocab.json` and `checkpoints/`. An artefact is what `imgcap.export` writes of one:
+`model.safetensors`, `vocab.json`, `scores.json` and `config.json`, which says what the model is, how it decodes, and
+the sha256 of the others. Nothing is unpickled and no pretrained weights are fetched: all weights are in the checkpoint.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 
 from imgcap import checkpoint
+from imgcap.checkpoint.layout import DamagedCheckpoint, seal_of, verify
 from imgcap.config import Config, load_config
 from imgcap.errors import UserError
 from imgcap.models.captioner import Captioner
 from imgcap.text import Vocabulary
 
 ARTEFACT_FORMAT = 1
-_SECTIONS = ("model", "data", "eval")
+WEIGHTS, VOCABULARY, SCORES, MANIFEST = "model.safetensors", "vocab.json", "scores.json", "config.json"
+SECTIONS = ("name", "model", "data", "eval", "train")
+FILES = [WEIGHTS, VOCABULARY, SCORES, MANIFEST]  # what is read of one
 _EMBEDDING = "decoder.embedding.weight"
 
 
@@ -34,7 +36,7 @@ class LoadedCaptioner:
     vocabulary: Vocabulary
     config: Config
     path: Path
-    step: int | None  # of training; an artefact doesn't say
+    step: int  # of training
 
     @property
     def is_run(self) -> bool:
@@ -52,7 +54,7 @@ def load_captioner(
     Raises `UserError` where something is missing or damaged, or doesn't fit together.
     """
     path = Path(path)
-    if (path / "config.json").is_file():
+    if (path / MANIFEST).is_file():
         weights, config, step = _read_artefact(path, overrides)
     elif (path / "config.yaml").is_file():
         saved = checkpoint.load(path / "checkpoints", which)
@@ -60,28 +62,39 @@ def load_captioner(
     else:
         found = "no config.yaml or config.json" if path.is_dir() else "no folder"
         raise UserError(f"{path} is no run and no artefact ({found} there); name a folder like runs/demo")
-    vocabulary = Vocabulary.load(path / "vocab.json")
+    vocabulary = Vocabulary.load(path / VOCABULARY)
     model = _fit(weights, config, vocabulary, path)
     return LoadedCaptioner(model.to(device).eval(), vocabulary, config, path, step)
 
 
-def _read_artefact(path: Path, overrides: Sequence[str]) -> tuple[Mapping[str, torch.Tensor], Config, None]:
+def _read_artefact(path: Path, overrides: Sequence[str]) -> tuple[Mapping[str, torch.Tensor], Config, int]:
+    manifest = _read_manifest(path)
+    config = load_config(None, [*(f"{name}={json.dumps(manifest[name])}" for name in SECTIONS), *overrides])
+    try:  # the graphs are checked by what runs them, and the pictures are for people
+        verify(path, {name: manifest["files"][name] for name in (WEIGHTS, VOCABULARY, SCORES)})
+    except DamagedCheckpoint as reason:
+        raise UserError(f"{path} is a damaged artefact: {reason}; fetch it anew, or export it again") from None
+    return safetensors.torch.load_file(path / WEIGHTS), config, manifest["step"]
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """What config.json says, of this format and as it was written."""
     try:
-        content = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        version = content["format"]
-        sections = [f"{section}={json.dumps(content[section])}" for section in _SECTIONS]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}/config.json is not that of an artefact ({error}); export it again") from None
+        content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        version, seal = content["format"], content.pop("seal", None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}/{MANIFEST} is not that of an artefact ({error}); export it again") from None
     if version != ARTEFACT_FORMAT:
         raise UserError(
             f"{path} is an artefact of format {version}, this imgcap reads {ARTEFACT_FORMAT}; "
             "use the imgcap that exported it, or export it again"
         )
-    config = load_config(None, [*sections, *overrides])
-    try:
-        return safetensors.torch.load_file(path / "model.safetensors"), config, None
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}/model.safetensors can't be read ({error}); export it again") from None
+    if seal != seal_of(content):
+        raise UserError(
+            f"{path} is a damaged artefact: {MANIFEST} has changed since it was written; "
+            "fetch it anew, or export it again"
+        )
+    return content
 
 
 def _fit(weights: Mapping[str, torch.Tensor], config: Config, vocabulary: Vocabulary, path: Path) -> Captioner:

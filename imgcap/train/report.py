@@ -13,7 +13,7 @@ def report_evaluation(run: Path, monitor: Monitor, evaluation: Evaluation, step:
     split = evaluation.split
     scores = {f"{split}/{name}": value for name, value in evaluation.scores.items()}
     monitor.scalars(step, epoch, scores | {f"{split}/loss": evaluation.loss})
-    write_results(run, evaluation)
+    write_results(run, evaluation, step)
     draw_curves(run / "metrics.jsonl", run / "curves.png")
     if not evaluation.examples:
         return

@@ -53,7 +53,7 @@ class AttendingDecoder(Decoder):
 
     def begin(self, features_BPE: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The hidden and cell states of all layers before the first word."""
-        layers, images, exact = len(self.cells), len(features_BPE), exact_dtype(features_BPE.dtype)
+        layers, images, exact = len(self.cells), features_BPE.shape[0], exact_dtype(features_BPE.dtype)
         if self.init_hidden is None or self.init_cell is None:
             zeros_LBKH = features_BPE.new_zeros(layers, images, rows, self.hidden_dim)
             return zeros_LBKH, zeros_LBKH.to(exact)

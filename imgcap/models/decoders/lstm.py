@@ -37,7 +37,7 @@ class LSTMDecoder(Decoder):
         dtype = compute_dtype(first.weight_ih)
         memory = Memory(first.weight_ih.to(dtype), first.bias_ih.to(dtype))
         image_B1D = self.image(features_BPE.to(dtype).mean(1, keepdim=True))
-        zeros_B1H = image_B1D.new_zeros(len(image_B1D), 1, self.hidden_dim)
+        zeros_B1H = image_B1D.new_zeros(image_B1D.shape[0], 1, self.hidden_dim)
         hidden, cell = [zeros_B1H] * len(self.cells), [zeros_B1H.to(exact_dtype(dtype))] * len(self.cells)
         after = self.advance(hidden, cell, memory, memory.word_gates(image_B1D))
         hidden_LBKH = torch.stack(list(after.hidden_BKH)).expand(-1, -1, rows, -1)

@@ -1,0 +1,74 @@
+"""Whatever holds a picture in Python, as a PIL picture: paths, addresses, PIL pictures, arrays and tensors.
+
+Dimensions: C colour channels, H W pixels.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+
+from imgcap import remote
+from imgcap.decode.pictures import open_picture, picture_of
+from imgcap.shards.image import UnreadableImage, rgb
+
+Picture: TypeAlias = str | Path | Image.Image | np.ndarray | torch.Tensor
+_CHANNELS = (1, 3, 4)  # grey, RGB, RGB on transparent ground
+
+
+def one_or_many(pictures: "Picture | Iterable[Picture]") -> Iterator[Picture]:
+    """A picture alone, or those of any iterable; an array or tensor of four dimensions holds many."""
+    alone = isinstance(pictures, str | Path | Image.Image)
+    if isinstance(pictures, np.ndarray | torch.Tensor):
+        alone = pictures.ndim < 4
+    yield from (pictures,) if alone else pictures  # type: ignore[misc]
+
+
+def as_picture(picture: Picture, size: int, urls: bool = False) -> Image.Image:
+    """An upright RGB picture, not much larger than `size` needs where it is a file; UnreadableImage if it is none.
+
+    A tensor is (C, H, W), an array (H, W, C) or (H, W), of uint8 or of floats from 0 to 1. Addresses are fetched only
+    where `urls` allows it.
+    """
+    if isinstance(picture, Image.Image):
+        return rgb(picture)
+    if isinstance(picture, torch.Tensor):
+        if picture.ndim != 3 or picture.shape[0] not in _CHANNELS:
+            raise UnreadableImage(f"a tensor is (C, H, W) with 1, 3 or 4 channels, and this is {tuple(picture.shape)}")
+        return _of_pixels(picture.detach().cpu().permute(1, 2, 0).numpy())
+    if isinstance(picture, np.ndarray):
+        if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in _CHANNELS):
+            raise UnreadableImage(f"an array is (H, W, C) with 1, 3 or 4 channels, and this is {picture.shape}")
+        return _of_pixels(picture)
+    if isinstance(picture, str) and remote.is_address(picture):
+        return _fetched(picture, size, urls)
+    if isinstance(picture, str | Path):
+        return open_picture(Path(picture), size)
+    raise UnreadableImage(f"a {type(picture).__name__} holds no picture; give a path, a PIL picture, array or tensor")
+
+
+def _of_pixels(pixels_HWC: np.ndarray) -> Image.Image:
+    if not pixels_HWC.size:
+        raise UnreadableImage("it has no pixels")
+    if np.issubdtype(pixels_HWC.dtype, np.floating):
+        low, high = float(pixels_HWC.min()), float(pixels_HWC.max())
+        if not (low >= 0 and high <= 1):  # also where one is NaN
+            raise UnreadableImage(f"floats go from 0 to 1, and these from {low:g} to {high:g}; do not normalise them")
+        pixels_HWC = np.rint(pixels_HWC * 255).astype(np.uint8)
+    if pixels_HWC.dtype != np.uint8:
+        raise UnreadableImage(f"pixels are uint8, or floats from 0 to 1, and these are {pixels_HWC.dtype}")
+    if pixels_HWC.ndim == 3 and pixels_HWC.shape[2] == 1:
+        pixels_HWC = pixels_HWC[..., 0]
+    return rgb(Image.fromarray(np.ascontiguousarray(pixels_HWC)))
+
+
+def _fetched(address: str, size: int, allowed: bool) -> Image.Image:
+    if not allowed:
+        raise UnreadableImage("it is an address; pass urls=True to have it fetched")
+    try:
+        return picture_of(remote.read(address), size)
+    except FileNotFoundError:
+        raise UnreadableImage("there is nothing at this address") from None

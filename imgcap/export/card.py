@@ -1,0 +1,93 @@
+"""The model card of an artefact: what it is, how to use it, its scores and what it says of some pictures."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from imgcap.models.artefact import LoadedCaptioner
+
+_HEADER = """\
+---
+library_name: imgcap
+pipeline_tag: image-to-text
+language: {language}
+tags: [image-captioning]
+---
+# {name}
+
+An image-captioning model, trained with imgcap; this is its checkpoint of step {step:,}.
+
+- encoder: {encoder}, for pictures of {size} × {size} pixels
+- decoder: {decoder}
+- {parameters:,} parameters, {words:,} entries in the vocabulary
+
+## Use
+
+```python
+import imgcap
+
+captioner = imgcap.load("{name}")  # this folder, or user/name on the hub
+for caption in captioner.caption(["photo.jpg", "other.png"]):
+    print(caption.text, caption.score)
+```
+```
+python tools/caption.py {name} photo.jpg folder/
+python launch/evaluate.py {name} data.shards=shards/demo --split test
+```
+By default it searches with {beam} beams, a length penalty of {penalty:g} and at most {longest} words.
+"""
+
+
+def model_card(
+    name: str, loaded: LoadedCaptioner, scores: Mapping[str, Mapping[str, Any]], pictures: Mapping[str, int]
+) -> str:
+    """Markdown, with the header that the hub reads; `pictures` are files beside it, with the step each shows."""
+    config = loaded.config
+    decoder = config.model.decoder
+    query = f", attention {decoder.query} the recurrence" if decoder.type == "attention_lstm" else ""
+    header = _HEADER.format(
+        name=name,
+        language=config.data.language,
+        encoder=config.model.encoder.name,
+        decoder=f"{decoder.type} ({decoder.hidden_dim} wide{query})",
+        parameters=sum(parameter.numel() for parameter in loaded.model.parameters()),
+        words=len(loaded.vocabulary),
+        size=config.data.image_size,
+        step=loaded.step,
+        beam=config.eval.beam,
+        penalty=config.eval.length_penalty,
+        longest=config.data.max_tokens,
+    )
+    return "\n".join([header, *_scores(scores), *_pictures(pictures, loaded.step)])
+
+
+def _scores(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    if not scores:
+        return ["## Scores", "", "Not measured yet.", ""]
+    names = [name for name in next(iter(scores.values())) if name != "signature"]
+    table = [["split", *names], ["---"] * (len(names) + 1)]
+    table += [[label, *(_number(of.get(name)) for name in names)] for label, of in scores.items()]
+    rows = [f"| {' | '.join(cells)} |" for cells in table]
+    signatures = [f"- {label}: `{of['signature']}`" for label, of in scores.items()]
+    return [
+        "## Scores",
+        "",
+        *rows,
+        "",
+        "The loss is in nats a token. Scores compare where their signatures are equal:",
+        "",
+        *signatures,
+        "",
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _pictures(pictures: Mapping[str, int], step: int) -> list[str]:
+    lines = ["## Samples", ""] if pictures else []
+    for path, shown in pictures.items():
+        label = path.rpartition("/")[2].removesuffix(".png")
+        of = "" if shown == step else f", as of step {shown:,}"
+        lines += [f"![{label}{of}]({path})", "", f"*{label}{of}*", ""]
+    return lines

@@ -1,0 +1,146 @@
+"""Caption pictures with an artefact's ONNX graphs: `python onnx/caption.py IMAGE ... [--beam 5] [--json]`.
+
+It needs onnxruntime, numpy and Pillow, and neither torch nor imgcap: `export.py --onnx` copies this file beside the
+graphs. From Python: `OnnxCaptioner(Path("ARTEFACT")).caption(["photo.jpg"])`.
+
+Dimensions: L layers, B images, W beams, V vocabulary, H hidden width.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+PAD, SOS, EOS, UNK = 0, 1, 2, 3
+ENCODER, STEP = "onnx/encoder.onnx", "onnx/decoder_step.onnx"
+
+
+class OnnxCaptioner:
+    """The search of `imgcap.decode`, over graphs: beams end in a pool of the best, scored by log P / length ** penalty.
+
+    Raises ValueError for a graph or vocabulary that isn't as it was exported.
+    """
+
+    def __init__(self, artefact: Path, providers: Sequence[str] = ("CPUExecutionProvider",)):
+        self.config = json.loads((artefact / "config.json").read_text(encoding="utf-8"))
+        content = {name: self._read(artefact, name) for name in (ENCODER, STEP, "vocab.json")}
+        vocabulary = json.loads(content["vocab.json"])
+        self.words, self.spells = vocabulary["words"], vocabulary["oov"] == "characters"
+        self.encoder, self.step = (
+            onnxruntime.InferenceSession(content[name], providers=list(providers)) for name in (ENCODER, STEP)
+        )
+
+    def _read(self, artefact: Path, name: str) -> bytes:
+        data = (artefact / name).read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.config["files"][name]["sha256"]:
+            raise ValueError(f"{artefact / name} has changed since it was exported; export it again")
+        return data
+
+    def caption(
+        self, pictures: Iterable[Path | str | Image.Image], beam: int | None = None, batch: int = 16
+    ) -> list[tuple[str, float]]:
+        """Text and score of each picture, in order; the beam is the artefact's own where none is given."""
+        width, captions, pending = beam or self.config["eval"]["beam"], [], list(pictures)
+        for start in range(0, len(pending), batch):
+            images_BHWC = np.stack([self.prepare(picture) for picture in pending[start : start + batch]])
+            found = self.search(images_BHWC.transpose(0, 3, 1, 2), width)
+            captions += [(self.text(tokens), score) for tokens, score in found]
+        return captions
+
+    def prepare(self, picture: Path | str | Image.Image) -> np.ndarray:
+        """Upright, in RGB, squeezed to the square that the encoder takes: uint8 (H, W, 3)."""
+        image = picture if isinstance(picture, Image.Image) else Image.open(picture)
+        size = self.config["data"]["image_size"]
+        if not isinstance(picture, Image.Image):
+            image.draft("RGB", (2 * size, 2 * size))  # a JPEG decodes smaller, never below twice the goal
+        image = ImageOps.exif_transpose(image)
+        if "A" in image.getbands() or "transparency" in image.info:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        image = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        return np.asarray(image)
+
+    def search(self, images_BCHW: np.ndarray, beam: int) -> list[tuple[list[int], float]]:
+        """The best caption of each image: tokens without <sos> and <eos>, and the score."""
+        longest, penalty = self.config["data"]["max_tokens"], self.config["eval"]["length_penalty"]
+        hidden, cell, *cells = self.encoder.run(None, {"images": np.ascontiguousarray(images_BCHW)})
+        carried = dict(zip(("features", "projected"), cells, strict=False))
+        images = np.arange(len(images_BCHW))[:, None]
+        live_BW, tokens_BWT = np.zeros((len(images), 1)), np.full((len(images), 1, 1), SOS)
+        pools: list[list[tuple[float, list[int]]]] = [[] for _ in images]
+        for step in range(longest + 1):
+            tokens = {"tokens": np.ascontiguousarray(tokens_BWT[..., -1])}
+            log_probs_BWV, hidden, cell, *_ = self.step.run(None, {**tokens, "hidden": hidden, "cell": cell, **carried})
+            live_BW, parent_BW, token_BW = _extend(live_BW, log_probs_BWV, beam, last=step == longest)
+            tokens_BWT = np.concatenate([tokens_BWT[images, parent_BW], token_BW[..., None]], axis=2)
+            hidden, cell = (np.ascontiguousarray(state[:, images, parent_BW]) for state in (hidden, cell))
+            for image, slot in np.argwhere((token_BW == EOS) & (live_BW > -np.inf)):
+                score = float(live_BW[image, slot]) / (step + 1) ** penalty
+                pools[image].append((score, tokens_BWT[image, slot, 1:-1].tolist()))
+            live_BW[token_BW == EOS] = -np.inf
+            pools = [sorted(pool, key=lambda found: -found[0])[:beam] for pool in pools]
+            reach_B = live_BW.max(1) / (longest + 1) ** penalty  # the best that a live beam can become
+            worst_B = [pool[-1][0] if len(pool) == beam else -np.inf for pool in pools]
+            if (reach_B <= worst_B).all():
+                break
+        return [(pool[0][1], pool[0][0]) for pool in pools]
+
+    def text(self, tokens: Iterable[int]) -> str:
+        """The words, joined by spaces; in a vocabulary that spells, what stands between two spaces is one word."""
+        words: list[str] = []
+        letters: list[str] | None = None
+        for word in [self.words[token] for token in tokens if token > UNK]:
+            if self.spells and word == " ":
+                words, letters = [*words, "".join(letters or [])], [] if letters is None else None
+            elif letters is not None and len(word) == 1:
+                letters.append(word)
+            else:
+                words, letters = [*words, "".join(letters or []), word], None
+        return " ".join(word for word in [*words, "".join(letters or [])] if word)
+
+
+def _extend(
+    live_BW: np.ndarray, log_probs_BWV: np.ndarray, beam: int, last: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The likeliest of all live beams × words: log probabilities, parents and words. At last only <eos> may follow."""
+    images, beams, words = log_probs_BWV.shape
+    if last:
+        parent_BW = np.broadcast_to(np.arange(beams), (images, beams))
+        return live_BW + log_probs_BWV[..., EOS], parent_BW, np.full((images, beams), EOS)
+    candidates = live_BW[..., None] + log_probs_BWV.astype(np.float64)
+    candidates[..., [PAD, SOS]] = -np.inf
+    candidates = candidates.reshape(images, -1)
+    width = min(beam, candidates.shape[1])
+    best_BW = np.argpartition(-candidates, width - 1, axis=1)[:, :width]
+    return np.take_along_axis(candidates, best_BW, axis=1), best_BW // words, best_BW % words
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    parser.add_argument("--beam", type=int, help="default: eval.beam of config.json")
+    parser.add_argument("--json", action="store_true", help="print a list of {image, caption, score}")
+    arguments = parser.parse_args()
+    try:
+        captioner = OnnxCaptioner(Path(__file__).resolve().parent.parent)
+        found: list[Any] = captioner.caption(arguments.images, arguments.beam)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    named = [
+        {"image": str(path), "caption": text, "score": score}
+        for path, (text, score) in zip(arguments.images, found, strict=True)
+    ]
+    lines = [json.dumps(named, ensure_ascii=False, indent=1)] if arguments.json else []
+    lines = lines or [f"{entry['image']}\t{entry['caption']}" for entry in named]
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""`imgcap.load`: a captioner by its folder or its name. What takes long to import waits for the first call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from imgcap.captioning import PictureCaptioner
+
+
+def load(
+    path: str | Path,
+    device: str | None = None,
+    which: Literal["best", "latest"] = "best",
+    revision: str | None = None,
+) -> PictureCaptioner:
+    """Load an artefact or a run from its folder, or an artefact from the Hugging Face hub, as user/name.
+
+    On the best device there is, unless one is named. `which` is for runs, `revision` for the hub. Raises
+    `imgcap.errors.UserError` where something is missing or damaged.
+    """
+    from imgcap import dist, remote
+    from imgcap.captioning import PictureCaptioner
+    from imgcap.models.artefact import FILES, load_captioner
+
+    if not Path(path).exists() and remote.is_hub_name(str(path)):
+        path = remote.download(str(path), FILES, revision)
+    # An encoder that trains no more has its normalisation folded into its convolutions, which is faster.
+    loaded = load_captioner(path, dist.choose_device(device), which, ["model.encoder.train=none"])
+    return PictureCaptioner(loaded)

@@ -1,0 +1,64 @@
+"""The Hugging Face hub: artefacts under a name, as user/name."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from imgcap.errors import UserError
+
+_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+
+
+def is_hub_name(text: str) -> bool:
+    """Whether this has the form of a name on the hub."""
+    return bool(_NAME.match(text))
+
+
+def check_name(name: str) -> None:
+    """Raises `UserError` for what can be no name on the hub."""
+    if not is_hub_name(name):
+        raise UserError(f"{name!r} is no name on the hub; write user/name")
+
+
+def download(name: str, files: list[str], revision: str | None = None) -> Path:
+    """The folder, on this machine, of those files of a repository; raises `UserError` where it can't be had."""
+    hub = _library()
+    try:
+        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=files))
+    except Exception as error:  # of the hub, its transport and the disk, each in classes of its own
+        raise UserError(
+            f"there is no folder {name}, and the hub has no such model for us ({_line(error)}); check the name, the "
+            "network and, for a private one, `hf auth login`"
+        ) from None
+
+
+def push(folder: Path, name: str, private: bool = False, owned: tuple[str, ...] = ()) -> str:
+    """Upload a folder as the newest revision of a repository, which is made if there is none; returns its address.
+
+    What the repository has in the subfolders `owned` and the folder lacks is removed there.
+    """
+    check_name(name)
+    hub = _library()
+    try:
+        api = hub.HfApi()
+        address = api.create_repo(name, private=private, exist_ok=True)
+        stale = [f"{subfolder}/*" for subfolder in owned]
+        api.upload_folder(repo_id=name, folder_path=folder, commit_message="Export", delete_patterns=stale)
+    except Exception as error:  # as above
+        raise UserError(
+            f"{folder} is written, and could not be pushed to {name} ({_line(error)}); log in with `hf auth login`, "
+            "check the name and the network, and run the same command again"
+        ) from None
+    return str(address)
+
+
+def _library() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise UserError("the hub needs huggingface_hub; pip install 'imgcap[hub]'") from None
+    return huggingface_hub
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
