@@ -14,7 +14,7 @@ FLOORS: tuple[set[str], ...] = (
     {"models", "data", "optim", "monitor"},
     {"engine", "decode", "inspection"},
     {"evaluation", "feature_cache", "captioning"},
-    {"train", "export", "loading"},
+    {"train", "export", "loading", "page"},
     {"bench"},
 )
 DISTRIBUTED_ALLOWED = {"dist", "engine"}
