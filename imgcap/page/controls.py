@@ -6,7 +6,7 @@ from typing import Any
 from imgcap.decode import DecodeOptions
 from imgcap.decode.options import methods_of
 
-METHODS = [("Beam search", "beam"), ("Greedy", "greedy"), ("Sampling", "sample"), ("Diverse beams", "diverse")]
+METHODS = [("Beam search", "beam"), ("Greedy", "greedy"), ("Sampling", "sample"), ("Diverse", "diverse")]
 _OF_A_METHOD: dict[str, dict[str, Any]] = {
     "beam": {"label": "Beams", "minimum": 1, "maximum": 20, "precision": 0},
     "best": {"label": "Captions shown", "minimum": 1, "maximum": 20, "precision": 0},

@@ -4,6 +4,7 @@ Gradio makes the page and keeps the queue. It never decodes a picture: it hands 
 held against the limits before any of its pixels are.
 """
 
+import importlib.util
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from imgcap.shards.image import MAX_PIXELS, UnreadableImage, check_header
 
 SHOWN, THUMBNAIL = 800, 160  # pixels of the longer side
 MAX_EXAMPLES = 24
+MISSING = "the web page needs gradio; pip install 'imgcap[demo]'"
 WAITING = 100  # in the queue; who comes then is told to come back
 KEPT = 24 * 3600  # seconds until an uploaded file is deleted
 
@@ -50,7 +52,8 @@ class Limits:
 
 def check_address(host: str, port: int) -> None:
     """Raises `UserError` where gradio is missing, or where this address can't be listened at."""
-    _gradio()
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError(MISSING)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will
@@ -72,8 +75,8 @@ def serve(
 ) -> None:
     """Show the page at this address until the process is ended; `captioners` by the names they have on it.
 
-    Each request runs alone, so that one picture is captioned at a time. Raises `UserError` where gradio is missing, an
-    example is no picture, or the port was taken meanwhile.
+    Each request runs alone, so that one picture is captioned at a time. `check_address` comes first. Raises `UserError`
+    where an example is no picture, or the port was taken meanwhile.
     """
     page = Page(captioners, limits or Limits())
     gradio = _gradio()
@@ -199,8 +202,6 @@ def _gradio() -> Any:
     """The library, told before it is imported to report nothing to anyone."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    try:
-        import gradio
-    except ImportError:
-        raise UserError("the web page needs gradio; pip install 'imgcap[demo]'") from None
+    import gradio
+
     return gradio
