@@ -6,7 +6,7 @@ from typing import Any
 from imgcap.decode import DecodeOptions
 from imgcap.decode.options import methods_of
 
-METHODS = [("Beam search", "beam"), ("Greedy", "greedy"), ("Sampling", "sample"), ("Diverse", "diverse")]
+METHODS = [("Beam", "beam"), ("Greedy", "greedy"), ("Sampling", "sample"), ("Diverse", "diverse")]
 _OF_A_METHOD: dict[str, dict[str, Any]] = {
     "beam": {"label": "Beams", "minimum": 1, "maximum": 20, "precision": 0},
     "best": {"label": "Captions shown", "minimum": 1, "maximum": 20, "precision": 0},
@@ -51,7 +51,7 @@ def add_controls(gradio: Any, start: DecodeOptions) -> dict[str, Any]:
         with gradio.Accordion("Length and words", open=False):
             numbers(_OF_ALL)
             for name, label in _WORDS.items():
-                add(name, gradio.Textbox, label=label, placeholder="with spaces between", max_lines=1)
+                add(name, gradio.Textbox, value="", label=label, placeholder="with spaces between", max_lines=1)
     method, *others = controls.values()
     method.change(show, method, others, queue=False, show_progress="hidden", api_visibility="private")
     return controls
@@ -62,7 +62,7 @@ def chosen_options(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any
     said = dict(zip(names, values, strict=True))
     options = {name: value for name, value in said.items() if said["method"] in methods_of(name)}
     for name in _WORDS.keys() & options.keys():
-        options[name] = tuple((options[name] or "").split())
+        options[name] = tuple(options[name].split())
     for name in _NONE_IS_0:
         options[name] = options.get(name) or None
     return options

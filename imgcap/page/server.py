@@ -32,7 +32,7 @@ KEPT = 24 * 3600  # seconds until an uploaded file is deleted
 
 @dataclass(frozen=True)
 class Limits:
-    """Of a picture: bytes of its file and pixels, both in millions. Raises `UserError` where they make no sense."""
+    """Of a picture: MiB of its file, and millions of pixels. Raises `UserError` where they make no sense."""
 
     megabytes: float = 20.0
     megapixels: float = 40.0
@@ -80,14 +80,15 @@ def serve(
     """
     page = Page(captioners, limits or Limits())
     gradio = _gradio()
-    blocks = page.laid_out(gradio, list(examples)[:MAX_EXAMPLES])
+    examples = examples[:MAX_EXAMPLES]
+    blocks = page.laid_out(gradio, examples)
     blocks.queue(max_size=WAITING)
     try:
         _, address, public = blocks.launch(
             server_name=host,
             server_port=port,
             share=share,
-            max_file_size=int(page.limits.megabytes * 1e6),
+            max_file_size=int(page.limits.megabytes * 2**20),
             allowed_paths=[str(path.resolve()) for path in examples],
             theme=_theme(gradio),
             css=CSS,

@@ -1,7 +1,8 @@
 """How the page looks, and how a word shows where the model looked."""
 
 CSS = """
-.gradio-container { max-width: 1440px !important; margin: 0 auto !important; }
+.gradio-container { max-width: 1440px !important; margin: 0 auto !important; width: 100%; }
+.gradio-container .html-container { padding: 0; }
 .title h1 { font-size: 1.7rem; font-weight: 650; margin: 0.4rem 0 0.1rem; }
 .title p, .hint, .empty { color: var(--body-text-color-subdued); }
 .hint { font-size: 0.8rem; margin: -0.4rem 0 0; }
@@ -26,7 +27,7 @@ CSS = """
 .card header span, .score { font-size: 0.8rem; color: var(--body-text-color-subdued); }
 
 .picture {
-  position: relative; overflow: hidden; border-radius: 9px; margin: 0 auto; background: #14161a;
+  position: relative; overflow: hidden; border-radius: 9px; margin: 0 auto;
   width: min(100%, 29rem * var(--ratio)); aspect-ratio: var(--shape);
 }
 .picture::before, .lit { content: ""; position: absolute; inset: 0; background: var(--picture) 0 0 / 100% 100%; }

@@ -5,9 +5,11 @@ import io
 import re
 import socket
 import sys
+import time
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,7 +144,7 @@ def test_a_model_that_cannot_do_as_asked_says_so_on_its_card(page: Page, good: d
 
 def test_controls_give_the_options_of_their_method_only() -> None:
     names = ["method", "beam", "samples", "top_k", "groups", "required", "banned", "length_penalty"]
-    said = [5, 2, 0, 0, "red dog", None, 0.5]
+    said = [5, 2, 0, 0, "red dog", "", 0.5]
     beam = chosen_options(names, ["beam", *said])
     assert {name: value for name, value in beam.items() if value is not None} == {
         "method": "beam",
@@ -172,3 +174,33 @@ def test_a_port_in_use_and_a_missing_library_are_named(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match=r"pip install 'imgcap\[demo\]'"):
         check_address("127.0.0.1", port)
+
+
+def test_pictures_of_many_visitors_are_captioned_one_at_a_time(
+    page: Page, good: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    gradio = pytest.importorskip("gradio", reason="needs gradio: pip install 'imgcap[demo]'")
+    client = pytest.importorskip("gradio_client")
+    answer, inside, together = page.answer, list[str | None](), list[int]()
+
+    def counted(path: str | None, decoding: dict[str, Any]) -> str:
+        inside.append(path)
+        time.sleep(0.1)
+        together.append(len(inside))
+        inside.pop()
+        return answer(path, decoding)
+
+    monkeypatch.setattr(page, "answer", counted)
+    blocks = page.laid_out(gradio, [])
+    together.clear()  # the empty page is an answer too
+    _, address, _ = blocks.launch(quiet=True, prevent_thread_lock=True, ssr_mode=False)
+    try:
+        visitor = client.Client(address, verbose=False)
+        file = client.handle_file(good["plain"])
+        jobs = [visitor.submit(file, api_name="/caption") for _ in range(4)]
+        captions = {tuple(texts(job.result(timeout=30), "caption")) for job in jobs}
+    finally:
+        blocks.close(verbose=False)
+    assert captions == {tuple(texts(answer(str(good["plain"]), {"method": "beam"}), "caption"))}
+    assert together == [1] * 4
