@@ -14,7 +14,7 @@ FLOORS: tuple[set[str], ...] = (
     {"models", "data", "optim", "monitor"},
     {"engine", "decode", "inspection"},
     {"evaluation", "feature_cache", "captioning", "batch_captioning"},
-    {"train", "comparison", "export", "loading"},
+    {"train", "comparison", "export", "loading", "page"},
     {"bench", "sweep"},
 )
 DISTRIBUTED_ALLOWED = {"dist", "engine"}

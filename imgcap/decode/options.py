@@ -9,7 +9,7 @@ from imgcap.errors import UserError
 Method = Literal["beam", "greedy", "sample", "diverse"]
 
 _SEARCHES = ("beam", "diverse")
-_METHODS_OF = {  # where an option means something; what is not here, everywhere
+_METHODS_OF: dict[str, tuple[str, ...]] = {  # where an option means something; what is not here, everywhere
     "beam": _SEARCHES,
     "best": _SEARCHES,
     "required": ("beam", "greedy"),
@@ -33,6 +33,11 @@ _AT_LEAST = {
     "groups": 1,
     "diversity": 0,
 }
+
+
+def methods_of(option: str) -> tuple[str, ...]:
+    """The methods with which an option means something."""
+    return _METHODS_OF.get(option, get_args(Method))
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class DecodeOptions:
             object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
         self._check_ranges()
         for field in fields(self):
-            value, methods = getattr(self, field.name), _METHODS_OF.get(field.name, get_args(Method))
+            value, methods = getattr(self, field.name), methods_of(field.name)
             if value != field.default and self.method not in methods:
                 raise UserError(
                     f"{field.name}={value} is for method={' or '.join(methods)}; leave it out with method={self.method}"

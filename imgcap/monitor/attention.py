@@ -41,11 +41,16 @@ def draw_attention(
     return sheet
 
 
+def light(map_XY: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A map of attention as light on a picture of `size` (width, height): (height, width), 1 where it is brightest."""
+    light_HW = np.asarray(Image.fromarray(map_XY).resize(size, Image.Resampling.BILINEAR))
+    return (light_HW / max(float(light_HW.max()), 1e-12)).clip(0, 1)
+
+
 def _overlay(picture: Image.Image, map_: np.ndarray) -> Image.Image:
     """Light a grey, dimmed picture up in proportion to the map, its maximum being full light."""
-    light = np.asarray(Image.fromarray(map_).resize(picture.size, Image.Resampling.BILINEAR))
-    light = (light / max(float(light.max()), 1e-12)).clip(0, 1)[..., None]
+    light_HW1 = light(map_, picture.size)[..., None]
     pixels = np.asarray(picture, dtype=np.float32)
     dim = 0.45 * pixels.mean(axis=-1, keepdims=True)
     lit = 0.78 * pixels + 0.22 * GLOW
-    return Image.fromarray((dim * (1 - light) + lit * light).round().astype(np.uint8))
+    return Image.fromarray((dim * (1 - light_HW1) + lit * light_HW1).round().astype(np.uint8))

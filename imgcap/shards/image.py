@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from PIL import Image, ImageOps
 
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow's bound against decompression bombs
-_TOO_LARGE = f"more than {MAX_PIXELS:,} pixels"
+_TOO_LARGE = "more than {:,} pixels"
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _EXIF_ORIENTATION = 0x0112
 _TRANSPARENT_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
@@ -36,13 +36,13 @@ def normalised_jpeg(data: bytes, shorter_side: int | None, quality: int) -> byte
     return out.getvalue()
 
 
-def check_header(data: bytes) -> None:
+def check_header(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
     """Raises `UnreadableImage` where the first bytes are of no image, or of one that is too large to decode."""
     if not data:
         raise UnreadableImage("zero bytes")
     with _named_errors(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise UnreadableImage(_TOO_LARGE)
+        if image.width * image.height > max_pixels:
+            raise UnreadableImage(_TOO_LARGE.format(max_pixels))
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -66,7 +66,7 @@ def _named_errors() -> Iterator[None]:
     except UnreadableImage:
         raise
     except Image.DecompressionBombError:
-        raise UnreadableImage(_TOO_LARGE) from None
+        raise UnreadableImage(_TOO_LARGE.format(MAX_PIXELS)) from None
     except Image.UnidentifiedImageError:
         raise UnreadableImage("not an image") from None
     except Exception:  # a damaged file makes Pillow's decoders raise almost anything
@@ -76,7 +76,7 @@ def _named_errors() -> Iterator[None]:
 def _opened(file: io.BytesIO, shorter_side: int | None) -> Image.Image | None:
     with Image.open(file, formats=_FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
-            raise UnreadableImage(_TOO_LARGE)
+            raise UnreadableImage(_TOO_LARGE.format(MAX_PIXELS))
         shrink = shorter_side is not None and min(image.size) > shorter_side
         upright = image.getexif().get(_EXIF_ORIENTATION, 1) in (0, 1)
         if image.format == "JPEG" and image.mode == "RGB" and upright and not shrink:
