@@ -25,7 +25,6 @@ from imgcap.shards.image import MAX_PIXELS, UnreadableImage, check_header
 
 SHOWN, THUMBNAIL = 800, 160  # pixels of the longer side
 MAX_EXAMPLES = 24
-MISSING = "the web page needs gradio; pip install 'imgcap[demo]'"
 WAITING = 100  # in the queue; who comes then is told to come back
 KEPT = 24 * 3600  # seconds until an uploaded file is deleted
 
@@ -53,7 +52,7 @@ class Limits:
 def check_address(host: str, port: int) -> None:
     """Raises `UserError` where gradio is missing, or where this address can't be listened at."""
     if importlib.util.find_spec("gradio") is None:
-        raise UserError(MISSING)
+        raise UserError("the web page needs gradio; pip install 'imgcap[demo]'")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will
@@ -132,7 +131,7 @@ class Page:
         with gradio.Blocks(title="imgcap", analytics_enabled=False, fill_width=True, delete_cache=(3600, KEPT)) as page:
             gradio.HTML(cards.TITLE, apply_default_css=False)
             with gradio.Row(equal_height=False):
-                with gradio.Column(scale=1, min_width=300, elem_id="asking"):
+                with gradio.Column(scale=1, min_width=300):
                     file = gradio.File(label="Picture", file_types=list(SUFFIXES), height=140, elem_id="picture")
                     gradio.HTML(
                         cards.hint(f"JPEG, PNG, WebP, BMP, GIF or TIFF, {self.limits}"), apply_default_css=False
@@ -142,8 +141,7 @@ class Page:
                     controls = add_controls(gradio, DecodeOptions.like_evaluation(first.eval))
                     button = gradio.Button("Caption", variant="primary", elem_id="caption")
                 with gradio.Column(scale=3, min_width=320):
-                    nothing = self.answer(None, {})
-                    result = gradio.HTML(nothing, js_on_load=LOOK, apply_default_css=False, elem_id="result")
+                    result = gradio.HTML(cards.EMPTY, js_on_load=LOOK, apply_default_css=False, elem_id="result")
 
             def answer(path: str | None, *values: Any) -> str:
                 return self.answer(path, chosen_options(list(controls), values))
