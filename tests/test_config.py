@@ -111,7 +111,7 @@ def test_overrides_become_what_they_look_like(override: str, value: Any) -> None
         ("train.precision=int8", "train.precision"),
         ("model.decoder.dropout=1", "model.decoder.dropout"),
         ("eval.every=2 epochs", "write steps (500) or epochs (2ep)"),
-        ("eval.metrics=[SPICE]", "eval.metrics"),
+        ("eval.metrics=[WER]", "eval.metrics"),
         ("train=5", "train"),
         ("optim.lr", "write key=value"),
         ("=3", "write key=value"),

@@ -29,6 +29,7 @@ def pictures(cell):
     return [Image.open(io.BytesIO(base64.b64decode(png))) for png in shown]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_quickstart_runs(tmp_path):
     notebook = nbformat.read(NOTEBOOK, as_version=4)

@@ -63,7 +63,7 @@ def model_card(
 def _scores(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if not scores:
         return ["## Scores", "", "Not measured yet.", ""]
-    names = [name for name in next(iter(scores.values())) if name != "signature"]
+    names = [name for name, value in next(iter(scores.values())).items() if isinstance(value, float)]
     table = [["split", *names], ["---"] * (len(names) + 1)]
     table += [[label, *(_number(of.get(name)) for name in names)] for label, of in scores.items()]
     rows = [f"| {' | '.join(cells)} |" for cells in table]

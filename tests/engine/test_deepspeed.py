@@ -59,6 +59,7 @@ def test_every_stage_has_the_losses_of_ddp(trained, metrics, engine):
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.dist
 @pytest.mark.slow
 @pytest.mark.parametrize("saved_by, engine, ranks", [("ddp", "zero2", 2), ("zero3", "ddp", 1), ("zero1", "zero3", 3)])
@@ -75,6 +76,7 @@ def test_a_run_goes_on_with_another_engine_on_other_ranks(tmp_path, trained, lau
     assert len(hashes[0]) == STEPS
 
 
+@pytest.mark.exhaustive
 @pytest.mark.dist
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["zero1", "zero3"])
@@ -97,6 +99,7 @@ def test_evaluation_reads_the_whole_model(trained, metrics):
     assert len(scores[0]) == 1 and scores[1] == pytest.approx(scores[0], rel=1e-4)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.dist
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("ninja") and shutil.which("g++")), reason="DeepSpeed compiles its CPU optimiser")

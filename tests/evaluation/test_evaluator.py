@@ -88,7 +88,7 @@ def test_references_are_the_raw_captions(run: Path, shards: Path) -> None:
 
 def test_each_image_has_scores_whose_mean_is_the_whole(run: Path, shards: Path, tmp_path: Path) -> None:
     evaluation = evaluate(load_captioner(run), shards)
-    write_results(tmp_path, evaluation)
+    write_results(tmp_path, evaluation, step=1)
     images = json.loads((tmp_path / "results" / "val-images.json").read_text())
     assert [image["image_id"] for image in images] == [caption["image_id"] for caption in evaluation.captions]
     for name in ("CIDEr", "ROUGE-L"):

@@ -40,7 +40,7 @@ def reach():
 def same():
     """Compare two runs: the batches that each step saw, and the final weights."""
 
-    def compare(metrics, run, other, exactly=True):
+    def compare(metrics, run, other):
         found, expected = metrics(run), metrics(other)
         assert sorted(found) == sorted(expected)
         assert [found[step]["train/batch_hash"] for step in sorted(found)] == [
@@ -49,10 +49,7 @@ def same():
         folder = f"checkpoints/step-{max(found):08d}/model.safetensors"
         weights, wanted = load_file(run / folder), load_file(other / folder)
         for name, weight in wanted.items():
-            if exactly:
-                assert torch.equal(weights[name], weight), name
-            else:
-                torch.testing.assert_close(weights[name], weight, rtol=1e-3, atol=1e-4)
+            assert torch.equal(weights[name], weight), name
 
     return compare
 

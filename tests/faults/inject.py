@@ -75,7 +75,7 @@ FAULTS = {
     "hang": lambda: in_step(lambda _: time.sleep(pause)),
     "raise": lambda: in_step(fail),
     "nan": lambda: in_step(not_finite),
-    "slow_save": lambda: slowly(sys.modules["imgcap.checkpoint.save"], "_sync"),
+    "slow_save": lambda: slowly(sys.modules["imgcap.checkpoint.save"], "sync"),
     "slow_decoding": lambda: slowly(evaluator, "generate"),
     "slow_loading": lambda: slowly(dataset, "decode"),
 }

@@ -12,6 +12,7 @@ TWELVE = ["train.global_batch=12", "train.max_steps=60", "data.workers=2"]
 ZERO = ["engine.name=deepspeed", "engine.zero_stage=2"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("engine, worlds", [([], (4, 3, 2, 1)), (ZERO, (4, 2))], ids=["ddp", "zero2"])
 def test_fewer_ranks_in_mid_epoch_see_the_same_batches(tmp_path, launch, metrics, reach, engine, worlds):
     whole, run = tmp_path / "whole", tmp_path / "run"

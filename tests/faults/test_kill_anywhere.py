@@ -56,6 +56,8 @@ print(phases)
 """
 
 
+@pytest.mark.exhaustive
+@pytest.mark.timeout(900)
 @pytest.mark.slow
 def test_killed_fifty_times_ends_at_the_same_weights(tmp_path, launch, shards, metrics, same):
     settings = [f"train.max_steps={STEPS}", "checkpoint.every=1", "model.encoder.train=none", "log.every=1"]

@@ -11,6 +11,7 @@ pytestmark = [pytest.mark.dist, pytest.mark.slow]
 TWELVE = ["train.global_batch=12", "train.max_steps=40", "checkpoint.every=5"]
 
 
+@pytest.mark.exhaustive
 def test_a_killed_rank_comes_back_and_ends_at_the_same_weights(tmp_path, launch, metrics, same, reach, rank_of):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert launch(whole, *TWELVE, ranks=3).returncode == 0

@@ -83,6 +83,7 @@ def node(launch):
         process.kill()
 
 
+@pytest.mark.exhaustive
 def test_training_across_hosts_a_link_down_and_on_with_one(tmp_path, hosts, node, launch, metrics, reach):
     run = tmp_path / "run"
     settings = ["train.max_steps=100000", "checkpoint.every=5", "engine.timeout=8"]
@@ -108,6 +109,7 @@ def test_training_across_hosts_a_link_down_and_on_with_one(tmp_path, hosts, node
     assert sorted(metrics(run)) == list(range(1, last + 6))
 
 
+@pytest.mark.exhaustive
 def test_a_wrong_address_is_a_clear_error(tmp_path, hosts, node):
     lost = node(1, tmp_path / "run", "train.max_steps=3", endpoint="10.77.0.9:29413", patience=8)
     _, errors = lost.communicate(timeout=150)
@@ -115,6 +117,7 @@ def test_a_wrong_address_is_a_clear_error(tmp_path, hosts, node):
     assert "10.77.0.9" in errors
 
 
+@pytest.mark.exhaustive
 def test_an_interconnect_that_is_the_bottleneck_is_named_once(tmp_path, slow_network, launch, metrics):
     command = launch(tmp_path / "run", "train.max_steps=14", "model.encoder.train=all", ranks=2, show=True)
     inside = ["ip", "netns", "exec", slow_network, *command]

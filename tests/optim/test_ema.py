@@ -25,6 +25,7 @@ def test_the_average_follows_the_weights_and_takes_the_buffers():
     assert WeightAverage(model, None).settled() is model and WeightAverage(model, None).training_weights() == {}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.dist
 @pytest.mark.slow
 def test_a_run_with_an_average_saves_it_and_goes_on_exactly(tmp_path, launch, metrics):

@@ -130,7 +130,9 @@ def test_the_whole_step_beside_its_parts_and_over_many_steps(measured: Measured,
 
 def test_reading_beside_plain_webdataset_and_the_memory_of_a_worker(measured: Measured, shards: Path) -> None:
     found = measured("reading", shards, "--epochs", 2, "--images", 8, "--image-size", 32)
-    assert names(found) == ["plain webdataset, in order", "index reader, shuffled"] and found["ratio"] > 0
+    ours = ["index reader, shuffled", "decoding alone", "index reader and decoding"]
+    assert names(found) == ["plain webdataset, in order", *ours] and found["ratio"] > 0
+    assert found["share_of_decoding_alone"] > 0
     assert len(found["worker_mib_after_each_epoch"]) == 2 and min(found["worker_mib_after_each_epoch"]) > 0
 
 
@@ -167,12 +169,14 @@ def test_the_cost_of_images_and_captions_is_fitted(measured: Measured) -> None:
     assert len(found["rows"]) == 4 and found["fit"]["ms"] > 0
 
 
+@pytest.mark.exhaustive
 def test_scores_are_equal_to_those_of_pycocoevalcap(measured: Measured, shards: Path) -> None:
     found = measured("scoring", shards, "--images", 10)
     assert found["equal"] and names(found)[0] == "pycocoevalcap" and len(found["scores"]) == 7
 
 
 @pytest.mark.dist
+@pytest.mark.exhaustive
 def test_ranks_on_cores_of_their_own(measured: Measured, shards: Path, bench: Callable[..., Any]) -> None:
     ranks = min(len(cores()), 2)
     found = measured("scaling", shards, "--ranks", ranks, "--images", 2, "--steps", 2, "--image-size", 32)

@@ -101,6 +101,7 @@ def score_tool(command: Command, folder: Path, hypotheses: dict[int, str], refer
     return scores
 
 
+@pytest.mark.exhaustive
 def test_the_scoring_tool_is_pycocoevalcap_on_real_captions(
     command: Command, real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

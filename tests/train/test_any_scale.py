@@ -40,6 +40,7 @@ def test_batches_and_losses_are_the_same_at_any_scale(tmp_path, one_rank, launch
         assert found[step]["train/loss"] == pytest.approx(expected[step]["train/loss"], rel=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path, launch, metrics):
     settings = ["train.max_steps=40", "data.workers=2", "checkpoint.every=6", "model.encoder.train=all"]
     settings += ["train.teacher_forcing.start=0.7", "train.teacher_forcing.end=0.7"]

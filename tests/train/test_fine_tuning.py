@@ -5,10 +5,12 @@ import shutil
 
 import pytest
 import safetensors.torch
+import torch
 import yaml
 
 from imgcap.config import load_config
 from imgcap.errors import UserError
+from imgcap.export import export_run
 from imgcap.models import Captioner
 from imgcap.shards import ShardReader, Source, TokenCounts, build
 from imgcap.shards.sources import demo
@@ -94,18 +96,13 @@ def test_a_new_run_has_the_model_and_the_weights_of_its_source(tmp_path, source,
 
 
 def test_an_artefact_is_a_source_too(tmp_path, source):
-    config = load_config(source / "config.yaml").model_dump(mode="json")
-    content = {"format": 1} | {section: config[section] for section in ("model", "data", "eval")}
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    shutil.copy(source / "vocab.json", tmp_path)
-    shutil.copy(source / f"checkpoints/step-{TRAINED:08d}/model.safetensors", tmp_path)
-    found = configure(None, [f"init_from={tmp_path}", f"run_dir={tmp_path / 'run'}"], "auto")
+    artefact = tmp_path / "artefact"
+    export_run(source, artefact)
+    found = configure(None, [f"init_from={artefact}", f"run_dir={tmp_path / 'run'}"], "auto")
     assert found.model == load_config(source / "config.yaml").model
     model = initial_captioner(found, Vocabulary.load(source / "vocab.json"))
-    assert (
-        model.decoder.output.weight
-        == safetensors.torch.load_file(tmp_path / "model.safetensors")["decoder.output.weight"]
-    ).all()
+    weights = safetensors.torch.load_file(artefact / "model.safetensors")
+    assert torch.equal(model.decoder.output.weight, weights["decoder.output.weight"])
 
 
 def test_another_model_is_refused_by_its_keys(tmp_path, source):

@@ -102,6 +102,10 @@ def test_a_batch_is_learned_by_heart(launch, tmp_path):
     assert healthy.returncode == 0, healthy.stderr
     assert healthy.stdout.startswith("--overfit: the batch is known by heart, loss 0.0")
     assert (tmp_path / "run-overfit").is_dir() and not (tmp_path / "run").exists()
+
+
+@pytest.mark.exhaustive
+def test_a_batch_that_can_t_be_learned_is_told(launch, tmp_path):
     ill = launch(tmp_path / "run", "model.decoder.hidden_dim=1", options=["--overfit", "4"])
     assert ill.returncode == 2 and "the loss of one batch is still" in ill.stderr.splitlines()[-1]
 
