@@ -1,9 +1,10 @@
 """Building a shard set beside what no build can do without: decoding each image and tokenising each caption once."""
 
 import argparse
-import io
-import multiprocessing
+import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,9 +13,8 @@ from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from typing import Any
 
-from PIL import Image
-
 from imgcap.bench.timing import Row, alternate, row
+from imgcap.errors import UserError
 from imgcap.shards import Source, build
 from imgcap.shards.source import image_id_of
 from imgcap.shards.sources import SourceOptions, read_source
@@ -29,53 +29,55 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--large", type=int, default=120_000, help="images of five captions, to measure memory with")
 
 
+# What no build can do without, as anyone would write it: one of several such processes.
+BARE = """
+import io, json, sys
+import spacy
+from PIL import Image
+nlp = spacy.blank("en")
+for path, captions in json.load(open(sys.argv[1]))[int(sys.argv[2]) :: int(sys.argv[3])]:
+    Image.open(io.BytesIO(open(path, "rb").read())).convert("RGB")
+    for caption in captions:
+        [token.text.lower() for token in nlp(caption)]
+"""
+TOOL = Path(__file__).parents[2] / "tools" / "build_shards.py"
+
+
 def bench_build(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of a build without --resize and of bare processes, and the memory of a large build."""
+    """Seconds that a build without --resize and bare processes take from their start; memory of a large build."""
     options = SourceOptions(images=arguments.images, captions=(arguments.captions,), splits=arguments.captions.parent)
     source = read_source("flickr8k", options)
     records = [record for split in source.splits.values() for record in split]
-    runs: dict[str, Callable[[], float]] = {
-        "bare decoding and tokenising": lambda: _bare(records, arguments.processes),
-        "build": lambda: _built(source, arguments.processes),
-    }
-    seconds = alternate(runs, arguments.repeats)
-    rows: list[Row] = [row(name, values, len(records), "images") for name, values in seconds.items()]
-    bare, built = (statistics.median(values) for values in seconds.values())
-    large = _large(records, arguments.large)
-    return {"rows": rows, "ratio": round(built / bare, 3), **_memory(large, arguments.processes)}
-
-
-def _bare(records: list[Record], processes: int) -> float:
-    """Timed once the processes are there and have loaded what they need."""
-    with multiprocessing.get_context("fork").Pool(processes, _load) as pool:
-        pool.map(_ready, range(processes), chunksize=1)
-        began = time.perf_counter()
-        pool.map(_decode_and_tokenise, records, chunksize=64)
-        return time.perf_counter() - began
-
-
-_tokenise: Callable[[str], list[str]]
-
-
-def _load() -> None:
-    global _tokenise
-    _tokenise = Tokeniser("en")
-
-
-def _ready(_: int) -> None:
-    time.sleep(0.5)
-
-
-def _decode_and_tokenise(record: Record) -> int:
-    Image.open(io.BytesIO(record.path.read_bytes())).convert("RGB")
-    return sum(len(_tokenise(caption)) for caption in record.captions)
-
-
-def _built(source: Source, processes: int) -> float:
     with TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        build(source, Path(folder) / "set", Tokeniser("en"), workers=processes)
-        return time.perf_counter() - began
+        listed = Path(folder) / "records.json"
+        listed.write_text(json.dumps([(str(record.path), record.captions) for record in records]))
+        count = arguments.processes
+        bare = [[sys.executable, "-c", BARE, listed, number, count] for number in range(count)]
+        build = [sys.executable, TOOL, "flickr8k", "--images", arguments.images, "--captions", arguments.captions]
+        build += ["--splits", arguments.captions.parent, "--out", Path(folder) / "set", "--workers", count, "--force"]
+        runs: dict[str, Callable[[], float]] = {
+            "bare decoding and tokenising": lambda: _run(bare),
+            "build": lambda: _run([build]),
+        }
+        seconds = alternate(runs, arguments.repeats)
+    rows: list[Row] = [row(name, values, len(records), "images") for name, values in seconds.items()]
+    bare_s, built_s = (statistics.median(values) for values in seconds.values())
+    large = _large(records, arguments.large)
+    return {"rows": rows, "ratio": round(built_s / bare_s, 3), **_memory(large, count)}
+
+
+def _run(commands: list[list[Any]]) -> float:
+    """Seconds until the last of some commands, begun together, is done."""
+    began = time.perf_counter()
+    processes = [
+        subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        for command in commands
+    ]
+    for process in processes:
+        _, errors = process.communicate()
+        if process.returncode:
+            raise UserError(f"a command that is measured has failed: {errors.decode(errors='replace')[-300:]}")
+    return time.perf_counter() - began
 
 
 def _large(records: list[Record], images: int) -> Source:
@@ -105,7 +107,8 @@ def _memory(source: Source, processes: int) -> dict[str, int]:
 
     watching = Thread(target=watch, daemon=True)
     watching.start()
-    _built(source, processes)
+    with TemporaryDirectory() as folder:
+        build(source, Path(folder) / "set", Tokeniser("en"), workers=processes)
     over.set()
     watching.join()
     return {

@@ -11,6 +11,7 @@ MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow's bound against deco
 _TOO_LARGE = "more than {:,} pixels"
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _EXIF_ORIENTATION = 0x0112
+_ORIENTED_BY = {"exif", "xmp"}  # what a JPEG must hold to say which way is up; most hold neither
 _TRANSPARENT_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
 
 
@@ -78,7 +79,8 @@ def _opened(file: io.BytesIO, shorter_side: int | None) -> Image.Image | None:
         if image.width * image.height > MAX_PIXELS:
             raise UnreadableImage(_TOO_LARGE.format(MAX_PIXELS))
         shrink = shorter_side is not None and min(image.size) > shorter_side
-        upright = image.getexif().get(_EXIF_ORIENTATION, 1) in (0, 1)
+        tagged = image.format != "JPEG" or not _ORIENTED_BY.isdisjoint(image.info)
+        upright = not tagged or image.getexif().get(_EXIF_ORIENTATION, 1) in (0, 1)
         if image.format == "JPEG" and image.mode == "RGB" and upright and not shrink:
             image.load()  # a truncated file raises here
             return None

@@ -1,5 +1,7 @@
 """spaCy's rule-based tokeniser, in lower case."""
 
+import importlib
+import sys
 from importlib import metadata
 from typing import Any
 
@@ -34,10 +36,22 @@ class Tokeniser:
 
 
 def _blank_pipeline(language: str) -> Any:
-    import spacy  # takes a second, and only the processes that tokenise need it
-
     try:
-        return spacy.blank(language)
+        return _spacy().blank(language)
     except ImportError as error:  # an unknown code, or a language that needs a package of its own
         reason = str(error).splitlines()[0]
         raise UserError(f"language {language!r} has no spaCy tokeniser here ({reason}); try 'en' or 'xx'") from error
+
+
+def _spacy() -> Any:
+    """spaCy, which takes a second, and only the processes that tokenise need it.
+
+    Without torch, where nobody has loaded it: spaCy's models would, for another second, and a tokeniser is none.
+    """
+    if "torch" in sys.modules or "spacy" in sys.modules:
+        return importlib.import_module("spacy")
+    sys.modules["torch"] = None  # type: ignore[assignment]  # imports of it fail, as if it were not installed
+    try:
+        return importlib.import_module("spacy")
+    finally:
+        del sys.modules["torch"]
