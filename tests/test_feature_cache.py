@@ -54,6 +54,7 @@ def test_the_set_is_whole_and_the_same_for_any_number_of_ranks(cached, cache, sh
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_losses_are_those_with_the_encoder_within_half_precision(cached, shards, tmp_path, launch, metrics, warm):
     runs = {"images": f"data.shards={shards}", "features": f"data.shards={cached}"}
     for name, where in runs.items():

@@ -6,14 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from untrained import save_run
 
-from imgcap import checkpoint
-from imgcap.config import load_config, save_config
-from imgcap.models import Captioner
 from imgcap.shards import Source, build
-from imgcap.text import Vocabulary
 from imgcap.types import Record
 
 CHECKOUT = Path(__file__).parents[2]
@@ -56,22 +52,11 @@ def picture_shards(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> 
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    settings = [
-        "model.encoder={name: resnet18, weights: none, output_stride: 16}",
-        "model.decoder={embed_dim: 8, hidden_dim: 12, attention_dim: 6}",
+    data, evaluation = (
         "data={image_size: 32, max_tokens: 7, workers: 0}",
         f"eval={{beam: 3, batch: {BATCH}, metrics: []}}",
-    ]
-    config, vocabulary = load_config(None, settings), Vocabulary.build(dict.fromkeys(WORDS, 1))
-    torch.manual_seed(5)
-    captioner = Captioner(config.model, len(vocabulary))
-    with torch.no_grad():
-        captioner.decoder.output.weight.mul_(60)
-    save_config(config, folder / "config.yaml")
-    vocabulary.save(folder / "vocab.json")
-    checkpoint.save(folder / "checkpoints", 1, captioner.state_dict(), {}, {}, keep=1, best=True)
-    return folder
+    )
+    return save_run(tmp_path_factory.mktemp("run"), WORDS, data, evaluation, seed=5)
 
 
 @pytest.fixture

@@ -12,14 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from untrained import save_run
 
 import imgcap
-from imgcap import checkpoint
 from imgcap.captioning import PictureCaptioner
-from imgcap.config import load_config, save_config
 from imgcap.errors import UserError
-from imgcap.models import Captioner
-from imgcap.text import Vocabulary
 
 WORDS = ["a", "the", "red", "blue", "green", "dog", "cat", "bird", "ball", "runs", "sits", "flies", "on", "under"]
 
@@ -27,19 +24,10 @@ WORDS = ["a", "the", "red", "blue", "green", "dog", "cat", "bird", "ball", "runs
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random, sharp weights: what it says depends on the picture."""
-    folder = tmp_path_factory.mktemp("run")
     encoder = "model.encoder={name: resnet18, weights: none, output_stride: 16, train: all}"
-    decoder = "model.decoder={embed_dim: 8, hidden_dim: 12, attention_dim: 6}"
-    config = load_config(None, [encoder, decoder, "data={image_size: 48, max_tokens: 7}", "eval.beam=3"])
-    vocabulary = Vocabulary.build(dict.fromkeys(WORDS, 1))
-    torch.manual_seed(1)
-    model = Captioner(config.model, len(vocabulary))
-    with torch.no_grad():
-        model.decoder.output.weight.mul_(60)
-    save_config(config, folder / "config.yaml")
-    vocabulary.save(folder / "vocab.json")
-    checkpoint.save(folder / "checkpoints", 1, model.state_dict(), {}, {}, keep=1, best=True)
-    return folder
+    return save_run(
+        tmp_path_factory.mktemp("run"), WORDS, encoder, "data={image_size: 48, max_tokens: 7}", "eval.beam=3"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(precision):
     assert all(torch.isfinite(torch.tensor(train(e, 2))))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", pytest.param("fp16", marks=pytest.mark.exhaustive)])
 def test_every_precision_learns_a_batch_by_heart(precision):
     losses = train(engine(precision=precision), 40)
     assert losses[-1] < 0.5 * losses[0]

@@ -4,14 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from untrained import save_run
 
-from imgcap import checkpoint
-from imgcap.config import Config, load_config, save_config
-from imgcap.models import Captioner
 from imgcap.shards import Source, build
-from imgcap.text import Vocabulary
 from imgcap.types import Record
 
 IMAGES = 11
@@ -43,23 +39,6 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    folder.mkdir()
-    config: Config = load_config(
-        None,
-        [
-            f"data={{shards: {shards}, image_size: 32, captions_per_image: 2, max_tokens: 8, workers: 0}}",
-            "model.encoder={name: resnet18, weights: none, output_stride: 16}",
-            "model.decoder={embed_dim: 8, hidden_dim: 12, attention_dim: 6}",
-            "eval={batch: 4, beam: 3, metrics: [BLEU, ROUGE-L, CIDEr]}",
-        ],
-    )
-    vocabulary = Vocabulary.build(dict.fromkeys(WORDS, 1))
-    torch.manual_seed(1)
-    model = Captioner(config.model, len(vocabulary))
-    with torch.no_grad():
-        model.decoder.output.weight.mul_(60)
-    save_config(config, folder / "config.yaml")
-    vocabulary.save(folder / "vocab.json")
-    checkpoint.save(folder / "checkpoints", 7, model.state_dict(), {}, {}, keep=1, best=True)
-    return folder
+    data = f"data={{shards: {shards}, image_size: 32, captions_per_image: 2, max_tokens: 8, workers: 0}}"
+    scored = "eval={batch: 4, beam: 3, metrics: [BLEU, ROUGE-L, CIDEr]}"
+    return save_run(tmp_path_factory.mktemp("runs") / "tiny", WORDS, data, scored, step=7)

@@ -23,7 +23,7 @@ def test_a_killed_rank_comes_back_and_ends_at_the_same_weights(tmp_path, launch,
     same(metrics, killed, whole)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.exhaustive), 1])
 def test_a_rank_that_hangs_is_named_with_its_step(tmp_path, injected, rank):
     began = time.monotonic()
     ended = injected(tmp_path / "run", f"hang:{rank}:6", "engine.timeout=6", "train.max_steps=100", ranks=2)
@@ -35,6 +35,7 @@ def test_a_rank_that_hangs_is_named_with_its_step(tmp_path, injected, rank):
     assert "time.sleep" not in ended.stderr or "in faulty" in ended.stderr
 
 
+@pytest.mark.exhaustive
 def test_a_stopped_process_is_named_by_the_others(tmp_path, launch, reach, rank_of):
     process = launch(tmp_path / "run", "engine.timeout=6", "train.max_steps=100000", ranks=2, wait=False)
     reach(tmp_path / "run", process, 3)

@@ -4,47 +4,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-
-from imgcap import checkpoint
-from imgcap.config import load_config, save_config
-from imgcap.models import Captioner
-from imgcap.text import Vocabulary
+from untrained import save_run
 
 ENGLISH = ["a", "the", "red", "blue", "green", "dog", "cat", "bird", "ball", "runs", "sits", "flies", "on", "under"]
 ARABIC = ["كلب", "قطة", "طائر", "كرة", "حمراء", "زرقاء", "خضراء", "يجري", "يجلس", "يطير", "على", "تحت"]
 
 
-def save_model(folder: Path, words: list[str], decoder: str) -> Path:
-    """A run of random, sharp weights: what it says depends on the picture."""
-    folder.mkdir()
-    config = load_config(
-        None,
-        [
-            "model.encoder={name: resnet18, weights: none, output_stride: 16}",
-            f"model.decoder={decoder}",
-            "data={image_size: 48, max_tokens: 7}",
-            "eval.beam=3",
-        ],
-    )
-    vocabulary = Vocabulary.build(dict.fromkeys(words, 1))
-    torch.manual_seed(1)
-    captioner = Captioner(config.model, len(vocabulary))
-    with torch.no_grad():
-        captioner.decoder.output.weight.mul_(60)
-    save_config(config, folder / "config.yaml")
-    vocabulary.save(folder / "vocab.json")
-    checkpoint.save(folder / "checkpoints", 1, captioner.state_dict(), {}, {}, keep=1, best=True)
-    return folder
+PAGE = ["data={image_size: 48, max_tokens: 7}", "eval.beam=3"]
 
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """One that attends and speaks English, one that doesn't and speaks Arabic."""
     folder = tmp_path_factory.mktemp("models")
-    english = save_model(folder / "english", ENGLISH, "{embed_dim: 8, hidden_dim: 12, attention_dim: 6}")
-    return english, save_model(folder / "arabic", ARABIC, "{type: lstm, embed_dim: 8, hidden_dim: 12}")
+    english = save_run(folder / "english", ENGLISH, *PAGE)
+    lstm = "model.decoder={type: lstm, embed_dim: 8, hidden_dim: 12}"
+    return english, save_run(folder / "arabic", ARABIC, lstm, *PAGE)
 
 
 def photo(seed: int) -> Image.Image:

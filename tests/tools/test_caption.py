@@ -9,13 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-
-from imgcap import checkpoint
-from imgcap.config import load_config, save_config
-from imgcap.models import Captioner
-from imgcap.text import Vocabulary
+from untrained import save_run
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["a", "the", "red", "blue", "green", "dog", "cat", "bird", "ball", "runs", "sits", "flies", "on", "under"]
@@ -37,23 +32,7 @@ class Ended(NamedTuple):
 
 
 def random_run(folder: Path, seed: int, words: list[str]) -> Path:
-    config = load_config(
-        None,
-        [
-            "model.encoder={name: resnet18, weights: none, output_stride: 16}",
-            "model.decoder={embed_dim: 8, hidden_dim: 12, attention_dim: 6}",
-            "data={image_size: 48, max_tokens: 7}",
-        ],
-    )
-    vocabulary = Vocabulary.build(dict.fromkeys(words, 1))
-    torch.manual_seed(seed)
-    captioner = Captioner(config.model, len(vocabulary))
-    with torch.no_grad():
-        captioner.decoder.output.weight.mul_(60)
-    save_config(config, folder / "config.yaml")
-    vocabulary.save(folder / "vocab.json")
-    checkpoint.save(folder / "checkpoints", 1, captioner.state_dict(), {}, {}, keep=1, best=True)
-    return folder
+    return save_run(folder, words, "data={image_size: 48, max_tokens: 7}", seed=seed)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,9 @@ def one_rank(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "ranks, workers, micro_batch", [(2, 2, "null"), (4, 0, "null"), (1, 2, "4"), (2, 0, "2")], ids=str
+    "ranks, workers, micro_batch",
+    [(2, 2, "null"), pytest.param(4, 0, "null", marks=pytest.mark.exhaustive), (1, 2, "4"), (2, 0, "2")],
+    ids=str,
 )
 def test_batches_and_losses_are_the_same_at_any_scale(tmp_path, one_rank, launch, metrics, ranks, workers, micro_batch):
     if not one_rank.exists():

@@ -82,7 +82,9 @@ def test_weights_move_from_the_first_step_that_trains_them(whole):
     assert steps["decoder.output.weight"] == STEPS
 
 
-@pytest.mark.parametrize("ranks, step", [(1, 2), (1, 3), pytest.param(2, 2, marks=pytest.mark.dist)], ids=str)
+@pytest.mark.parametrize(
+    "ranks, step", [(1, 2), (1, 3), pytest.param(2, 2, marks=[pytest.mark.dist, pytest.mark.exhaustive])], ids=str
+)
 def test_a_run_that_resumes_at_any_step_ends_at_the_same_weights(tmp_path, launch, whole, metrics, ranks, step):
     expected, run = whole(ranks), tmp_path / "run"
     settings = [*SETTINGS, *(LIGHTER if ranks > 1 else ()), "checkpoint.every=0"]

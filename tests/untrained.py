@@ -1,0 +1,25 @@
+"""Runs that nobody trained: small models with random, sharp weights, so that what they say depends on the picture."""
+
+import torch
+
+from imgcap import checkpoint
+from imgcap.config import load_config, save_config
+from imgcap.models import Captioner
+from imgcap.text import Vocabulary
+
+ENCODER = "model.encoder={name: resnet18, weights: none, output_stride: 16}"
+DECODER = "model.decoder={embed_dim: 8, hidden_dim: 12, attention_dim: 6}"
+
+
+def save_run(folder, words, *settings, seed=1, step=1):
+    """Write a run folder with one checkpoint; `settings` override those above."""
+    folder.mkdir(exist_ok=True)
+    config, vocabulary = load_config(None, [ENCODER, DECODER, *settings]), Vocabulary.build(dict.fromkeys(words, 1))
+    torch.manual_seed(seed)
+    captioner = Captioner(config.model, len(vocabulary))
+    with torch.no_grad():
+        captioner.decoder.output.weight.mul_(60)
+    save_config(config, folder / "config.yaml")
+    vocabulary.save(folder / "vocab.json")
+    checkpoint.save(folder / "checkpoints", step, captioner.state_dict(), {}, {}, keep=1, best=True)
+    return folder
