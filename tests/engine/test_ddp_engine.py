@@ -141,6 +141,7 @@ def test_compiled_training_equals_eager_and_leaves_the_model_raw():
     assert set(compiled.raw_model.state_dict()) == set(eager.raw_model.state_dict())
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize("trained", ["none", "last_block"])
 def test_frozen_stages_compile_in_half_precision(trained):

@@ -94,6 +94,7 @@ def test_a_table_is_read_whole_in_any_chunks(table: Path, monkeypatch: pytest.Mo
         assert entries(filter_table(table, ["a dog"])) == entries(whole)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_meteor_equals_that_with_the_whole_table(tmp_path: Path) -> None:
     """Captions with what METEOR's normalisation changes: hyphens, quotes, entities, numbers, other scripts."""

@@ -9,6 +9,7 @@ from imgcap import checkpoint
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 
+@pytest.mark.exhaustive
 def test_a_full_disk_ends_all_ranks_and_leaves_the_earlier_checkpoint(small_disk, injected):
     run = small_disk("160m") / "run"
     settings = ["checkpoint.every=5", "checkpoint.keep=100", "train.max_steps=100"]  # of 46 MB each

@@ -71,6 +71,7 @@ def test_a_download_that_fails_names_the_ways_out(tmp_path: Path, monkeypatch: p
     for variable in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nothing listens there
         monkeypatch.delenv(variable.upper(), raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)  # it keeps the proxies of the first call in a process
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     with pytest.raises(UserError, match=r"model\.encoder\.weights=FILE.*model\.encoder\.weights=none"):

@@ -96,6 +96,7 @@ def test_the_environment_report_names_versions_devices_and_settings(launch, tmp_
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.exhaustive
 def test_a_batch_is_learned_by_heart(launch, tmp_path):
     settings = ["model.decoder.hidden_dim=64", "model.decoder.embed_dim=64", "model.encoder.train=all"]
     healthy = launch(tmp_path / "run", *settings, options=["--overfit", "4"])
