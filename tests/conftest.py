@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -111,6 +112,23 @@ def launch(shards, warm):
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     return start
+
+
+@pytest.fixture
+def in_process(monkeypatch, capfd):
+    """Run tools/NAME.py in this process, which has torch already; returns exit code, stdout and stderr."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            runpy.run_path(str(CHECKOUT / "tools" / f"{name}.py"), run_name="__main__")
+            code = 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return code, *capfd.readouterr()
+
+    return run
 
 
 @pytest.fixture

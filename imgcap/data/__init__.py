@@ -4,9 +4,9 @@ from imgcap.data.batch import HASH_MODULUS, batch_hash, damaged_count, target_co
 from imgcap.data.dataset import EvalDataset, TrainDataset, features_of, place_of
 from imgcap.data.loader import PlanSampler, TrainLoader, prepare_worker, reading
 from imgcap.data.mixture import MixedReader, Share, mixture_sha256, refuse_other_features
-from imgcap.data.order import EndlessOrder, EpochOrder
+from imgcap.data.order import EpochOrder
 from imgcap.data.plan import Accumulation, MicroBatch, Plan, cut_batch
-from imgcap.data.prefetch import Prefetcher, block_of_cache, prefetchers
+from imgcap.data.prefetch import block_of_cache, prefetchers
 from imgcap.data.stream import NOT_EXACT, StreamLoader, StreamPlan, check_tars
 from imgcap.data.transforms import augmented_image, decode, eval_image
 
@@ -14,14 +14,12 @@ __all__ = [
     "HASH_MODULUS",
     "NOT_EXACT",
     "Accumulation",
-    "EndlessOrder",
     "EpochOrder",
     "EvalDataset",
     "MicroBatch",
     "MixedReader",
     "Plan",
     "PlanSampler",
-    "Prefetcher",
     "Share",
     "StreamLoader",
     "StreamPlan",

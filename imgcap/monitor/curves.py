@@ -95,13 +95,8 @@ def _draw(axes: Axes, panel: Panel, lines: dict[str, Series]) -> None:
         dots = "o" if len(values) < 30 else ""
         label = _label(name, lines) + (f"  best {max(values):.3f}" if panel.shows_best else "")
         axes.plot(steps, smooth, color=colour, linewidth=1.9, marker=dots, markersize=3.5, label=label)
-    axes.set_title(panel.title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=8)
+    dress(axes, panel.title)
     axes.set_xlabel("step", fontsize=8.5, color=INK)
-    axes.tick_params(which="both", labelsize=8.5, colors=INK, length=0)
-    axes.grid(color=FAINT, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(FAINT)
     axes.margins(x=0.03, y=0.12)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -140,3 +135,13 @@ def _smoothed(values: list[float]) -> list[float]:
     centre = np.arange(len(values))
     reach = np.minimum(max(len(values) // 80, 1), np.minimum(centre, centre[::-1]))
     return list((sums[centre + reach + 1] - sums[centre - reach]) / (2 * reach + 1))
+
+
+def dress(axes: Axes, title: str) -> None:
+    """The look that all panels share."""
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=8)
+    axes.tick_params(which="both", labelsize=8.5, colors=INK, length=0)
+    axes.grid(color=FAINT, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(FAINT)

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from imgcap.monitor.curves import COLOURS, COLUMNS, FAINT, INK
+from imgcap.monitor.curves import COLOURS, COLUMNS, INK, dress
 from imgcap.shards.durable import write_whole
 from imgcap.sweep.spec import Parameter, SweepConfig, Value
 from imgcap.sweep.trial import State
@@ -103,12 +103,7 @@ def _panel(axes: Axes, name: str, parameter: Parameter, results: Sequence[Result
     elif not numeric:
         axes.set_xticks(range(len(names)), names)
         axes.set_xlim(-0.5, len(names) - 0.5)
-    axes.set_title(name, loc="left", fontsize=11, fontweight="bold", color=INK, pad=8)
-    axes.tick_params(which="both", labelsize=8.5, colors=INK, length=0)
-    axes.grid(color=FAINT, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(FAINT)
+    dress(axes, name)
     axes.margins(x=0.06, y=0.12)
 
 

@@ -2,8 +2,6 @@
 
 import json
 import re
-import runpy
-import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,8 +12,6 @@ import pytest
 from imgcap.config import load_config, save_config
 from imgcap.evaluation import signature, with_other_images, write_json
 from imgcap.shards import ShardReader
-
-ROOT = Path(__file__).parents[2]
 
 
 class Ended(NamedTuple):
@@ -31,17 +27,9 @@ class Ended(NamedTuple):
 
 
 @pytest.fixture
-def compare(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Ended]:
+def compare(in_process: Callable[..., tuple[int, str, str]], tmp_path: Path) -> Callable[..., Ended]:
     def start(*arguments: object) -> Ended:
-        command = ["compare.py", *map(str, arguments), "--out", str(tmp_path / "page.html"), "--resamples", "200"]
-        monkeypatch.setattr(sys, "argv", command)
-        capfd.readouterr()
-        try:
-            runpy.run_path(str(ROOT / "tools" / "compare.py"), run_name="__main__")
-            code = 0
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        return Ended(code, *capfd.readouterr())
+        return Ended(*in_process("compare", *arguments, "--out", tmp_path / "page.html", "--resamples", 200))
 
     return start
 

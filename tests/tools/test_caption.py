@@ -1,8 +1,6 @@
 """tools/caption.py on every sort of picture, as a user runs it."""
 
 import json
-import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +10,6 @@ import pytest
 from PIL import Image
 from untrained import save_run
 
-ROOT = Path(__file__).parents[2]
 WORDS = ["a", "the", "red", "blue", "green", "dog", "cat", "bird", "ball", "runs", "sits", "flies", "on", "under"]
 
 
@@ -42,18 +39,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def caption(model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+def caption(model: Path, in_process: Callable[..., tuple[int, str, str]]) -> Callable[..., Ended]:
     """Run the tool in this process, which has torch already."""
 
     def start(*options: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["caption.py", str(model), *map(str, options)])
-        capfd.readouterr()
-        try:
-            runpy.run_path(str(ROOT / "tools" / "caption.py"), run_name="__main__")
-            code = 0
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        return Ended(code, *capfd.readouterr())
+        return Ended(*in_process("caption", model, *options))
 
     return start
 

@@ -1,8 +1,6 @@
 """tools/score.py as a user runs it: the scores of pycocoevalcap, and one line for each mistake."""
 
 import json
-import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +10,6 @@ import pytest
 from imgcap.evaluation import score, with_other_images
 from imgcap.scenes import captions_of, indices, scene_at
 
-ROOT = Path(__file__).parents[2]
 REFERENCES = {
     7: ["A dog runs over the grass.", "The brown dog can't stop running !", "a dog outdoors"],
     3: ["Two men (in U.S. uniforms) play chess", "Men are playing a game of chess."],
@@ -49,18 +46,11 @@ class Ended(NamedTuple):
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+def run(in_process: Callable[..., tuple[int, str, str]]) -> Callable[..., Ended]:
     """Run the tool in this process, which has torch already; returns exit code and output."""
 
     def start(*options: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["score.py", *options])
-        capfd.readouterr()
-        try:
-            runpy.run_path(str(ROOT / "tools" / "score.py"), run_name="__main__")
-            code = 0
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        return Ended(code, *capfd.readouterr())
+        return Ended(*in_process("score", *options))
 
     return start
 
