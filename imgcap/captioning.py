@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imgcap.decode import Captioned, DecodeOptions, Picture, Scored, as_picture, caption_pictures, one_or_many
+from imgcap.decode.inputs import Picture, as_picture, one_or_many
+from imgcap.decode.options import DecodeOptions
+from imgcap.decode.pictures import Captioned, Scored, caption_pictures
 from imgcap.errors import UserError
 from imgcap.models.artefact import LoadedCaptioner
 from imgcap.shards.image import UnreadableImage

@@ -15,12 +15,14 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from imgcap.errors import UserError
-from imgcap.monitor import draw_sheet
 from imgcap.monitor.lettering import font, wrap, write
-from imgcap.shards import Place, ShardReader, Unreachable
+from imgcap.monitor.samples import draw_sheet
+from imgcap.remote.fetch import Unreachable
 from imgcap.shards.durable import sha256_of_bytes
 from imgcap.shards.manifest import manifest_bytes, parse_manifest
+from imgcap.shards.place import Place
 from imgcap.shards.progress import Progress
+from imgcap.shards.reader import ShardReader
 
 MIN_COUNTS = (1, 2, 3, 5)  # of a word, to be in the vocabulary
 NEAR = 6  # bits of 128 at most in which the perceptual hashes of one picture differ

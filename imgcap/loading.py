@@ -20,12 +20,13 @@ def load(
     On the best device there is, unless one is named. `which` is for runs, `revision` for the hub. Raises
     `imgcap.errors.UserError` where something is missing or damaged.
     """
-    from imgcap import dist, remote
     from imgcap.captioning import PictureCaptioner
+    from imgcap.dist.world import choose_device
     from imgcap.models.artefact import FILES, load_captioner
+    from imgcap.remote.hub import download, is_hub_name
 
-    if not Path(path).exists() and remote.is_hub_name(str(path)):
-        path = remote.download(str(path), FILES, revision)
+    if not Path(path).exists() and is_hub_name(str(path)):
+        path = download(str(path), FILES, revision)
     # An encoder that trains no more has its normalisation folded into its convolutions, which is faster.
-    loaded = load_captioner(path, dist.choose_device(device), which, ["model.encoder.train=none"])
+    loaded = load_captioner(path, choose_device(device), which, ["model.encoder.train=none"])
     return PictureCaptioner(loaded)

@@ -13,8 +13,11 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from imgcap import dist
-from imgcap.batch_captioning import caption_all, open_inputs, write_contact_sheet
+from imgcap.batch_captioning.batch import caption_all
+from imgcap.batch_captioning.contact_sheet import write_contact_sheet
+from imgcap.batch_captioning.inputs import open_inputs
+from imgcap.dist.collectives import from_main
+from imgcap.dist.world import close_ranks, init_ranks
 from imgcap.engine.precision import set_float32_matmul
 from imgcap.errors import exits_cleanly
 from imgcap.models.artefact import load_captioner
@@ -40,11 +43,11 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     overrides = arguments.overrides + ([] if arguments.beam is None else [f"eval.beam={arguments.beam}"])
-    world = dist.init()
+    world = init_ranks()
     try:
         loaded = load_captioner(arguments.path, world.device, arguments.which, overrides)
         set_float32_matmul(loaded.config.train.precision)
-        inputs = dist.from_main(lambda: open_inputs(arguments.input, arguments.split, loaded.config.data))
+        inputs = from_main(lambda: open_inputs(arguments.input, arguments.split, loaded.config.data))
         summary = caption_all(loaded, inputs, arguments.out, world)
         if world.is_main:
             if summary is None:
@@ -54,7 +57,7 @@ def main() -> None:
             if arguments.contact_sheet:
                 write_contact_sheet(arguments.contact_sheet, arguments.out, inputs)
     finally:
-        dist.close()
+        close_ranks()
 
 
 if __name__ == "__main__":

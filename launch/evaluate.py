@@ -11,13 +11,15 @@ import json
 import sys
 from pathlib import Path
 
-from imgcap import dist
-from imgcap.data import place_of
+from imgcap.data.dataset import place_of
+from imgcap.dist.world import close_ranks, init_ranks
 from imgcap.engine.precision import set_float32_matmul
 from imgcap.errors import exits_cleanly
-from imgcap.evaluation import Evaluator, train_split, write_json, write_results
+from imgcap.evaluation.diversity import train_split
+from imgcap.evaluation.evaluator import Evaluator
+from imgcap.evaluation.results import write_json, write_results
 from imgcap.models.artefact import load_captioner
-from imgcap.shards import ShardReader
+from imgcap.shards.reader import ShardReader
 
 
 def parse() -> argparse.Namespace:
@@ -36,7 +38,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     overrides = arguments.overrides + ([] if arguments.beam is None else [f"eval.beam={arguments.beam}"])
-    world = dist.init()
+    world = init_ranks()
     try:
         loaded = load_captioner(arguments.path, world.device, arguments.which, overrides)
         config = loaded.config
@@ -63,7 +65,7 @@ def main() -> None:
             print(f"{arguments.path}, step {loaded.step}: {len(evaluation.captions)} images", file=sys.stderr)
             print(json.dumps(evaluation.as_json()), flush=True)
     finally:
-        dist.close()
+        close_ranks()
 
 
 if __name__ == "__main__":

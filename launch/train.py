@@ -12,8 +12,14 @@ import shutil
 import sys
 from pathlib import Path
 
-from imgcap import dist, train
+from imgcap.dist.environment import environment_report
+from imgcap.dist.world import close_ranks, init_ranks
 from imgcap.errors import exits_cleanly
+from imgcap.train.assembly import assemble, describe
+from imgcap.train.configuration import configure
+from imgcap.train.debug import OneBatch, debug_config, overfit_config, overfitted, watch
+from imgcap.train.preemption import PREEMPTED_EXIT_CODE, Preempted
+from imgcap.train.profile import profiling
 
 DEMO = Path(__file__).parent.parent / "configs" / "demo.yaml"
 
@@ -36,34 +42,34 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     if arguments.env:
-        print(dist.environment_report(), flush=True)
+        print(environment_report(), flush=True)
         return
-    config = train.configure(arguments.config, arguments.overrides, arguments.resume)
+    config = configure(arguments.config, arguments.overrides, arguments.resume)
     if arguments.debug:
-        config = train.debug_config(config)
+        config = debug_config(config)
     if arguments.overfit:
-        config = train.overfit_config(config, arguments.overfit)
+        config = overfit_config(config, arguments.overfit)
     if arguments.debug or arguments.overfit:
         shutil.rmtree(config.run_path, ignore_errors=True)  # a look into a run, not a run to keep
-    world = dist.init(timeout=config.engine.timeout)
+    world = init_ranks(timeout=config.engine.timeout)
     try:
-        trainer = train.assemble(config, world, arguments.resume, dry_run=arguments.dry_run)
+        trainer = assemble(config, world, arguments.resume, dry_run=arguments.dry_run)
         if arguments.dry_run:
             if world.is_main:
-                print(json.dumps(train.describe(trainer)), flush=True)
+                print(json.dumps(describe(trainer)), flush=True)
             return
         if arguments.overfit:
-            trainer.loader = train.OneBatch(trainer.loader)
-        with train.watch(trainer.engine.raw_model, arguments.debug), train.profiling(trainer, arguments.profile):
+            trainer.loader = OneBatch(trainer.loader)
+        with watch(trainer.engine.raw_model, arguments.debug), profiling(trainer, arguments.profile):
             trainer.fit()
         trainer.monitor.close()
         if arguments.overfit and world.is_main:
-            print(train.overfitted(trainer.logged or {}))
-    except train.Preempted:
+            print(overfitted(trainer.logged or {}))
+    except Preempted:
         trainer.monitor.close()
-        sys.exit(train.PREEMPTED_EXIT_CODE)
+        sys.exit(PREEMPTED_EXIT_CODE)
     finally:
-        dist.close()
+        close_ranks()
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from imgcap.config.schema import DecoderConfig
-from imgcap.models import Decoder, DecoderState, build_decoder
-from imgcap.text import Vocabulary
+from imgcap.models.decoders.base import Decoder
+from imgcap.models.decoders.build import build_decoder
+from imgcap.models.decoders.state import DecoderState
+from imgcap.text.vocabulary import Vocabulary
 from imgcap.types import EOS, PAD, SOS
 
 VOCABULARY = 7  # four special tokens and three words

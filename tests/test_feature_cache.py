@@ -11,10 +11,12 @@ import webdataset
 
 from imgcap.config import load_config
 from imgcap.config.schema import EncoderConfig
-from imgcap.dist import World
+from imgcap.dist.world import World
 from imgcap.feature_cache import cache_features
-from imgcap.models import Encoder
-from imgcap.shards import Manifest, ShardReader, verify
+from imgcap.models.encoder import Encoder
+from imgcap.shards.manifest import Manifest
+from imgcap.shards.reader import ShardReader
+from imgcap.shards.verify import verify
 
 CHECKOUT = Path(__file__).parents[1]
 FROZEN = ["data.image_size=64", "data.augment=off", "model.encoder.name=resnet18", "model.encoder.weights=none"]

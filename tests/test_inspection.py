@@ -9,9 +9,12 @@ import pytest
 from PIL import Image
 
 from imgcap.inspection import inspect, perceptual_hash
-from imgcap.shards import Place, ShardReader, Source, TokenCounts, build
-from imgcap.shards.source import image_id_of
-from imgcap.text import Tokeniser
+from imgcap.shards.builder import build
+from imgcap.shards.place import Place
+from imgcap.shards.reader import ShardReader
+from imgcap.shards.source import Source, image_id_of
+from imgcap.shards.token_counts import TokenCounts
+from imgcap.text.tokeniser import Tokeniser
 from imgcap.types import Record
 
 CHECKOUT = Path(__file__).parents[1]

@@ -104,11 +104,8 @@ def test_every_file_says_what_it_is(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((CHECKOUT / "imgcap").rglob("__init__.py")), ids=name)
-def test_a_package_only_re_exports(path: Path) -> None:
+def test_a_package_s_face_is_a_docstring(path: Path) -> None:
+    """Imports name the module, so that nobody waits for a neighbour's imports, nor looks for a name twice."""
     docstring, *rest = ast.parse(path.read_text()).body
     assert isinstance(docstring, ast.Expr)
-    for node in rest:
-        is_all = isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-        assert isinstance(node, ast.ImportFrom) or is_all, f"{name(path)}:{node.lineno}"
-        if is_all:
-            assert node.targets[0].id.startswith("__")
+    assert not rest or path.parent.name in ("imgcap", "config"), f"{name(path)}:{rest[0].lineno}"

@@ -2,10 +2,10 @@
 
 import torch
 
-from imgcap import checkpoint
+from imgcap.checkpoint.save import save_checkpoint
 from imgcap.config import load_config, save_config
-from imgcap.models import Captioner
-from imgcap.text import Vocabulary
+from imgcap.models.captioner import Captioner
+from imgcap.text.vocabulary import Vocabulary
 
 ENCODER = "model.encoder={name: resnet18, weights: none, output_stride: 16}"
 DECODER = "model.decoder={embed_dim: 8, hidden_dim: 12, attention_dim: 6}"
@@ -21,5 +21,5 @@ def save_run(folder, words, *settings, seed=1, step=1):
         captioner.decoder.output.weight.mul_(60)
     save_config(config, folder / "config.yaml")
     vocabulary.save(folder / "vocab.json")
-    checkpoint.save(folder / "checkpoints", step, captioner.state_dict(), {}, {}, keep=1, best=True)
+    save_checkpoint(folder / "checkpoints", step, captioner.state_dict(), {}, {}, keep=1, best=True)
     return folder

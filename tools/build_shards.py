@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 from imgcap.errors import exits_cleanly
-from imgcap.shards import build
-from imgcap.shards.sources import SOURCE_NAMES, SourceOptions, read_source
-from imgcap.text import Tokeniser
+from imgcap.shards.builder import build
+from imgcap.shards.sources.registry import SOURCE_NAMES, SourceOptions, read_source
+from imgcap.text.tokeniser import Tokeniser
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -11,8 +11,8 @@ Under torchrun each rank makes some of the shards. Run again after a stop, it go
 import argparse
 from pathlib import Path
 
-from imgcap import dist
 from imgcap.config import load_config
+from imgcap.dist.world import close_ranks, init_ranks
 from imgcap.errors import exits_cleanly
 from imgcap.feature_cache import cache_features
 
@@ -30,13 +30,13 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     config = load_config(arguments.config, arguments.overrides)
-    world = dist.init()
+    world = init_ranks()
     try:
         manifest = cache_features(config, arguments.out, world, arguments.batch)
         if manifest is not None:
             print(manifest.summary(arguments.out))
     finally:
-        dist.close()
+        close_ranks()
 
 
 if __name__ == "__main__":

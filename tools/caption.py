@@ -20,12 +20,12 @@ from typing import Any, get_args
 
 from PIL import Image
 
-from imgcap import dist
-from imgcap.decode import Captioned, DecodeOptions, caption_pictures, find_pictures, open_picture
-from imgcap.decode.options import Method
+from imgcap.decode.options import DecodeOptions, Method
+from imgcap.decode.pictures import Captioned, caption_pictures, find_pictures, open_picture
+from imgcap.dist.world import init_ranks
 from imgcap.errors import UserError, exits_cleanly
 from imgcap.models.artefact import LoadedCaptioner, load_captioner
-from imgcap.monitor import draw_attention
+from imgcap.monitor.attention import draw_attention
 from imgcap.shards.image import UnreadableImage
 
 DECODING: dict[str, dict[str, dict[str, Any]]] = {  # by group: a flag for each of the `DecodeOptions`
@@ -119,7 +119,7 @@ def entry(path: Path, captioned: Captioned, several: bool) -> dict[str, Any]:
 def main() -> None:
     arguments = parse_arguments()
     paths = find_pictures(arguments.images)
-    device = dist.init(arguments.device).device
+    device = init_ranks(arguments.device).device
     loaded, *others = (load_captioner(path, device, arguments.which) for path in (arguments.model, *arguments.others))
     given = {field.name: getattr(arguments, field.name) for field in fields(DecodeOptions)}
     options = DecodeOptions.like_evaluation(loaded.config.eval, **given)

@@ -13,7 +13,9 @@ import json
 import sys
 from pathlib import Path
 
-from imgcap.comparison import Difference, compare, load_sides, write_page
+from imgcap.comparison.bootstrap import Difference
+from imgcap.comparison.page import write_page
+from imgcap.comparison.sides import compare, load_sides
 from imgcap.errors import exits_cleanly
 
 

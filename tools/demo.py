@@ -11,9 +11,9 @@ import argparse
 from pathlib import Path
 
 import imgcap
-from imgcap.decode import find_pictures
+from imgcap.decode.pictures import find_pictures
 from imgcap.errors import exits_cleanly
-from imgcap.page import Limits, check_address, serve
+from imgcap.page.server import Limits, check_address, serve
 
 
 def parse_arguments() -> argparse.Namespace:

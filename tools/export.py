@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from imgcap.errors import exits_cleanly
-from imgcap.export import OWNED, export_run
-from imgcap.remote import check_name, push
+from imgcap.export.artefact import OWNED, export_run
+from imgcap.remote.hub import check_name, push
 
 
 def parse_arguments() -> argparse.Namespace:

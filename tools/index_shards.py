@@ -12,7 +12,7 @@ from pathlib import Path
 
 from imgcap.errors import exits_cleanly
 from imgcap.shards.foreign import expand, index_foreign
-from imgcap.text import Tokeniser
+from imgcap.text.tokeniser import Tokeniser
 
 
 def parse_arguments() -> argparse.Namespace:

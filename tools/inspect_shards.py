@@ -12,7 +12,7 @@ from typing import Any
 
 from imgcap.errors import exits_cleanly
 from imgcap.inspection import inspect
-from imgcap.shards import Place
+from imgcap.shards.place import Place
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -12,21 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from imgcap.errors import UserError, exits_cleanly
-from imgcap.evaluation import (
-    ALL_METRICS,
-    METRICS,
-    read_references,
-    read_results,
-    score,
-    score_as_imgcap,
-    signature,
-    split_of_shards,
-    tokeniser_name,
-    with_other_images,
-    write_json,
-)
-from imgcap.scenes import count_facts
-from imgcap.text import Tokeniser
+from imgcap.evaluation.coco_files import read_references, read_results, split_of_shards, with_other_images
+from imgcap.evaluation.imgcap_protocol import score_as_imgcap
+from imgcap.evaluation.languages import tokeniser_name
+from imgcap.evaluation.results import write_json
+from imgcap.evaluation.scorers import ALL_METRICS, METRICS, score
+from imgcap.evaluation.signature import signature
+from imgcap.scenes.counting import count_facts
+from imgcap.text.tokeniser import Tokeniser
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from imgcap.errors import exits_cleanly
-from imgcap.shards import Manifest, verify
+from imgcap.shards.manifest import Manifest
+from imgcap.shards.verify import verify
 
 
 def parse_arguments() -> argparse.Namespace:

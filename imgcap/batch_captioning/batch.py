@@ -18,10 +18,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from imgcap.batch_captioning.inputs import Inputs, Item
 from imgcap.batch_captioning.journal import Journal, Row
-from imgcap.data import eval_image, prepare_worker, reading
-from imgcap.decode import DecodeOptions, caption_pictures
-from imgcap.dist import SharedCounter, World, doing, from_main, gather_objects
-from imgcap.engine import autocast
+from imgcap.data.loader import prepare_worker, reading
+from imgcap.data.transforms import eval_image
+from imgcap.decode.options import DecodeOptions
+from imgcap.decode.pictures import caption_pictures
+from imgcap.dist.collectives import SharedCounter, from_main, gather_objects
+from imgcap.dist.watchdog import doing
+from imgcap.dist.world import World
+from imgcap.engine.precision import autocast
 from imgcap.errors import UserError
 from imgcap.models.artefact import LoadedCaptioner
 from imgcap.shards.progress import Progress

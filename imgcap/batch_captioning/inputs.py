@@ -7,14 +7,15 @@ from typing import Any, NamedTuple, Protocol
 from PIL import Image
 
 from imgcap.config.schema import DataConfig
-from imgcap.data import decode
 from imgcap.data.dataset import DAMAGED
-from imgcap.decode import find_pictures, open_picture
+from imgcap.data.transforms import decode
+from imgcap.decode.pictures import find_pictures, open_picture
 from imgcap.errors import UserError
-from imgcap.remote import is_address
-from imgcap.shards import Place, ShardReader, Unreachable
+from imgcap.remote.fetch import Unreachable, is_address
 from imgcap.shards.image import UnreadableImage
 from imgcap.shards.manifest import MANIFEST_NAME
+from imgcap.shards.place import Place
+from imgcap.shards.reader import ShardReader
 
 
 class Item(NamedTuple):

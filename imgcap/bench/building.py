@@ -15,10 +15,10 @@ from typing import Any
 
 from imgcap.bench.timing import Row, alternate, row
 from imgcap.errors import UserError
-from imgcap.shards import Source, build
-from imgcap.shards.source import image_id_of
-from imgcap.shards.sources import SourceOptions, read_source
-from imgcap.text import Tokeniser
+from imgcap.shards.builder import build
+from imgcap.shards.source import Source, image_id_of
+from imgcap.shards.sources.registry import SourceOptions, read_source
+from imgcap.text.tokeniser import Tokeniser
 from imgcap.types import Record
 
 

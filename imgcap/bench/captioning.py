@@ -13,9 +13,9 @@ from PIL import Image
 from imgcap.bench.timing import alternate, row, timed
 from imgcap.captioning import PictureCaptioner
 from imgcap.config import load_config
-from imgcap.models import Captioner
 from imgcap.models.artefact import LoadedCaptioner, load_captioner
-from imgcap.text import Vocabulary
+from imgcap.models.captioner import Captioner
+from imgcap.text.vocabulary import Vocabulary
 
 WORDS = 4096
 SIDE = 256  # pixels of the pictures

@@ -15,10 +15,14 @@ from PIL import Image
 
 from imgcap.bench.timing import Row, alternate, row, timed
 from imgcap.config.schema import DataConfig
-from imgcap.data import Accumulation, MicroBatch, Plan, PlanSampler, TrainDataset, TrainLoader, augmented_image, decode
+from imgcap.data.dataset import TrainDataset
+from imgcap.data.loader import PlanSampler, TrainLoader
+from imgcap.data.plan import Accumulation, MicroBatch, Plan
+from imgcap.data.transforms import augmented_image, decode
 from imgcap.errors import UserError
-from imgcap.shards import ShardReader, TokenCounts
-from imgcap.text import Vocabulary
+from imgcap.shards.reader import ShardReader
+from imgcap.shards.token_counts import TokenCounts
+from imgcap.text.vocabulary import Vocabulary
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

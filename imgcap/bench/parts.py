@@ -15,13 +15,14 @@ import torch
 import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
-from imgcap import checkpoint
 from imgcap.bench.decoder import DECODER, VOCABULARY
 from imgcap.bench.timing import PRECISIONS, alternate, ceilings, row, timed
+from imgcap.checkpoint.load import load_checkpoint
+from imgcap.checkpoint.save import save_checkpoint
 from imgcap.config.schema import EncoderConfig, ModelConfig, OptimConfig
 from imgcap.engine.precision import autocast, set_float32_matmul
-from imgcap.models import Captioner
-from imgcap.optim import build_optimizer
+from imgcap.models.captioner import Captioner
+from imgcap.optim.groups import build_optimizer
 
 MODEL = ModelConfig(encoder=EncoderConfig(name="resnet50", weights=None), decoder=DECODER)
 
@@ -102,9 +103,9 @@ def bench_checkpoint(arguments: argparse.Namespace) -> dict[str, Any]:
         root, usual = Path(folder) / "checkpoints", Path(folder) / "usual.pt"
         runs: dict[str, Callable[[], object]] = {
             "usual save": lambda: torch.save((weights, training), usual),
-            "save": lambda: checkpoint.save(root, 1, weights, training, {}, keep=1, best=False),
+            "save": lambda: save_checkpoint(root, 1, weights, training, {}, keep=1, best=False),
             "usual load": lambda: torch.load(usual),
-            "load": lambda: checkpoint.load(root),
+            "load": lambda: load_checkpoint(root),
         }
         timers = {name: timed(run, torch.device("cpu")) for name, run in runs.items()}
         seconds = alternate(timers, arguments.repeats)

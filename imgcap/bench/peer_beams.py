@@ -20,10 +20,10 @@ from imgcap.bench.checkouts import att2in_model, execute, imgcap_model, show_att
 from imgcap.bench.decoder import CELLS, NEVER, VOCABULARY, WIDTH
 from imgcap.bench.peers import PEERS, Step, beside_peers
 from imgcap.config.schema import DecoderConfig
-from imgcap.decode import beam_search
+from imgcap.decode.beam import beam_search
 from imgcap.engine.precision import autocast
 from imgcap.errors import UserError
-from imgcap.models import build_decoder
+from imgcap.models.decoders.build import build_decoder
 from imgcap.types import EOS, SOS
 
 Searcher = Callable[[Path, torch.Tensor, int, int], Step]  # checkout, features_BPE, beam, steps

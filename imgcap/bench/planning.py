@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from imgcap.data import EpochOrder
+from imgcap.data.order import EpochOrder
 
 BATCHES = 20  # that are looked at, spread over the epoch
 

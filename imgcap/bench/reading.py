@@ -15,10 +15,14 @@ from PIL import Image
 
 from imgcap.bench.timing import Row, alternate, row, timed
 from imgcap.config.schema import DataConfig
-from imgcap.data import EpochOrder, Plan, PlanSampler, TrainDataset, TrainLoader, cut_batch
-from imgcap.data import reading as reading_from
-from imgcap.shards import ShardReader, TokenCounts
-from imgcap.text import Vocabulary
+from imgcap.data.dataset import TrainDataset
+from imgcap.data.loader import PlanSampler, TrainLoader
+from imgcap.data.loader import reading as reading_from
+from imgcap.data.order import EpochOrder
+from imgcap.data.plan import Plan, cut_batch
+from imgcap.shards.reader import ShardReader
+from imgcap.shards.token_counts import TokenCounts
+from imgcap.text.vocabulary import Vocabulary
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

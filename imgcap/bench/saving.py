@@ -6,11 +6,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from imgcap import dist
 from imgcap.bench.timing import Row, alternate, row, timed
 from imgcap.config import load_config
-from imgcap.data import reading
-from imgcap.train import Trainer, assemble
+from imgcap.data.loader import reading
+from imgcap.dist.world import init_ranks
+from imgcap.train.assembly import assemble
+from imgcap.train.trainer import Trainer
 
 WARM_UP = 10  # steps
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
@@ -25,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def bench_saving(arguments: argparse.Namespace) -> dict[str, Any]:
     """Blocks of steps in turns, each begun with a save or without one. A save in the background ends in its block."""
-    world = dist.init(str(arguments.device))
+    world = init_ranks(str(arguments.device))
     with TemporaryDirectory() as folder:
         given = [
             f"data.shards={arguments.shards}",

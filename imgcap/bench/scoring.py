@@ -18,9 +18,9 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from imgcap.bench.timing import alternate, row, timed
 from imgcap.errors import UserError
-from imgcap.evaluation import forget_references, score
 from imgcap.evaluation.ptb import find_java
-from imgcap.shards import ShardReader
+from imgcap.evaluation.scorers import forget_references, score
+from imgcap.shards.reader import ShardReader
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

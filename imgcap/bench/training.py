@@ -14,18 +14,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from imgcap import dist
 from imgcap.bench.decoder import VOCABULARY, random_tokens
 from imgcap.bench.parts import MODEL
 from imgcap.bench.timing import PRECISIONS, Row, alternate, row, timed
 from imgcap.config import Config, load_config
 from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
-from imgcap.data import reading
-from imgcap.engine import Engine, autocast, build_engine
+from imgcap.data.loader import reading
+from imgcap.dist.world import init_ranks
+from imgcap.engine.build import build_engine
+from imgcap.engine.precision import autocast
+from imgcap.engine.protocol import Engine
 from imgcap.errors import UserError
-from imgcap.models import Captioner
-from imgcap.optim import caption_loss
-from imgcap.train import Trainer, assemble
+from imgcap.models.captioner import Captioner
+from imgcap.optim.losses import caption_loss
+from imgcap.train.assembly import assemble
+from imgcap.train.trainer import Trainer
 from imgcap.types import Batch
 
 TENTHS = 10
@@ -48,7 +51,7 @@ def bench_train(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.steps is not None and arguments.steps < TENTHS:
         raise UserError(f"--steps {arguments.steps} is too few to be shown in tenths; give 10 or more")
     precisions = arguments.precisions or PRECISIONS[arguments.device.type]
-    world = dist.init(str(arguments.device))
+    world = init_ranks(str(arguments.device))
     rows: list[Row] = []
     for precision in precisions:
         for compiled in ("off", "default") if arguments.compile else ("off",):
@@ -154,7 +157,7 @@ def linear_arguments(parser: argparse.ArgumentParser) -> None:
 
 def bench_linear(arguments: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds of a step = a + b × images + c × captions, by least squares over all sizes, in bf16."""
-    world = dist.init(str(arguments.device))
+    world = init_ranks(str(arguments.device))
     model = Captioner(MODEL, VOCABULARY)
     engine = build_engine(EngineConfig(), model, TrainConfig(precision="bf16"), OptimConfig(), world)
     sizes = [(images, captions) for images in arguments.images for captions in arguments.captions]

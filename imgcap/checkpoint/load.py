@@ -35,13 +35,13 @@ class Checkpoint:
     path: Path
 
 
-def newest(root: Path) -> Path | None:
+def newest_checkpoint(root: Path) -> Path | None:
     """The folder that was saved last, sound or not; None where nothing was ever saved."""
     saved, damaged = by_order(root)
     return next(iter([*saved, *(folder for folder, _ in damaged)]), None)
 
 
-def load(root: Path, which: Literal["latest", "best"] = "latest") -> Checkpoint:
+def load_checkpoint(root: Path, which: Literal["latest", "best"] = "latest") -> Checkpoint:
     """Load the newest (or the best) checkpoint under `root`, or else the newest that is whole.
 
     Names on stderr what was passed over and why. Raises `UserError` where nothing can be loaded.
@@ -60,7 +60,7 @@ def load(root: Path, which: Literal["latest", "best"] = "latest") -> Checkpoint:
     raise UserError(f"no checkpoint in {root}; train first, or name another run")
 
 
-def load_folder(path: Path) -> Checkpoint:
+def load_checkpoint_folder(path: Path) -> Checkpoint:
     """Load this one checkpoint folder. Raises `UserError` where it is missing or damaged."""
     if not path.is_dir():
         raise UserError(f"no checkpoint folder {path}; name a run, or one of its checkpoints/step-XXXXXXXX")

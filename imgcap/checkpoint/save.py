@@ -32,7 +32,7 @@ _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 _FULL_DISK_WORDS = ("No space left on device", "Disk quota exceeded")
 
 
-def save(
+def save_checkpoint(
     root: Path,
     step: int,
     model: Mapping[str, torch.Tensor],

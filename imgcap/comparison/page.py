@@ -9,8 +9,8 @@ from PIL import Image, ImageOps
 
 from imgcap.comparison.bootstrap import Difference
 from imgcap.comparison.sides import Comparison
-from imgcap.shards import ShardReader
 from imgcap.shards.durable import write_whole
+from imgcap.shards.reader import ShardReader
 
 SHOWN = 12  # images of each direction
 THUMBNAIL = 320  # pixels of the longer side

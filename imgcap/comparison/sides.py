@@ -6,12 +6,12 @@ from pathlib import Path
 
 from imgcap.comparison.bootstrap import Difference, differences
 from imgcap.config import load_config
-from imgcap.data import place_of
+from imgcap.data.dataset import place_of
 from imgcap.errors import UserError
-from imgcap.evaluation import captions_of, read_references, read_results, score_images, split_of_shards
-from imgcap.evaluation.scorers import Scored
+from imgcap.evaluation.coco_files import captions_of, read_references, read_results, split_of_shards
+from imgcap.evaluation.scorers import Scored, score_images
 from imgcap.evaluation.signature import parts_of
-from imgcap.shards import ShardReader
+from imgcap.shards.reader import ShardReader
 
 MUST_AGREE = ("shards", "split", "images", "references", "skipped", "results", "protocol", "tokeniser")
 METRICS = ("BLEU", "ROUGE-L", "CIDEr")

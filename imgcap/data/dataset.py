@@ -13,8 +13,11 @@ from imgcap.data.mixture import MixedReader
 from imgcap.data.plan import MicroBatch
 from imgcap.data.transforms import augmented_image, decode, eval_image
 from imgcap.errors import UserError
-from imgcap.shards import Features, Place, ShardReader, Unreachable
-from imgcap.text import Vocabulary
+from imgcap.remote.fetch import Unreachable
+from imgcap.shards.manifest import Features
+from imgcap.shards.place import Place
+from imgcap.shards.reader import ShardReader
+from imgcap.text.vocabulary import Vocabulary
 from imgcap.types import PAD, Batch
 
 # What the shard reader and Pillow raise where a shard went bad after it was built.

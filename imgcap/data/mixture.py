@@ -7,8 +7,9 @@ import numpy as np
 
 from imgcap.data.order import ORDER_VERSION
 from imgcap.errors import UserError
-from imgcap.shards import Manifest, ShardReader
 from imgcap.shards.durable import sha256_of_bytes
+from imgcap.shards.manifest import Manifest
+from imgcap.shards.reader import ShardReader
 from imgcap.types import Sample
 
 _CHUNK = 1 << 16  # places of an epoch between which the sets are counted

@@ -8,7 +8,7 @@ import numpy as np
 from imgcap.data.order import EndlessOrder
 from imgcap.data.plan import Plan
 from imgcap.errors import UserError
-from imgcap.shards import ShardReader
+from imgcap.shards.reader import ShardReader
 
 AHEAD = 2  # blocks: the one that is being read, and the next
 

@@ -20,7 +20,6 @@ import webdataset
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset import tariterators
 
-from imgcap import remote
 from imgcap.config.schema import DataConfig
 from imgcap.data.batch import BatchShape
 from imgcap.data.dataset import DAMAGED, CaptionRows, chosen_captions
@@ -28,10 +27,12 @@ from imgcap.data.loader import prepare_worker, reading
 from imgcap.data.plan import Accumulation
 from imgcap.data.transforms import augmented_image, decode
 from imgcap.errors import UserError
+from imgcap.remote.fetch import fetch, is_address
 from imgcap.shards.foreign import captions_of, image_and_captions
 from imgcap.shards.image import UnreadableImage, check_header
 from imgcap.shards.source import image_id_of
-from imgcap.text import Tokeniser, Vocabulary
+from imgcap.text.tokeniser import Tokeniser
+from imgcap.text.vocabulary import Vocabulary
 from imgcap.types import PAD, Batch
 
 PIPE = "pipe:"
@@ -214,8 +215,8 @@ def _fetched(tar: str, path: Path) -> Path | None:
     """Where a tar lies on this machine; no place for one that comes out of a pipe."""
     if tar.startswith(PIPE):
         return None
-    if remote.is_address(tar):
-        remote.fetch(tar, path)
+    if is_address(tar):
+        fetch(tar, path)
         return path
     return Path(tar)
 
@@ -238,7 +239,7 @@ def _opened(tar: str, path: Path | None) -> Iterator[IO[bytes]]:
         with path.open("rb") as file:
             yield file
     finally:
-        if remote.is_address(tar):
+        if is_address(tar):
             path.unlink(missing_ok=True)
 
 

@@ -22,7 +22,7 @@ from imgcap.decode.constraints import Constraints
 from imgcap.decode.ensemble import Ensemble
 from imgcap.decode.frontier import Chosen, Frontier, Likeliest, Place
 from imgcap.decode.hypotheses import Hypotheses, Pool, Step, trace
-from imgcap.models import Decoder
+from imgcap.models.decoders.base import Decoder
 from imgcap.ops.dtypes import exact_dtype
 from imgcap.types import EOS, PAD, SOS
 

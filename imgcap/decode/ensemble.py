@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import torch
 
-from imgcap.models import Decoder, DecoderState
+from imgcap.models.decoders.base import Decoder
+from imgcap.models.decoders.state import DecoderState
 from imgcap.ops.dtypes import exact_dtype
 
 

@@ -15,9 +15,9 @@ from imgcap.decode.frontier import Banks, Frontier, Groups, Likeliest, Samples
 from imgcap.decode.hypotheses import Hypotheses
 from imgcap.decode.options import DecodeOptions
 from imgcap.errors import UserError
-from imgcap.models import Decoder
-from imgcap.optim import coins
-from imgcap.text import Vocabulary
+from imgcap.models.decoders.base import Decoder
+from imgcap.optim.coins import coins
+from imgcap.text.vocabulary import Vocabulary
 from imgcap.types import EOS, PAD, SOS, SPECIAL_TOKENS, UNK
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imgcap import remote
 from imgcap.decode.pictures import open_picture, picture_of
+from imgcap.remote.fetch import is_address, read_address
 from imgcap.shards.image import UnreadableImage, rgb
 
 Picture: TypeAlias = str | Path | Image.Image | np.ndarray | torch.Tensor
@@ -43,7 +43,7 @@ def as_picture(picture: Picture, size: int, urls: bool = False) -> Image.Image:
         if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in _CHANNELS):
             raise UnreadableImage(f"an array is (H, W, C) with 1, 3 or 4 channels, and this is {picture.shape}")
         return _of_pixels(picture)
-    if isinstance(picture, str) and remote.is_address(picture):
+    if isinstance(picture, str) and is_address(picture):
         return _fetched(picture, size, urls)
     if isinstance(picture, str | Path):
         return open_picture(Path(picture), size)
@@ -69,6 +69,6 @@ def _fetched(address: str, size: int, allowed: bool) -> Image.Image:
     if not allowed:
         raise UnreadableImage("it is an address; pass urls=True to have it fetched")
     try:
-        return picture_of(remote.read(address), size)
+        return picture_of(read_address(address), size)
     except FileNotFoundError:
         raise UnreadableImage("there is nothing at this address") from None

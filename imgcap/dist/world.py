@@ -32,7 +32,7 @@ class World:
         return self.rank == 0
 
 
-def init(device: str | None = None, timeout: float = TIMEOUT) -> World:
+def init_ranks(device: str | None = None, timeout: float = TIMEOUT) -> World:
     """Join the ranks that torchrun (or deepspeed) started, on the best device there is.
 
     A rank that then stands still for `timeout` seconds ends the run; see `imgcap.dist.watchdog`.
@@ -69,7 +69,7 @@ def init(device: str | None = None, timeout: float = TIMEOUT) -> World:
     return World(rank, world_size, local_rank, chosen)
 
 
-def close() -> None:
+def close_ranks() -> None:
     """Leave the process group, if there is one."""
     while _watchdogs:
         _watchdogs.pop().stop()

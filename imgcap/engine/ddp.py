@@ -10,13 +10,15 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
-from imgcap.dist import World, doing
+from imgcap.dist.watchdog import doing
+from imgcap.dist.world import World
 from imgcap.engine.objective import Objective
 from imgcap.engine.precision import set_float32_matmul
 from imgcap.engine.protocol import StepResult
 from imgcap.engine.state import check_names, load_whole_state, share_buffers, trainable, whole_state
-from imgcap.models import Captioner
-from imgcap.optim import Loss, build_optimizer, learning_rates
+from imgcap.models.captioner import Captioner
+from imgcap.optim.groups import build_optimizer, learning_rates
+from imgcap.optim.losses import Loss
 from imgcap.types import Batch, Forcing
 
 # Nothing reads BatchNorm's running statistics before whole_model() shares them. The argument's name has changed.

@@ -8,8 +8,8 @@ from torch import nn
 
 from imgcap.config.schema import TrainConfig
 from imgcap.engine.precision import autocast
-from imgcap.models import Captioner
-from imgcap.optim import Loss, caption_loss, token_accuracy
+from imgcap.models.captioner import Captioner
+from imgcap.optim.losses import Loss, caption_loss, token_accuracy
 from imgcap.types import Forcing
 
 

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from imgcap.models import Captioner
-from imgcap.optim import Loss
+from imgcap.models.captioner import Captioner
+from imgcap.optim.losses import Loss
 from imgcap.types import Batch, Forcing
 
 

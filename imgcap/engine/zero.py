@@ -24,15 +24,17 @@ from deepspeed.utils import (
 from torch import nn
 
 from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
-from imgcap.dist import World, doing
+from imgcap.dist.watchdog import doing
+from imgcap.dist.world import World
 from imgcap.engine.deepspeed_config import deepspeed_config
 from imgcap.engine.loss_scale import LossScale
 from imgcap.engine.objective import Objective
 from imgcap.engine.precision import set_float32_matmul
 from imgcap.engine.protocol import StepResult
 from imgcap.engine.state import MOMENTS, check_names, load_whole_state, share_buffers, trainable, whole_state
-from imgcap.models import Captioner
-from imgcap.optim import Loss, build_optimizer, learning_rates
+from imgcap.models.captioner import Captioner
+from imgcap.optim.groups import build_optimizer, learning_rates
+from imgcap.optim.losses import Loss
 from imgcap.types import Batch, Forcing
 
 

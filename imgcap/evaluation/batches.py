@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from imgcap.data import EvalDataset, prepare_worker
 from imgcap.data.batch import NO_IMAGE
-from imgcap.data.dataset import DAMAGED
+from imgcap.data.dataset import DAMAGED, EvalDataset
+from imgcap.data.loader import prepare_worker
 from imgcap.errors import UserError
-from imgcap.shards import Unreachable
+from imgcap.remote.fetch import Unreachable
 from imgcap.types import PAD
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imgcap.errors import UserError
-from imgcap.shards import ShardReader
+from imgcap.shards.reader import ShardReader
 
 
 def read_references(where: str) -> dict[int, list[str]]:

@@ -13,7 +13,7 @@ import numpy as np
 from imgcap.errors import UserError
 from imgcap.evaluation.cache import cached, content_hash
 from imgcap.evaluation.languages import without_punctuation
-from imgcap.shards import ShardReader
+from imgcap.shards.reader import ShardReader
 
 
 def diversity(captions: Collection[list[str]], train: "TrainCaptions | None" = None) -> dict[str, float]:

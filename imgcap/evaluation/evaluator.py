@@ -15,10 +15,16 @@ from typing import Generic, TypeVar
 import torch
 
 from imgcap.config.schema import DataConfig, EvalConfig
-from imgcap.data import EvalDataset, decode, reading
-from imgcap.decode import DecodeOptions, Hypotheses, generate
-from imgcap.dist import World, broadcast_object, doing, gather_objects, sum_across_ranks
-from imgcap.engine import autocast
+from imgcap.data.dataset import EvalDataset
+from imgcap.data.loader import reading
+from imgcap.data.transforms import decode
+from imgcap.decode.generate import generate
+from imgcap.decode.hypotheses import Hypotheses
+from imgcap.decode.options import DecodeOptions
+from imgcap.dist.collectives import broadcast_object, gather_objects, sum_across_ranks
+from imgcap.dist.watchdog import doing
+from imgcap.dist.world import World
+from imgcap.engine.precision import autocast
 from imgcap.errors import UserError
 from imgcap.evaluation.batches import EvalBatch, FixedBatches
 from imgcap.evaluation.diversity import TrainCaptions, diversity
@@ -26,10 +32,10 @@ from imgcap.evaluation.languages import fitting, tokeniser_name
 from imgcap.evaluation.results import Evaluation, Example
 from imgcap.evaluation.scorers import score_images
 from imgcap.evaluation.signature import signature
-from imgcap.models import Captioner
-from imgcap.optim import caption_loss
-from imgcap.shards import ShardReader
-from imgcap.text import Vocabulary
+from imgcap.models.captioner import Captioner
+from imgcap.optim.losses import caption_loss
+from imgcap.shards.reader import ShardReader
+from imgcap.text.vocabulary import Vocabulary
 
 EXAMPLES = 12  # images that a sample sheet shows
 LOSS_DIGITS = 6  # the last bits of a float32 product depend on how many threads shared it

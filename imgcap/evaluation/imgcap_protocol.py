@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from imgcap.evaluation.bleu import bleu
 from imgcap.evaluation.cider import CiderReferences
 from imgcap.evaluation.scorers import check_images
-from imgcap.text import Tokeniser
+from imgcap.text.tokeniser import Tokeniser
 
 
 def score_as_imgcap(

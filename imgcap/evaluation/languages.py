@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from imgcap.errors import is_main_process
 from imgcap.evaluation.ptb import PTB, tokenise
-from imgcap.text import Tokeniser
+from imgcap.text.tokeniser import Tokeniser
 
 ENGLISH = "en"
 ENGLISH_ONLY = {

@@ -14,7 +14,7 @@ import imgcap
 from imgcap.checkpoint.layout import fingerprints, seal_of
 from imgcap.checkpoint.save import put_in_place, sync, without_sharing
 from imgcap.errors import UserError
-from imgcap.evaluation import scores_of, write_json
+from imgcap.evaluation.results import scores_of, write_json
 from imgcap.export.card import model_card
 from imgcap.export.graphs import trace, write_onnx, write_programs
 from imgcap.models.artefact import (
@@ -27,7 +27,7 @@ from imgcap.models.artefact import (
     load_captioner,
 )
 from imgcap.shards.durable import write_whole
-from imgcap.text import Tokeniser
+from imgcap.text.tokeniser import Tokeniser
 
 CARD = "README.md"  # in no fingerprint: its owner may edit it
 OWNED = SAMPLES, ONNX, PROGRAMS = ("samples", "onnx", "programs")  # subfolders, each written anew

@@ -14,12 +14,12 @@ from typing import Any, Literal
 import safetensors.torch
 import torch
 
-from imgcap import checkpoint
 from imgcap.checkpoint.layout import DamagedCheckpoint, seal_of, verify
+from imgcap.checkpoint.load import load_checkpoint
 from imgcap.config import Config, load_config
 from imgcap.errors import UserError
 from imgcap.models.captioner import Captioner
-from imgcap.text import Vocabulary
+from imgcap.text.vocabulary import Vocabulary
 
 ARTEFACT_FORMAT = 1
 WEIGHTS, VOCABULARY, SCORES, MANIFEST = "model.safetensors", "vocab.json", "scores.json", "config.json"
@@ -59,7 +59,7 @@ def load_captioner(
     if (path / MANIFEST).is_file():
         weights, step = _artefact_weights(path)
     else:
-        saved = checkpoint.load(path / "checkpoints", which)
+        saved = load_checkpoint(path / "checkpoints", which)
         weights, step = saved.model, saved.step
     vocabulary = Vocabulary.load(path / VOCABULARY)
     model = _fit(weights, config, vocabulary, path)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from imgcap.config.schema import ModelConfig
-from imgcap.models.decoders import build_decoder
+from imgcap.models.decoders.build import build_decoder
 from imgcap.models.encoder import Encoder
 from imgcap.models.weights import load_pretrained
 from imgcap.types import Forcing

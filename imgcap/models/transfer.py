@@ -6,7 +6,7 @@ Dimensions: V vocabulary, D width of a row.
 from imgcap.config.schema import ModelConfig
 from imgcap.models.artefact import LoadedCaptioner
 from imgcap.models.captioner import Captioner
-from imgcap.text import Vocabulary
+from imgcap.text.vocabulary import Vocabulary
 from imgcap.types import SPECIAL_TOKENS
 
 EMBEDDING, OUTPUT = "decoder.embedding.weight", ("decoder.output.weight", "decoder.output.bias")

@@ -77,7 +77,7 @@ def fetch(
         time.sleep(min(PAUSE * 2**tries, LONGEST_PAUSE))
 
 
-def read(address: str) -> bytes:
+def read_address(address: str) -> bytes:
     """A small file, whole. FileNotFoundError where there is none; raises `Unreachable` as `fetch` does."""
     failure: _Failure | None = None
     for tries in range(TRIES):

@@ -17,8 +17,8 @@ from typing import Any
 
 import braceexpand
 
-from imgcap import remote
 from imgcap.errors import UserError
+from imgcap.remote.fetch import fetch, is_address
 from imgcap.shards.durable import sha256_of, sha256_of_bytes, write_whole
 from imgcap.shards.image import UnreadableImage, check_header
 from imgcap.shards.index import Index, IndexRow, index_name
@@ -58,7 +58,7 @@ def expand(patterns: Iterable[str], others: tuple[str, ...] = ()) -> list[str]:
         except ValueError as error:
             raise UserError(f"{pattern} is no pattern ({error}); write a range as {{00000..00331}}") from None
         for name in names:
-            if remote.is_address(name) or name.startswith(others):
+            if is_address(name) or name.startswith(others):
                 found.append(name)
                 continue
             path = Path(name).absolute()
@@ -152,12 +152,12 @@ class _Indexing:
 
     def __call__(self, numbered: tuple[int, str]) -> _Part:
         number, name = numbered
-        if not remote.is_address(name):
+        if not is_address(name):
             return self._index(number, name, Path(name))
         fetched = self.out / f".fetched-{number:05d}.tar"
         try:
             fetched.unlink(missing_ok=True)  # of a call that was killed, and perhaps of another tar
-            remote.fetch(name, fetched)
+            fetch(name, fetched)
             return self._index(number, name, fetched)
         finally:
             fetched.unlink(missing_ok=True)

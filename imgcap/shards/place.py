@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from imgcap import remote
 from imgcap.errors import UserError
+from imgcap.remote.cache import Cache, cache_root
+from imgcap.remote.fetch import is_address, read_address
 
 CACHE_GB = 20.0
 
@@ -16,8 +17,8 @@ class Place:
 
     def __init__(self, address: Path | str, cache: Path | str | None = None, cache_gb: float = CACHE_GB):
         self.address = str(address).rstrip("/") or "/"
-        self.is_remote = remote.is_address(self.address)
-        self.cache = remote.Cache(Path(cache) if cache else remote.cache_root() / "shards", int(cache_gb * 1e9))
+        self.is_remote = is_address(self.address)
+        self.cache = Cache(Path(cache) if cache else cache_root() / "shards", int(cache_gb * 1e9))
 
     @classmethod
     def of(cls, where: "Place | Path | str") -> "Place":
@@ -31,13 +32,13 @@ class Place:
         """Where a file lies. That of a set on this machine may name any other place, that of a remote set none."""
         if self.is_remote:
             return f"{self.address}/{file}"
-        return file if remote.is_address(file) else str(Path(self.address) / file)
+        return file if is_address(file) else str(Path(self.address) / file)
 
     def read(self, file: str) -> bytes:
         """A small file, whole; FileNotFoundError where there is none."""
         where = self / file
-        if remote.is_address(where):
-            return remote.read(where)
+        if is_address(where):
+            return read_address(where)
         if not Path(self.address).is_dir():
             raise UserError(
                 f"there is no shard folder {self}; build one with tools/build_shards.py SOURCE --out {self}"
@@ -47,4 +48,4 @@ class Place:
     def path(self, file: str, size: int, sha256: str) -> Path:
         """A file of this machine with these bytes; one that lies here already is taken as it is."""
         where = self / file
-        return self.cache.get(where, size, sha256) if remote.is_address(where) else Path(where)
+        return self.cache.get(where, size, sha256) if is_address(where) else Path(where)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from imgcap.errors import UserError
-from imgcap.remote import is_address
+from imgcap.remote.fetch import is_address
 from imgcap.shards.durable import sha256_of_bytes
 from imgcap.shards.index import Index, IndexRow, key_name
 from imgcap.shards.manifest import (

@@ -7,20 +7,25 @@ from typing import Any
 
 import torch
 
-from imgcap import checkpoint
+from imgcap.checkpoint.load import Checkpoint, load_checkpoint, load_checkpoint_folder, newest_checkpoint
 from imgcap.config import Config, save_config
 from imgcap.config.schema import steps_of
-from imgcap.data import NOT_EXACT, cut_batch, features_of
-from imgcap.dist import World, broadcast_object, gather_objects, on_main
-from imgcap.engine import build_engine, parameter_counts
+from imgcap.data.dataset import features_of
+from imgcap.data.plan import cut_batch
+from imgcap.data.stream import NOT_EXACT
+from imgcap.dist.collectives import broadcast_object, gather_objects, on_main
+from imgcap.dist.world import World
+from imgcap.engine.build import build_engine
+from imgcap.engine.state import parameter_counts
 from imgcap.errors import UserError
-from imgcap.evaluation import Evaluator
+from imgcap.evaluation.evaluator import Evaluator
 from imgcap.feature_cache import check_features
-from imgcap.models import Captioner
-from imgcap.monitor import Monitor
-from imgcap.optim import LearningRate, WeightAverage
-from imgcap.shards import TokenCounts
-from imgcap.text import Vocabulary
+from imgcap.models.captioner import Captioner
+from imgcap.monitor.writers import Monitor
+from imgcap.optim.ema import WeightAverage
+from imgcap.optim.learning_rate import LearningRate
+from imgcap.shards.token_counts import TokenCounts
+from imgcap.text.vocabulary import Vocabulary
 from imgcap.train.early_stopping import EarlyStopping
 from imgcap.train.fine_tuning import adapted_vocabulary, initial_captioner
 from imgcap.train.preemption import PreemptionNotice, remove_marker
@@ -132,7 +137,7 @@ def _timetable(config: Config, steps_per_epoch: int) -> Timetable:
     )
 
 
-def _find_checkpoint(run: Path, resume: str, vocabulary: Vocabulary, shards: str) -> checkpoint.Checkpoint | None:
+def _find_checkpoint(run: Path, resume: str, vocabulary: Vocabulary, shards: str) -> Checkpoint | None:
     """The checkpoint to go on from, the same on all ranks. Nothing is written, but an older run may be set aside."""
     if resume == "no":
         on_main(lambda: _set_aside(run))
@@ -176,19 +181,19 @@ def _set_aside(run: Path) -> None:
     print(f"the run that was in {run} is now in {aside}", file=sys.stderr)
 
 
-def _checkpoint_to_resume(run: Path, resume: str) -> checkpoint.Checkpoint | None:
+def _checkpoint_to_resume(run: Path, resume: str) -> Checkpoint | None:
     if resume == "no":
         return None
     if resume == "auto":
         root = run / "checkpoints"
-        return checkpoint.load(root, "latest") if checkpoint.newest(root) else None
+        return load_checkpoint(root, "latest") if newest_checkpoint(root) else None
     path = Path(resume)
     if (path / "checkpoints").is_dir():
-        return checkpoint.load(path / "checkpoints", "latest")
-    return checkpoint.load_folder(path)
+        return load_checkpoint(path / "checkpoints", "latest")
+    return load_checkpoint_folder(path)
 
 
-def _load_model(model: torch.nn.Module, saved: checkpoint.Checkpoint) -> None:
+def _load_model(model: torch.nn.Module, saved: Checkpoint) -> None:
     try:
         model.load_state_dict(saved.training["weights"] or saved.model)
     except RuntimeError as error:

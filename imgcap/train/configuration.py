@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from imgcap import checkpoint
+from imgcap.checkpoint.load import load_checkpoint, newest_checkpoint
 from imgcap.config import Config, load_config
 from imgcap.errors import UserError
 from imgcap.train.fine_tuning import adopted_model
@@ -36,9 +36,9 @@ def _lengthened(config: Config, key: str, amount: str, resume: str) -> str:
         raise UserError(
             f"{key}+={amount} goes on from the last checkpoint; leave out --resume {resume}, or write {key}=N"
         )
-    if checkpoint.newest(run / "checkpoints") is None:
+    if newest_checkpoint(run / "checkpoints") is None:
         raise UserError(f"{key}+={amount} lengthens a run that has begun, and {run} has no checkpoint; write {key}=N")
-    saved = checkpoint.load(run / "checkpoints")
+    saved = load_checkpoint(run / "checkpoints")
     length = load_config(run / "config.yaml").train
     epochs = key == "train.epochs"
     if epochs == (length.max_steps is not None):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from imgcap.config import Config
-from imgcap.data import reading
+from imgcap.data.loader import reading
 from imgcap.errors import UserError
 from imgcap.types import Batch
 

@@ -8,14 +8,15 @@ import json
 import sys
 from pathlib import Path
 
-from imgcap import checkpoint
+from imgcap.checkpoint.load import newest_checkpoint
 from imgcap.config import Config
 from imgcap.errors import UserError, is_main_process
-from imgcap.models import Captioner, build_captioner
 from imgcap.models.artefact import config_of, load_captioner
+from imgcap.models.captioner import Captioner, build_captioner
 from imgcap.models.transfer import transferred
-from imgcap.shards import TokenCounts
-from imgcap.text import Vocabulary, adapted
+from imgcap.shards.token_counts import TokenCounts
+from imgcap.text.adaptation import adapted
+from imgcap.text.vocabulary import Vocabulary
 
 # Keys of the model that change no weight's name, shape or meaning.
 FREE = {"encoder": ("weights", "train", "output_stride", "recompute"), "decoder": ("dropout",)}
@@ -70,5 +71,5 @@ def _origin(config: Config, resume: str) -> Path:
         raise UserError(
             f"init_from={config.init_from} is this run itself; choose another name=, or leave init_from out"
         )
-    begun = resume != "no" and checkpoint.newest(config.run_path / "checkpoints") is not None
+    begun = resume != "no" and newest_checkpoint(config.run_path / "checkpoints") is not None
     return config.run_path if begun else config.init_from

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
-from imgcap.evaluation import Evaluation, write_results
-from imgcap.monitor import Monitor, draw_attention, draw_curves, draw_sheet
+from imgcap.evaluation.results import Evaluation, write_results
+from imgcap.monitor.attention import draw_attention
+from imgcap.monitor.curves import draw_curves
+from imgcap.monitor.samples import draw_sheet
+from imgcap.monitor.writers import Monitor
 
 
 def report_evaluation(run: Path, monitor: Monitor, evaluation: Evaluation, step: int, epoch: int) -> None:

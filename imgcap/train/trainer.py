@@ -9,16 +9,27 @@ from typing import NoReturn
 
 import torch
 
-from imgcap import checkpoint
+from imgcap.checkpoint.load import Checkpoint
+from imgcap.checkpoint.save import save_checkpoint
+from imgcap.checkpoint.saver import Saver
 from imgcap.config.schema import TrainConfig
-from imgcap.data import Accumulation, Plan, StreamPlan, reading
-from imgcap.dist import World, at_step, broadcast_object, doing, gather_objects, on_main, sum_across_ranks
-from imgcap.engine import Engine, StepResult, parameter_counts
+from imgcap.data.loader import reading
+from imgcap.data.plan import Accumulation, Plan
+from imgcap.data.stream import StreamPlan
+from imgcap.dist.collectives import broadcast_object, gather_objects, on_main, sum_across_ranks
+from imgcap.dist.watchdog import at_step, doing
+from imgcap.dist.world import World
+from imgcap.engine.protocol import Engine, StepResult
+from imgcap.engine.state import parameter_counts
 from imgcap.errors import UserError
-from imgcap.evaluation import EvaluationStopped, Evaluator
+from imgcap.evaluation.evaluator import EvaluationStopped, Evaluator
 from imgcap.models.encoder import STAGES
-from imgcap.monitor import Monitor, Progress
-from imgcap.optim import LearningRate, WeightAverage, coins, teacher_forcing_ratio
+from imgcap.monitor.progress import Progress
+from imgcap.monitor.writers import Monitor
+from imgcap.optim.coins import coins
+from imgcap.optim.ema import WeightAverage
+from imgcap.optim.learning_rate import LearningRate
+from imgcap.optim.teacher_forcing import teacher_forcing_ratio
 from imgcap.train.bottlenecks import Bottlenecks
 from imgcap.train.early_stopping import EarlyStopping
 from imgcap.train.meter import Meter, StepCounts
@@ -71,7 +82,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.meter = Meter(self.world.device)
-        self.saver = checkpoint.Saver()
+        self.saver = Saver()
         self.bottlenecks = Bottlenecks(self.world, self._trainable, self.plan.global_batch)
         self._asked_to_stop = False
 
@@ -253,12 +264,12 @@ class Trainer:
                 training["weights"] = self.average.training_weights()
                 model, training, state = self.saver.copy([self.average.settled().state_dict(), training, state])
                 root, step, keep = self.run / "checkpoints", self.step, self.keep
-                self.saver.start(lambda: checkpoint.save(root, step, model, training, state, keep, best))
+                self.saver.start(lambda: save_checkpoint(root, step, model, training, state, keep, best))
         if wait:
             on_main(self.saver.wait)
         self.meter.restart_clock()
 
-    def resume(self, saved: checkpoint.Checkpoint) -> None:
+    def resume(self, saved: Checkpoint) -> None:
         """Take over the optimiser, the schedules and the place in the plan. The model is loaded already."""
         self.plan.check_state(saved.state["plan"])
         self._unfreeze(saved.step - 1)  # what trained in the last step has an optimiser's state

@@ -6,29 +6,18 @@ from dataclasses import dataclass
 
 from imgcap.config import Config
 from imgcap.config.schema import DataConfig
-from imgcap.data import (
-    NOT_EXACT,
-    Accumulation,
-    MixedReader,
-    Plan,
-    PlanSampler,
-    Share,
-    StreamLoader,
-    StreamPlan,
-    TrainDataset,
-    TrainLoader,
-    block_of_cache,
-    check_tars,
-    mixture_sha256,
-    place_of,
-    prefetchers,
-    refuse_other_features,
-)
-from imgcap.dist import World
+from imgcap.data.dataset import TrainDataset, place_of
+from imgcap.data.loader import PlanSampler, TrainLoader
+from imgcap.data.mixture import MixedReader, Share, mixture_sha256, refuse_other_features
+from imgcap.data.plan import Accumulation, Plan
+from imgcap.data.prefetch import block_of_cache, prefetchers
+from imgcap.data.stream import NOT_EXACT, StreamLoader, StreamPlan, check_tars
+from imgcap.dist.world import World
 from imgcap.errors import UserError
-from imgcap.shards import ShardReader, TokenCounts
 from imgcap.shards.foreign import expand
-from imgcap.text import Vocabulary
+from imgcap.shards.reader import ShardReader
+from imgcap.shards.token_counts import TokenCounts
+from imgcap.text.vocabulary import Vocabulary
 from imgcap.types import Batch
 
 

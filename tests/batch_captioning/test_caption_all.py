@@ -9,14 +9,16 @@ from urllib.request import urlopen
 import pytest
 from PIL import Image
 
-from imgcap.batch_captioning import contact_sheet, open_inputs, write_contact_sheet
+from imgcap.batch_captioning import contact_sheet
+from imgcap.batch_captioning.contact_sheet import write_contact_sheet
+from imgcap.batch_captioning.inputs import open_inputs
 from imgcap.batch_captioning.journal import Journal, as_csv, as_jsonl, read_rows
 from imgcap.config.schema import DataConfig
-from imgcap.dist import World
+from imgcap.dist.world import World
 from imgcap.errors import UserError
-from imgcap.evaluation import Evaluator
+from imgcap.evaluation.evaluator import Evaluator
 from imgcap.models.artefact import load_captioner
-from imgcap.shards import ShardReader
+from imgcap.shards.reader import ShardReader
 
 PICTURES, BATCH = 22, 4
 

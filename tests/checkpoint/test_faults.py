@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from imgcap import checkpoint
+from imgcap.checkpoint.load import load_checkpoint
+from imgcap.checkpoint.save import save_checkpoint
 from imgcap.errors import UserError
 
 # One interpreter that has torch loaded forks a saver, kills it after a random time and checks what is there.
@@ -17,7 +18,8 @@ KILLED_SAVERS = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from imgcap import checkpoint
+from imgcap.checkpoint.load import load_checkpoint, newest_checkpoint
+from imgcap.checkpoint.save import save_checkpoint
 
 torch.set_num_threads(1)
 root, chance = Path(sys.argv[1]), random.Random(7)
@@ -26,7 +28,7 @@ def save_for_ever(step, told):
     while True:
         step += 1
         filled = torch.full((200_000,), float(step))
-        checkpoint.save(root, step, {"weight": filled}, {"moment": filled + 1}, {"step": step}, 2, best=step % 3 == 0)
+        save_checkpoint(root, step, {"weight": filled}, {"moment": filled + 1}, {"step": step}, 2, best=step % 3 == 0)
         os.write(told, step.to_bytes(4, "big"))
 
 newest, best_saved = 0, False
@@ -42,14 +44,14 @@ for _ in range(12):
     os.waitpid(child, 0)
     told = os.read(ear, 1 << 16)
     confirmed = int.from_bytes(told[-4:], "big") if told else confirmed
-    loaded = checkpoint.load(root)
+    loaded = load_checkpoint(root)
     assert loaded.step >= confirmed, (loaded.step, confirmed)
     assert loaded.step == loaded.state["step"]
     assert loaded.model["weight"].eq(loaded.step).all() and loaded.training["moment"].eq(loaded.step + 1).all()
     # A kill may leave a folder in place that `best` does not name yet; a save that has returned is named.
     best_saved |= any(step % 3 == 0 for step in range(newest + 1, confirmed + 1))
     if best_saved:
-        assert checkpoint.load(root, "best").step % 3 == 0
+        assert load_checkpoint(root, "best").step % 3 == 0
     newest = loaded.step
 assert newest >= 12, newest
 """
@@ -68,7 +70,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(small_disk: Callable[[str], 
     root, ballast = disk / "checkpoints", disk / "ballast"
     model = {"weight": torch.ones(int(model_share * 250_000))}
     training = {"moment": torch.ones(250_000 - len(model["weight"]))}
-    checkpoint.save(root, 1, model, training, {}, keep=2, best=True)
+    save_checkpoint(root, 1, model, training, {}, keep=2, best=True)
     before = sorted(path for path in disk.rglob("*"))
     outcomes = []
     for free in range(4, 1100, 4):  # KiB: a page more each time, so each write is once the first to fail
@@ -76,7 +78,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(small_disk: Callable[[str], 
             continue
         ballast.write_bytes(bytes(shutil.disk_usage(disk).free - free * 1024))
         try:
-            checkpoint.save(root, 2, model, training, {}, keep=2)
+            save_checkpoint(root, 2, model, training, {}, keep=2)
             outcomes.append("saved")
             break
         except UserError as error:
@@ -84,12 +86,12 @@ def test_a_full_disk_leaves_the_earlier_checkpoints(small_disk: Callable[[str], 
             assert "disk full" in str(error) and str(root) in str(error) and "\n" not in str(error)
         ballast.unlink()
         assert sorted(disk.rglob("*")) == before
-        assert checkpoint.load(root).step == checkpoint.load(root, "best").step == 1
+        assert load_checkpoint(root).step == load_checkpoint(root, "best").step == 1
     assert outcomes.count("refused") > 10 and outcomes[-1] == "saved"
-    assert checkpoint.load(root).step == 2
+    assert load_checkpoint(root).step == 2
 
 
 def test_other_errors_are_not_called_a_full_disk(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError):
-        checkpoint.save(tmp_path / "file" / "checkpoints", 1, {}, {}, {}, keep=1)
+        save_checkpoint(tmp_path / "file" / "checkpoints", 1, {}, {}, {}, keep=1)

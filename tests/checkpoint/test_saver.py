@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from imgcap.checkpoint import Saver
+from imgcap.checkpoint.saver import Saver
 
 
 def test_a_copy_is_of_the_moment_and_the_next_one_uses_its_memory():

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from pycocoevalcap.bleu.bleu import Bleu
 
-from imgcap.comparison import differences
-from imgcap.comparison.bootstrap import METRICS
-from imgcap.evaluation import score_images
+from imgcap.comparison.bootstrap import METRICS, differences
 from imgcap.evaluation.bleu import bleu, bleu_of_counts
+from imgcap.evaluation.scorers import score_images
 
 IMAGES = 150
 SUBJECTS, VERBS, PLACES = (

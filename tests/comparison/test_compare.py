@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from imgcap.config import load_config, save_config
-from imgcap.evaluation import signature, with_other_images, write_json
-from imgcap.shards import ShardReader
+from imgcap.evaluation.coco_files import with_other_images
+from imgcap.evaluation.results import write_json
+from imgcap.evaluation.signature import signature
+from imgcap.shards.reader import ShardReader
 
 
 class Ended(NamedTuple):

@@ -2,7 +2,7 @@
 
 import torch
 
-from imgcap.data import HASH_MODULUS, batch_hash, target_count
+from imgcap.data.batch import HASH_MODULUS, batch_hash, target_count
 from imgcap.types import EOS, PAD, SOS, Batch
 
 MASK = 2**64 - 1

@@ -14,14 +14,19 @@ import pytest
 from PIL import Image
 
 from imgcap.config.schema import DataConfig
-from imgcap.data import Plan, PlanSampler, TrainDataset, TrainLoader, cut_batch, reading
 from imgcap.data.batch import NO_IMAGE
+from imgcap.data.dataset import TrainDataset
+from imgcap.data.loader import PlanSampler, TrainLoader, reading
+from imgcap.data.plan import Plan, cut_batch
 from imgcap.errors import UserError
-from imgcap.shards import ShardReader, Source, TokenCounts, build
+from imgcap.shards.builder import build
 from imgcap.shards.foreign import expand, index_foreign
 from imgcap.shards.image import UnreadableImage, normalised_jpeg
-from imgcap.shards.source import image_id_of
-from imgcap.text import Tokeniser, Vocabulary
+from imgcap.shards.reader import ShardReader
+from imgcap.shards.source import Source, image_id_of
+from imgcap.shards.token_counts import TokenCounts
+from imgcap.text.tokeniser import Tokeniser
+from imgcap.text.vocabulary import Vocabulary
 from imgcap.types import Record
 
 LONG = "word " * 2000  # 10,000 characters

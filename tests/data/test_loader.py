@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 
 from imgcap.config.schema import DataConfig
-from imgcap.data import Accumulation, Plan, PlanSampler, TrainDataset, TrainLoader, reading
-from imgcap.data.plan import MicroBatch
-from imgcap.text import Vocabulary
+from imgcap.data.dataset import TrainDataset
+from imgcap.data.loader import PlanSampler, TrainLoader, reading
+from imgcap.data.plan import Accumulation, MicroBatch, Plan
+from imgcap.text.vocabulary import Vocabulary
 from imgcap.types import Sample
 
 WORDS = [f"w{i}" for i in range(9)]

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgcap.data import MixedReader, Plan, Share, mixture_sha256
 from imgcap.data import mixture as module
-from imgcap.data.mixture import Turns
-from imgcap.shards import ShardReader
+from imgcap.data.mixture import MixedReader, Share, Turns, mixture_sha256
+from imgcap.data.plan import Plan
+from imgcap.shards.reader import ShardReader
 
 OWN, OTHER = (7, 6), (5, 4)  # shards of the first set, and of one that is mixed in
 counts = st.lists(st.integers(0, 6), min_size=1, max_size=4).filter(sum).map(tuple)

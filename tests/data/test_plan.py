@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgcap.data import EpochOrder, Plan, cut_batch
+from imgcap.data.order import EpochOrder
+from imgcap.data.plan import Plan, cut_batch
 from imgcap.errors import UserError
 
 shard_counts = st.lists(st.integers(0, 9), min_size=1, max_size=7)

@@ -9,11 +9,13 @@ import pytest
 from PIL import Image
 
 from imgcap.config.schema import DataConfig
-from imgcap.data import Accumulation, StreamLoader, StreamPlan, check_tars, reading
+from imgcap.data.loader import reading
+from imgcap.data.plan import Accumulation
+from imgcap.data.stream import StreamLoader, StreamPlan, check_tars
 from imgcap.errors import UserError
 from imgcap.shards.foreign import expand
 from imgcap.shards.source import image_id_of
-from imgcap.text import Vocabulary
+from imgcap.text.vocabulary import Vocabulary
 
 WORDS = {"a": 9, "red": 5, "blue": 5, "square": 5}
 IMAGES = 8

@@ -16,9 +16,11 @@ from naive_search import (
     tiny,
 )
 
-from imgcap.decode import DecodeOptions, Hypotheses, generate
 from imgcap.decode.frontier import Samples
-from imgcap.models import Decoder
+from imgcap.decode.generate import generate
+from imgcap.decode.hypotheses import Hypotheses
+from imgcap.decode.options import DecodeOptions
+from imgcap.models.decoders.base import Decoder
 from imgcap.types import EOS
 
 DRAWN = 4000

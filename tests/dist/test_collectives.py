@@ -8,31 +8,33 @@ import sys
 import pytest
 import torch
 
-from imgcap import dist
+from imgcap.dist.collectives import SharedCounter, broadcast_object, from_main, gather_objects, sum_across_ranks
+from imgcap.dist.world import close_ranks, init_ranks
 from imgcap.errors import UserError
 
 RANKS = 3
 PROGRAM = f"""
 import torch
-from imgcap import dist
-world = dist.init("cpu")
+from imgcap.dist.collectives import SharedCounter, broadcast_object, from_main, gather_objects, on_main, sum_across_ranks
+from imgcap.dist.world import close_ranks, init_ranks
+world = init_ranks("cpu")
 assert world.world_size == {RANKS} and world.is_main == (world.rank == 0)
-assert dist.sum_across_ranks(torch.tensor([world.rank, 1])).tolist() == [sum(range({RANKS})), {RANKS}]
-gathered = dist.gather_objects({{"rank": world.rank}})
+assert sum_across_ranks(torch.tensor([world.rank, 1])).tolist() == [sum(range({RANKS})), {RANKS}]
+gathered = gather_objects({{"rank": world.rank}})
 assert gathered == ([{{"rank": r}} for r in range({RANKS})] if world.is_main else None)
-assert dist.broadcast_object(f"from {{world.rank}}") == "from 0"
+assert broadcast_object(f"from {{world.rank}}") == "from 0"
 try:
-    dist.on_main(lambda: 1 / 0)
+    on_main(lambda: 1 / 0)
 except (ZeroDivisionError, RuntimeError) as error:
     assert "division" in str(error)
 else:
     raise AssertionError("what fails on rank 0 fails everywhere")
-dist.on_main(lambda: None)
-assert dist.from_main(lambda: f"by {{world.rank}}") == "by 0"
-counter = dist.SharedCounter("claims")
-claims = dist.gather_objects([counter.add(1) for _ in range(world.rank, 5)])
+on_main(lambda: None)
+assert from_main(lambda: f"by {{world.rank}}") == "by 0"
+counter = SharedCounter("claims")
+claims = gather_objects([counter.add(1) for _ in range(world.rank, 5)])
 assert claims is None or sorted(number for rank in claims for number in rank) == list(range(1, 13))
-dist.close()
+close_ranks()
 print("rank", world.rank, "is done")
 """
 
@@ -49,14 +51,14 @@ def test_collectives_between_ranks(tmp_path):
 
 
 def test_a_single_process_needs_no_group():
-    world = dist.init("cpu")
+    world = init_ranks("cpu")
     assert (world.rank, world.world_size, world.is_main) == (0, 1, True)
-    assert dist.sum_across_ranks(torch.tensor([5])).item() == 5
-    assert dist.gather_objects("alone") == ["alone"]
-    assert dist.broadcast_object(7) == dist.from_main(lambda: 7) == 7
-    assert [dist.SharedCounter("claims").add(2), (counter := dist.SharedCounter("claims")).add(1)] == [2, 1]
+    assert sum_across_ranks(torch.tensor([5])).item() == 5
+    assert gather_objects("alone") == ["alone"]
+    assert broadcast_object(7) == from_main(lambda: 7) == 7
+    assert [SharedCounter("claims").add(2), (counter := SharedCounter("claims")).add(1)] == [2, 1]
     assert counter.add(3) == 4
-    dist.close()
+    close_ranks()
 
 
 def test_a_port_in_use_is_one_clear_line(monkeypatch):
@@ -65,4 +67,4 @@ def test_a_port_in_use_is_one_clear_line(monkeypatch):
         for name, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
             monkeypatch.setenv(name, str(value))
         with pytest.raises(UserError, match=f"{port}.*--master_port"):
-            dist.init("cpu")
+            init_ranks("cpu")

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from untrained import save_run
 
-from imgcap.shards import Source, build
+from imgcap.shards.builder import build
+from imgcap.shards.source import Source
 from imgcap.types import Record
 
 IMAGES = 11

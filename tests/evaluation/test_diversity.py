@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from imgcap.evaluation import train_split
-from imgcap.evaluation.diversity import TrainCaptions, diversity
+from imgcap.evaluation.diversity import TrainCaptions, diversity, train_split
 from imgcap.evaluation.languages import without_punctuation
-from imgcap.shards import ShardReader, Source, build
+from imgcap.shards.builder import build
+from imgcap.shards.reader import ShardReader
+from imgcap.shards.source import Source
 from imgcap.types import Record
 
 

@@ -14,14 +14,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgcap.data import EvalDataset
-from imgcap.decode import beam_search
-from imgcap.dist import World
+from imgcap.data.dataset import EvalDataset
+from imgcap.decode.beam import beam_search
+from imgcap.dist.world import World
 from imgcap.errors import UserError
-from imgcap.evaluation import Evaluation, Evaluator, evaluator, write_results
+from imgcap.evaluation import evaluator
 from imgcap.evaluation.batches import FixedBatches
+from imgcap.evaluation.evaluator import Evaluator
+from imgcap.evaluation.results import Evaluation, write_results
 from imgcap.models.artefact import LoadedCaptioner, load_captioner
-from imgcap.shards import ShardReader
+from imgcap.shards.reader import ShardReader
 from imgcap.types import PAD
 
 ROOT = Path(__file__).parents[2]

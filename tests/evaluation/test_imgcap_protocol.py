@@ -5,8 +5,8 @@ import math
 import pytest
 
 from imgcap.errors import UserError
-from imgcap.evaluation import score_as_imgcap
-from imgcap.text import Tokeniser
+from imgcap.evaluation.imgcap_protocol import score_as_imgcap
+from imgcap.text.tokeniser import Tokeniser
 
 words = Tokeniser("en")
 

@@ -3,8 +3,8 @@
 import pytest
 
 from imgcap.errors import UserError
-from imgcap.evaluation import score, tokeniser_name
-from imgcap.evaluation.languages import fitting, tokenise_in, without_punctuation
+from imgcap.evaluation.languages import fitting, tokenise_in, tokeniser_name, without_punctuation
+from imgcap.evaluation.scorers import score
 
 FAST = ("BLEU", "ROUGE-L", "CIDEr")
 REFERENCES = {

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from imgcap.evaluation import score, spice
+from imgcap.evaluation import spice
+from imgcap.evaluation.scorers import score
 
 REFERENCES = {7: ["a dog runs", "the dog"], 3: ["two men play chess"]}
 HYPOTHESES = {7: "a dog", 3: "two men"}

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from imgcap import checkpoint
+from imgcap.checkpoint.save import save_checkpoint
 from imgcap.config import load_config, save_config
-from imgcap.models import Captioner
-from imgcap.text import Vocabulary
+from imgcap.models.captioner import Captioner
+from imgcap.text.vocabulary import Vocabulary
 
 WORDS = ["a", "the", "red", "blue", "green", "dog", "cat", "bird", "ball", "runs", "sits", "flies", "on", "under"]
 
@@ -36,7 +36,7 @@ def make_run() -> Callable[..., Path]:
         folder.mkdir(parents=True)
         save_config(config, folder / "config.yaml")
         vocabulary.save(folder / "vocab.json")
-        checkpoint.save(folder / "checkpoints", 7, model.state_dict(), {}, {}, keep=2, best=True)
+        save_checkpoint(folder / "checkpoints", 7, model.state_dict(), {}, {}, keep=2, best=True)
         return folder
 
     return make

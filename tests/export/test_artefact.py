@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from imgcap.errors import UserError
-from imgcap.evaluation import Evaluation, write_results
-from imgcap.export import export_run
-from imgcap.models import Captioner
+from imgcap.evaluation.results import Evaluation, write_results
+from imgcap.export.artefact import export_run
 from imgcap.models.artefact import FILES, load_captioner
+from imgcap.models.captioner import Captioner
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import imgcap
-from imgcap.export import export_run
+from imgcap.export.artefact import export_run
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SETTINGS = ["train.max_steps=3", "train.precision=bf16", "eval.every=3", "eval.metrics=[BLEU,CIDEr]", "eval.beam=3"]

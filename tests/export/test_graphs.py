@@ -12,13 +12,12 @@ import torch
 from PIL import Image
 
 import imgcap
-from imgcap.export import export_run
-from imgcap.models import Captioner
+from imgcap.export.artefact import export_run
 from imgcap.models.artefact import load_captioner
-from imgcap.models.decoders import LSTMDecoder
-from imgcap.shards import ShardReader
-from imgcap.text import Vocabulary
-from imgcap.text.vocabulary import CHARACTERS
+from imgcap.models.captioner import Captioner
+from imgcap.models.decoders.lstm import LSTMDecoder
+from imgcap.shards.reader import ShardReader
+from imgcap.text.vocabulary import CHARACTERS, Vocabulary
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -117,8 +116,8 @@ def test_it_reads_words_as_the_vocabulary_does(oov: str) -> None:
 
 
 def test_odd_pictures_are_prepared_as_ours(tmp_path: Path) -> None:
-    from imgcap.data import eval_image
-    from imgcap.decode import as_picture
+    from imgcap.data.transforms import eval_image
+    from imgcap.decode.inputs import as_picture
 
     runner = OnnxCaptioner.__new__(OnnxCaptioner)
     runner.config = {"data": {"image_size": 48}}

@@ -8,9 +8,9 @@ import pytest
 
 import imgcap
 from imgcap.errors import UserError
-from imgcap.export import OWNED, export_run
+from imgcap.export.artefact import OWNED, export_run
 from imgcap.models.artefact import FILES
-from imgcap.remote import push
+from imgcap.remote.hub import push
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 

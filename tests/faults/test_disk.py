@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from imgcap import checkpoint
+from imgcap.checkpoint.load import load_checkpoint
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
@@ -18,6 +18,6 @@ def test_a_full_disk_ends_all_ranks_and_leaves_the_earlier_checkpoint(small_disk
     errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert errors and "disk full" in errors[0] and str(run) in errors[0]
     saved = sorted((run / "checkpoints").glob("step-*"))
-    assert saved and checkpoint.load(run / "checkpoints").path == saved[-1]
+    assert saved and load_checkpoint(run / "checkpoints").path == saved[-1]
     shutil.rmtree(saved[0])
     assert injected(run, "none:0:0", "checkpoint.keep=1", "train.max_steps=20", ranks=2).returncode == 0

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from imgcap import checkpoint
+from imgcap.checkpoint.save import save_checkpoint
 from imgcap.config import load_config, save_config
 from imgcap.errors import UserError
-from imgcap.export import export_run
-from imgcap.models import Captioner
+from imgcap.export.artefact import export_run
 from imgcap.models.artefact import load_captioner
-from imgcap.text import Vocabulary
+from imgcap.models.captioner import Captioner
+from imgcap.text.vocabulary import Vocabulary
 
 SMALL = [
     "model.encoder={name: resnet18, weights: DEFAULT, output_stride: 16}",  # must not be fetched
@@ -37,9 +37,9 @@ def run(tmp_path: Path, original: Captioner) -> Path:
     save_config(load_config(None, SMALL), folder / "config.yaml")
     VOCABULARY.save(folder / "vocab.json")
     weights = original.state_dict()
-    checkpoint.save(folder / "checkpoints", 1, weights, {}, {}, keep=2, best=True)
+    save_checkpoint(folder / "checkpoints", 1, weights, {}, {}, keep=2, best=True)
     later = {name: tensor + 1 for name, tensor in weights.items()}
-    checkpoint.save(folder / "checkpoints", 2, later, {}, {}, keep=2)
+    save_checkpoint(folder / "checkpoints", 2, later, {}, {}, keep=2)
     return folder
 
 

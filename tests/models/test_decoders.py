@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from imgcap.config.schema import DecoderConfig, EncoderConfig, ModelConfig
-from imgcap.models import Captioner, Decoder, build_decoder
+from imgcap.models.captioner import Captioner
+from imgcap.models.decoders.base import Decoder
+from imgcap.models.decoders.build import build_decoder
 from imgcap.types import EOS, PAD, SOS, Forcing
 
 B, K, T, V, P, E = 3, 4, 7, 23, 6, 10

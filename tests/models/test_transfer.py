@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from imgcap.config import load_config
-from imgcap.models import Captioner
 from imgcap.models.artefact import LoadedCaptioner
+from imgcap.models.captioner import Captioner
 from imgcap.models.transfer import transferred
-from imgcap.text import Vocabulary
+from imgcap.text.vocabulary import Vocabulary
 
 TRAINED = Vocabulary.build({"a": 5, "dog": 3, "red": 2, "cat": 1})
 OTHER = Vocabulary.build({"crimson": 9, "dog": 8, "a": 7})

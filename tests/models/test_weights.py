@@ -10,7 +10,7 @@ import torchvision
 
 from imgcap.config.schema import EncoderConfig, ModelConfig
 from imgcap.errors import UserError
-from imgcap.models import Captioner, build_captioner
+from imgcap.models.captioner import Captioner, build_captioner
 
 Weights = dict[str, torch.Tensor]
 

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imgcap.monitor import draw_curves
-from imgcap.monitor.curves import PANELS, _smoothed
+from imgcap.monitor.curves import PANELS, _smoothed, draw_curves
 
 
 def draw(folder: Path, lines: list[dict[str, Any]], torn: str = "") -> Image.Image:

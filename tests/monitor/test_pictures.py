@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont, features
 
-from imgcap.monitor import attention, draw_attention, draw_sheet, samples
+from imgcap.monitor import attention, samples
+from imgcap.monitor.attention import draw_attention
 from imgcap.monitor.lettering import as_seen, font, is_right_to_left, width_of, wrap
+from imgcap.monitor.samples import draw_sheet
 
 GREY = Image.new("RGB", (96, 96), (128, 128, 128))
 

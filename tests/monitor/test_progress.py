@@ -8,7 +8,7 @@ import termios
 
 import pytest
 
-from imgcap.monitor import Progress
+from imgcap.monitor.progress import Progress
 
 
 def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:

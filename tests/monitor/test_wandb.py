@@ -11,7 +11,7 @@ from PIL import Image
 
 from imgcap.config import load_config
 from imgcap.errors import UserError
-from imgcap.monitor import Monitor
+from imgcap.monitor.writers import Monitor
 
 wandb = pytest.importorskip("wandb")
 

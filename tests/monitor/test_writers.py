@@ -11,8 +11,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from imgcap.errors import UserError
-from imgcap.monitor import Monitor
-from imgcap.monitor.writers import METRICS, read_metrics
+from imgcap.monitor.writers import METRICS, Monitor, read_metrics
 
 
 def lines_of(run: Path) -> list[dict[str, float]]:

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from imgcap.optim import WeightAverage
+from imgcap.optim.ema import WeightAverage
 
 
 def test_the_average_follows_the_weights_and_takes_the_buffers():

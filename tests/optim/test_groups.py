@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from imgcap.config.schema import OptimConfig
-from imgcap.optim import build_optimizer
+from imgcap.optim.groups import build_optimizer
 
 
 class Model(nn.Module):

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from imgcap.config.schema import OptimConfig, TeacherForcingConfig
-from imgcap.optim import LearningRate, teacher_forcing_ratio
+from imgcap.optim.learning_rate import LearningRate
+from imgcap.optim.teacher_forcing import teacher_forcing_ratio
 
 TOTAL = 100
 

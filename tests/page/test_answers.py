@@ -16,12 +16,11 @@ import pytest
 from PIL import Image
 
 import imgcap
-from imgcap.decode import open_picture
+from imgcap.decode.pictures import open_picture
 from imgcap.errors import UserError
 from imgcap.monitor.attention import light
-from imgcap.page import Limits, check_address
 from imgcap.page.controls import chosen_options
-from imgcap.page.server import Page
+from imgcap.page.server import Limits, Page, check_address
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,11 @@ from filelock import FileLock
 from hostile import HostileServer
 
 from imgcap.errors import UserError
-from imgcap.remote import Cache, fetch, read
-from imgcap.shards import Place, ShardReader, Unreachable
+from imgcap.remote.cache import Cache
+from imgcap.remote.fetch import Unreachable, fetch, read_address
 from imgcap.shards.durable import sha256_of
+from imgcap.shards.place import Place
+from imgcap.shards.reader import ShardReader
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,7 +91,7 @@ def test_any_file_system_of_fsspec(shards, tmp_path):
     there = ShardReader(Place(f"file://{shards}", tmp_path), "train")
     assert there.read(3) == ShardReader(shards, "train").read(3)
     with pytest.raises(UserError, match=r"nosuch://.*pip"):
-        read("nosuch://bucket/manifest.json")
+        read_address("nosuch://bucket/manifest.json")
 
 
 def test_a_set_that_is_not_there_is_named(server):
@@ -142,7 +144,7 @@ def test_what_others_are_fetching_has_its_room(tmp_path):
 FETCHER = """
 import sys, time
 from pathlib import Path
-from imgcap.shards import Place
+from imgcap.shards.place import Place
 url, cache, name, size, sha256 = sys.argv[1:]
 print("ready", flush=True)
 print(Place(url, cache).path(name, int(size), sha256))

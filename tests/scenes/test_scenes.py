@@ -12,22 +12,26 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imgcap.errors import UserError
-from imgcap.scenes import (
-    SIDE,
+from imgcap.scenes.captions import captions_of
+from imgcap.scenes.counting import count_facts
+from imgcap.scenes.facts import claims, false_facts
+from imgcap.scenes.rendering import REACH, SIDE, place, render
+from imgcap.scenes.scene import (
+    COLOURS,
+    COMMON,
+    COUNTS,
+    HELD_OUT,
+    SHAPES,
+    SIZES,
+    SPLIT_RANGE,
     SPLITS,
+    TEXTURES,
     Group,
     Scene,
-    captions_of,
-    claims,
-    count_facts,
-    false_facts,
     indices,
-    render,
     scene_at,
     split_of,
 )
-from imgcap.scenes.rendering import REACH, place
-from imgcap.scenes.scene import COLOURS, COMMON, COUNTS, HELD_OUT, SHAPES, SIZES, SPLIT_RANGE, TEXTURES
 from imgcap.shards.sources import demo
 
 any_index = st.builds(lambda split, i: split * SPLIT_RANGE + i, st.integers(0, 2), st.integers(0, SPLIT_RANGE - 1))

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgcap.shards import Source
-from imgcap.shards.source import image_id_of
+from imgcap.shards.source import Source, image_id_of
 from imgcap.types import Record
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from imgcap.errors import UserError
-from imgcap.shards import Source, build
+from imgcap.shards.builder import build
 from imgcap.shards.sample import Tokeniser
+from imgcap.shards.source import Source
 
 SMALL_SHARD = 0.009
 

@@ -14,9 +14,11 @@ import webdataset
 from PIL import Image
 
 from imgcap.errors import UserError
-from imgcap.shards import Manifest, ShardReader, Skipped, Source, build
-from imgcap.shards.manifest import SkippedNames
+from imgcap.shards.builder import build
+from imgcap.shards.manifest import Manifest, SkippedNames
+from imgcap.shards.reader import ShardReader
 from imgcap.shards.sample import Tokeniser
+from imgcap.shards.source import Skipped, Source
 from imgcap.types import Record
 
 SMALL_SHARD = 0.009  # MB: three samples of the small source

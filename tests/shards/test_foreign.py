@@ -12,12 +12,15 @@ import pytest
 from hostile import HostileServer
 from PIL import Image
 
-from imgcap.data import decode
+from imgcap.data.transforms import decode
 from imgcap.errors import UserError
-from imgcap.shards import Manifest, ShardReader, TokenCounts, verify
 from imgcap.shards.foreign import expand, index_foreign
+from imgcap.shards.manifest import Manifest
 from imgcap.shards.place import Place
-from imgcap.text import Tokeniser
+from imgcap.shards.reader import ShardReader
+from imgcap.shards.token_counts import TokenCounts
+from imgcap.shards.verify import verify
+from imgcap.text.tokeniser import Tokeniser
 
 WHITE, RED = (255, 255, 255), (200, 0, 0)
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from imgcap.errors import UserError
-from imgcap.shards import Skipped, Source, build
-from imgcap.shards.sources import SourceOptions, read_source
-from imgcap.text import Tokeniser
+from imgcap.shards.builder import build
+from imgcap.shards.source import Skipped, Source
+from imgcap.shards.sources.registry import SourceOptions, read_source
+from imgcap.text.tokeniser import Tokeniser
 
 JsonFile = Callable[[Path, object], Path]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from imgcap.errors import UserError
-from imgcap.shards import TokenCounts
+from imgcap.shards.token_counts import TokenCounts
 
 
 def test_they_come_back_as_they_were_and_add_up(tmp_path):

@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgcap.errors import UserError
-from imgcap.shards import Damage, Source, build, verify
+from imgcap.shards.builder import build
 from imgcap.shards.durable import sha256_of
 from imgcap.shards.index import Index
 from imgcap.shards.manifest import Manifest
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.sample import Tokeniser
+from imgcap.shards.source import Source
+from imgcap.shards.verify import Damage, verify
 
 
 @pytest.fixture

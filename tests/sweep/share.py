@@ -4,7 +4,10 @@ import sys
 from pathlib import Path
 
 from imgcap.errors import exits_cleanly
-from imgcap.sweep import Interrupted, Sweep, load_sweep, trial
+from imgcap.sweep import trial
+from imgcap.sweep.spec import load_sweep
+from imgcap.sweep.study import Sweep
+from imgcap.sweep.trial import Interrupted
 
 FAKE = Path(__file__).with_name("fake_train.py")
 

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from imgcap.errors import UserError
-from imgcap.sweep import load_sweep
+from imgcap.sweep.spec import load_sweep
 
 pytest.importorskip("optuna")
 CHECKOUT = Path(__file__).parents[2]
@@ -160,7 +160,7 @@ def test_a_mistake_in_a_sweep_is_named(tmp_path, monkeypatch, settings, complain
 
 
 def test_without_optuna_the_extra_is_named(tmp_path, monkeypatch):
-    from imgcap.sweep import Sweep
+    from imgcap.sweep.study import Sweep
 
     monkeypatch.setitem(sys.modules, "optuna", None)
     config = load_sweep(CHECKOUT / "tools" / "sweeps" / "learning_rate.yaml")

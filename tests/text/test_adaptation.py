@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgcap.errors import UserError
-from imgcap.text import Vocabulary, adapted
+from imgcap.text.adaptation import adapted
+from imgcap.text.vocabulary import Vocabulary
 
 COUNTS = {"dog": 9, "crimson": 4, "a": 30, "disc": 2}
 TRAINED = Vocabulary.build({"a": 5, "dog": 3, "red": 2})

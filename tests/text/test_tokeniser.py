@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgcap.errors import UserError
-from imgcap.text import Tokeniser
+from imgcap.text.tokeniser import Tokeniser
 
 english = Tokeniser()
 

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgcap.errors import UserError
-from imgcap.text import Vocabulary
-from imgcap.text.vocabulary import CHARACTERS
+from imgcap.text.vocabulary import CHARACTERS, Vocabulary
 from imgcap.types import EOS, PAD, SOS, SPECIAL_TOKENS, UNK
 
 words = st.text(alphabet="abcdefghij", min_size=1, max_size=6)

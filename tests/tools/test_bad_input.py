@@ -16,7 +16,8 @@ import pytest
 import webdataset
 from PIL import Image
 
-from imgcap.shards import Manifest, ShardReader
+from imgcap.shards.manifest import Manifest
+from imgcap.shards.reader import ShardReader
 
 ROOT = Path(__file__).parents[2]
 SIZE = (48, 32)

@@ -12,7 +12,7 @@ import pytest
 
 from imgcap.bench.measures import MEASURES
 from imgcap.bench.pinned import cores
-from imgcap.shards import ShardReader
+from imgcap.shards.reader import ShardReader
 
 ROOT = Path(__file__).resolve().parents[2]
 Measured = Callable[..., dict[str, Any]]

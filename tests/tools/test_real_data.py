@@ -14,7 +14,8 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from imgcap.evaluation.ptb import find_java
-from imgcap.shards import Manifest, ShardReader
+from imgcap.shards.manifest import Manifest
+from imgcap.shards.reader import ShardReader
 
 pytestmark = pytest.mark.slow
 

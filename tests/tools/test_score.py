@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from imgcap.evaluation import score, with_other_images
-from imgcap.scenes import captions_of, indices, scene_at
+from imgcap.evaluation.coco_files import with_other_images
+from imgcap.evaluation.scorers import score
+from imgcap.scenes.captions import captions_of
+from imgcap.scenes.scene import indices, scene_at
 
 REFERENCES = {
     7: ["A dog runs over the grass.", "The brown dog can't stop running !", "a dog outdoors"],

@@ -10,12 +10,15 @@ import yaml
 
 from imgcap.config import load_config
 from imgcap.errors import UserError
-from imgcap.export import export_run
-from imgcap.models import Captioner
-from imgcap.shards import ShardReader, Source, TokenCounts, build
+from imgcap.export.artefact import export_run
+from imgcap.models.captioner import Captioner
+from imgcap.shards.builder import build
+from imgcap.shards.reader import ShardReader
+from imgcap.shards.source import Source
 from imgcap.shards.sources import demo
-from imgcap.text import Vocabulary
-from imgcap.train import configure
+from imgcap.shards.token_counts import TokenCounts
+from imgcap.text.vocabulary import Vocabulary
+from imgcap.train.configuration import configure
 from imgcap.train.fine_tuning import adapted_vocabulary, initial_captioner
 from imgcap.types import Record
 

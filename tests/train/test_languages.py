@@ -11,10 +11,9 @@ import pytest
 from PIL import Image
 
 from imgcap.monitor.lettering import is_right_to_left
-from imgcap.scenes import scene_at
-from imgcap.scenes.scene import Group
-from imgcap.shards import ShardReader
-from imgcap.text import Vocabulary
+from imgcap.scenes.scene import Group, scene_at
+from imgcap.shards.reader import ShardReader
+from imgcap.text.vocabulary import Vocabulary
 
 CHECKOUT = Path(__file__).parents[2]
 SHAPES = {  # one, several, whether one of them is feminine

@@ -9,10 +9,15 @@ import pytest
 from hostile import HostileServer
 
 from imgcap.config.schema import DataConfig
-from imgcap.data import Plan, PlanSampler, TrainDataset, TrainLoader, block_of_cache, cut_batch, prefetchers, reading
-from imgcap.remote import fetch
-from imgcap.shards import Place, ShardReader, TokenCounts, Unreachable
-from imgcap.text import Vocabulary
+from imgcap.data.dataset import TrainDataset
+from imgcap.data.loader import PlanSampler, TrainLoader, reading
+from imgcap.data.plan import Plan, cut_batch
+from imgcap.data.prefetch import block_of_cache, prefetchers
+from imgcap.remote.fetch import Unreachable, fetch
+from imgcap.shards.place import Place
+from imgcap.shards.reader import ShardReader
+from imgcap.shards.token_counts import TokenCounts
+from imgcap.text.vocabulary import Vocabulary
 
 ROOT = Path(__file__).parents[2]
 

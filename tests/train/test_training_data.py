@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import CHECKOUT
 
-from imgcap import checkpoint
+from imgcap.checkpoint.load import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_a_stream_trains_on_ranks_and_says_that_it_is_not_exact(tmp_path, launch
         assert "order of a stream is not exact" in ended.stderr
     lines = metrics(run)
     assert list(lines) == list(range(1, 9)) and {line["epoch"] for line in lines.values()} == {0, 1}
-    assert checkpoint.load(run / "checkpoints", "latest").state["plan"]["exact"] is False
+    assert load_checkpoint(run / "checkpoints", "latest").state["plan"]["exact"] is False
     back = launch(run, "train.max_steps=12")
     assert back.returncode == 2 and "begin anew with --resume no" in back.stderr
 
