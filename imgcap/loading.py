@@ -21,8 +21,8 @@ def load(
     `imgcap.errors.UserError` where something is missing or damaged.
     """
     from imgcap.captioning import PictureCaptioner
-    from imgcap.dist.world import choose_device
     from imgcap.models.artefact import FILES, load_captioner
+    from imgcap.ranks.world import choose_device
     from imgcap.remote.hub import download, is_hub_name
 
     if not Path(path).exists() and is_hub_name(str(path)):

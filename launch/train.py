@@ -12,9 +12,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from imgcap.dist.environment import environment_report
-from imgcap.dist.world import close_ranks, init_ranks
 from imgcap.errors import exits_cleanly
+from imgcap.ranks.environment import environment_report
+from imgcap.ranks.world import close_ranks, init_ranks
 from imgcap.train.assembly import assemble, describe
 from imgcap.train.configuration import configure
 from imgcap.train.debug import OneBatch, debug_config, overfit_config, overfitted, watch

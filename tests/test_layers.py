@@ -36,7 +36,7 @@ def imported_modules(path: Path) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name(path)}:{node.lineno} imports relatively"
-            # `from imgcap import dist` imports imgcap.dist; the name may also be a class, which does no harm.
+            # `from imgcap import dist` imports imgcap.ranks; the name may also be a class, which does no harm.
             yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
 
 

@@ -12,9 +12,9 @@ import argparse
 from pathlib import Path
 
 from imgcap.config import load_config
-from imgcap.dist.world import close_ranks, init_ranks
 from imgcap.errors import exits_cleanly
 from imgcap.feature_cache import cache_features
+from imgcap.ranks.world import close_ranks, init_ranks
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -22,12 +22,12 @@ from imgcap.data.loader import prepare_worker, reading
 from imgcap.data.transforms import eval_image
 from imgcap.decode.options import DecodeOptions
 from imgcap.decode.pictures import caption_pictures
-from imgcap.dist.collectives import SharedCounter, from_main, gather_objects
-from imgcap.dist.watchdog import doing
-from imgcap.dist.world import World
 from imgcap.engine.precision import autocast
 from imgcap.errors import UserError
 from imgcap.models.artefact import LoadedCaptioner
+from imgcap.ranks.collectives import SharedCounter, from_main, gather_objects
+from imgcap.ranks.watchdog import doing
+from imgcap.ranks.world import World
 from imgcap.shards.progress import Progress
 
 SCORE_DIGITS = 4  # the last bits depend on how many threads shared a product

@@ -9,7 +9,7 @@ from typing import Any
 from imgcap.bench.timing import Row, alternate, row, timed
 from imgcap.config import load_config
 from imgcap.data.loader import reading
-from imgcap.dist.world import init_ranks
+from imgcap.ranks.world import init_ranks
 from imgcap.train.assembly import assemble
 from imgcap.train.trainer import Trainer
 

@@ -3,11 +3,11 @@
 import os
 
 from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
-from imgcap.dist.world import World
 from imgcap.engine.ddp import DDPEngine
 from imgcap.engine.protocol import Engine
 from imgcap.errors import UserError
 from imgcap.models.captioner import Captioner
+from imgcap.ranks.world import World
 
 
 def build_engine(

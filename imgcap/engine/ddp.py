@@ -10,8 +10,6 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
-from imgcap.dist.watchdog import doing
-from imgcap.dist.world import World
 from imgcap.engine.objective import Objective
 from imgcap.engine.precision import set_float32_matmul
 from imgcap.engine.protocol import StepResult
@@ -19,6 +17,8 @@ from imgcap.engine.state import check_names, load_whole_state, share_buffers, tr
 from imgcap.models.captioner import Captioner
 from imgcap.optim.groups import build_optimizer, learning_rates
 from imgcap.optim.losses import Loss
+from imgcap.ranks.watchdog import doing
+from imgcap.ranks.world import World
 from imgcap.types import Batch, Forcing
 
 # Nothing reads BatchNorm's running statistics before whole_model() shares them. The argument's name has changed.

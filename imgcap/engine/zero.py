@@ -24,8 +24,6 @@ from deepspeed.utils import (
 from torch import nn
 
 from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
-from imgcap.dist.watchdog import doing
-from imgcap.dist.world import World
 from imgcap.engine.deepspeed_config import deepspeed_config
 from imgcap.engine.loss_scale import LossScale
 from imgcap.engine.objective import Objective
@@ -35,6 +33,8 @@ from imgcap.engine.state import MOMENTS, check_names, load_whole_state, share_bu
 from imgcap.models.captioner import Captioner
 from imgcap.optim.groups import build_optimizer, learning_rates
 from imgcap.optim.losses import Loss
+from imgcap.ranks.watchdog import doing
+from imgcap.ranks.world import World
 from imgcap.types import Batch, Forcing
 
 

@@ -13,8 +13,6 @@ from imgcap.config.schema import steps_of
 from imgcap.data.dataset import features_of
 from imgcap.data.plan import cut_batch
 from imgcap.data.stream import NOT_EXACT
-from imgcap.dist.collectives import broadcast_object, gather_objects, on_main
-from imgcap.dist.world import World
 from imgcap.engine.build import build_engine
 from imgcap.engine.state import parameter_counts
 from imgcap.errors import UserError
@@ -24,6 +22,8 @@ from imgcap.models.captioner import Captioner
 from imgcap.monitor.writers import Monitor
 from imgcap.optim.ema import WeightAverage
 from imgcap.optim.learning_rate import LearningRate
+from imgcap.ranks.collectives import broadcast_object, gather_objects, on_main
+from imgcap.ranks.world import World
 from imgcap.shards.token_counts import TokenCounts
 from imgcap.text.vocabulary import Vocabulary
 from imgcap.train.early_stopping import EarlyStopping

@@ -3,8 +3,8 @@
 import sys
 from collections.abc import Mapping
 
-from imgcap.dist.collectives import exchange_seconds
-from imgcap.dist.world import World
+from imgcap.ranks.collectives import exchange_seconds
+from imgcap.ranks.world import World
 
 STARVED = 0.25  # share of the time that goes by waiting for the loader
 EXCHANGING = 0.5  # share of a step's time that its exchange would take by itself

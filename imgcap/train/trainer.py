@@ -16,9 +16,6 @@ from imgcap.config.schema import TrainConfig
 from imgcap.data.loader import reading
 from imgcap.data.plan import Accumulation, Plan
 from imgcap.data.stream import StreamPlan
-from imgcap.dist.collectives import broadcast_object, gather_objects, on_main, sum_across_ranks
-from imgcap.dist.watchdog import at_step, doing
-from imgcap.dist.world import World
 from imgcap.engine.protocol import Engine, StepResult
 from imgcap.engine.state import parameter_counts
 from imgcap.errors import UserError
@@ -30,6 +27,9 @@ from imgcap.optim.coins import coins
 from imgcap.optim.ema import WeightAverage
 from imgcap.optim.learning_rate import LearningRate
 from imgcap.optim.teacher_forcing import teacher_forcing_ratio
+from imgcap.ranks.collectives import broadcast_object, gather_objects, on_main, sum_across_ranks
+from imgcap.ranks.watchdog import at_step, doing
+from imgcap.ranks.world import World
 from imgcap.train.bottlenecks import Bottlenecks
 from imgcap.train.early_stopping import EarlyStopping
 from imgcap.train.meter import Meter, StepCounts

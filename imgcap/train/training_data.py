@@ -12,8 +12,8 @@ from imgcap.data.mixture import MixedReader, Share, mixture_sha256, refuse_other
 from imgcap.data.plan import Accumulation, Plan
 from imgcap.data.prefetch import block_of_cache, prefetchers
 from imgcap.data.stream import NOT_EXACT, StreamLoader, StreamPlan, check_tars
-from imgcap.dist.world import World
 from imgcap.errors import UserError
+from imgcap.ranks.world import World
 from imgcap.shards.foreign import expand
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.token_counts import TokenCounts

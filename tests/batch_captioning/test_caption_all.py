@@ -14,10 +14,10 @@ from imgcap.batch_captioning.contact_sheet import write_contact_sheet
 from imgcap.batch_captioning.inputs import open_inputs
 from imgcap.batch_captioning.journal import Journal, as_csv, as_jsonl, read_rows
 from imgcap.config.schema import DataConfig
-from imgcap.dist.world import World
 from imgcap.errors import UserError
 from imgcap.evaluation.evaluator import Evaluator
 from imgcap.models.artefact import load_captioner
+from imgcap.ranks.world import World
 from imgcap.shards.reader import ShardReader
 
 PICTURES, BATCH = 22, 4

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from imgcap.config.schema import DecoderConfig, EncoderConfig, EngineConfig, ModelConfig, OptimConfig, TrainConfig
-from imgcap.dist.world import World
 from imgcap.engine.ddp import DDPEngine
 from imgcap.models.captioner import build_captioner
+from imgcap.ranks.world import World
 from imgcap.types import EOS, PAD, SOS, Batch, Forcing
 
 WORDS, T = 20, 6

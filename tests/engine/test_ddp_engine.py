@@ -7,10 +7,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from imgcap.config.schema import DecoderConfig, EncoderConfig, EngineConfig, ModelConfig, OptimConfig, TrainConfig
-from imgcap.dist.world import World
 from imgcap.engine.ddp import DDPEngine
 from imgcap.errors import UserError
 from imgcap.models.captioner import build_captioner
+from imgcap.ranks.world import World
 from imgcap.types import EOS, PAD, SOS, Batch, Forcing
 
 CPU = World(0, 1, 0, torch.device("cpu"))

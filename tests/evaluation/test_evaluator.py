@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from imgcap.data.dataset import EvalDataset
 from imgcap.decode.beam import beam_search
-from imgcap.dist.world import World
 from imgcap.errors import UserError
 from imgcap.evaluation import evaluator
 from imgcap.evaluation.batches import FixedBatches
 from imgcap.evaluation.evaluator import Evaluator
 from imgcap.evaluation.results import Evaluation, write_results
 from imgcap.models.artefact import LoadedCaptioner, load_captioner
+from imgcap.ranks.world import World
 from imgcap.shards.reader import ShardReader
 from imgcap.types import PAD
 

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as distributed
 
-from imgcap.dist.watchdog import waiting
 from imgcap.errors import UserError
+from imgcap.ranks.watchdog import waiting
 
 T = TypeVar("T")
 TRIED = 8_000_000  # numbers; enough that latency doesn't count

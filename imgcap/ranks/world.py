@@ -9,8 +9,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as distributed
 
-from imgcap.dist.watchdog import Watchdog
 from imgcap.errors import UserError
+from imgcap.ranks.watchdog import Watchdog
 
 TIMEOUT = 1800.0  # scoring 5,000 images on rank 0 takes minutes, not half an hour
 MARGIN = 60.0  # seconds that the watchdog, who knows more, speaks before the process group
@@ -35,7 +35,7 @@ class World:
 def init_ranks(device: str | None = None, timeout: float = TIMEOUT) -> World:
     """Join the ranks that torchrun (or deepspeed) started, on the best device there is.
 
-    A rank that then stands still for `timeout` seconds ends the run; see `imgcap.dist.watchdog`.
+    A rank that then stands still for `timeout` seconds ends the run; see `imgcap.ranks.watchdog`.
 
     Raises `UserError` when the rendezvous fails, for example because its port is in use.
     """

@@ -8,15 +8,15 @@ import sys
 import pytest
 import torch
 
-from imgcap.dist.collectives import SharedCounter, broadcast_object, from_main, gather_objects, sum_across_ranks
-from imgcap.dist.world import close_ranks, init_ranks
 from imgcap.errors import UserError
+from imgcap.ranks.collectives import SharedCounter, broadcast_object, from_main, gather_objects, sum_across_ranks
+from imgcap.ranks.world import close_ranks, init_ranks
 
 RANKS = 3
 PROGRAM = f"""
 import torch
-from imgcap.dist.collectives import SharedCounter, broadcast_object, from_main, gather_objects, on_main, sum_across_ranks
-from imgcap.dist.world import close_ranks, init_ranks
+from imgcap.ranks.collectives import SharedCounter, broadcast_object, from_main, gather_objects, on_main, sum_across_ranks
+from imgcap.ranks.world import close_ranks, init_ranks
 world = init_ranks("cpu")
 assert world.world_size == {RANKS} and world.is_main == (world.rank == 0)
 assert sum_across_ranks(torch.tensor([world.rank, 1])).tolist() == [sum(range({RANKS})), {RANKS}]
