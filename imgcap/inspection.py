@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from imgcap.errors import UserError
+from imgcap.files.durable import sha256_of_bytes
+from imgcap.files.fetch import Unreachable
 from imgcap.monitor.lettering import font, wrap, write
 from imgcap.monitor.samples import draw_sheet
-from imgcap.remote.fetch import Unreachable
-from imgcap.shards.durable import sha256_of_bytes
 from imgcap.shards.manifest import manifest_bytes, parse_manifest
 from imgcap.shards.place import Place
 from imgcap.shards.progress import Progress

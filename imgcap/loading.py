@@ -21,9 +21,9 @@ def load(
     `imgcap.errors.UserError` where something is missing or damaged.
     """
     from imgcap.captioning import PictureCaptioner
+    from imgcap.files.hub import download, is_hub_name
     from imgcap.models.artefact import FILES, load_captioner
     from imgcap.ranks.world import choose_device
-    from imgcap.remote.hub import download, is_hub_name
 
     if not Path(path).exists() and is_hub_name(str(path)):
         path = download(str(path), FILES, revision)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from imgcap.errors import UserError, exits_cleanly
-from imgcap.remote.datasets import download, missing, read_datasets
+from imgcap.files.datasets import download, missing, read_datasets
 
 SOURCES = Path(__file__).with_name("datasets.yaml")
 

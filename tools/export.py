@@ -12,7 +12,7 @@ from pathlib import Path
 
 from imgcap.errors import exits_cleanly
 from imgcap.export.artefact import OWNED, export_run
-from imgcap.remote.hub import check_name, push
+from imgcap.files.hub import check_name, push
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from imgcap.batch_captioning.inputs import Inputs
 from imgcap.batch_captioning.journal import read_rows
-from imgcap.shards.durable import write_whole
+from imgcap.files.durable import write_whole
 
 SHOWN = 200
 SIDE, QUALITY = 240, 70  # pixels; about 10 KB a thumbnail

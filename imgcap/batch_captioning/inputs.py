@@ -11,7 +11,7 @@ from imgcap.data.dataset import DAMAGED
 from imgcap.data.transforms import decode
 from imgcap.decode.pictures import find_pictures, open_picture
 from imgcap.errors import UserError
-from imgcap.remote.fetch import Unreachable, is_address
+from imgcap.files.fetch import Unreachable, is_address
 from imgcap.shards.image import UnreadableImage
 from imgcap.shards.manifest import MANIFEST_NAME
 from imgcap.shards.place import Place

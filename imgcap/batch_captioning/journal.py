@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from imgcap.errors import UserError
-from imgcap.shards.durable import write_whole
+from imgcap.files.durable import write_whole
 
 Row = dict[str, Any]  # `image` …, then `caption` and `score`, or `skipped` and why
 FORMATS = (".jsonl", ".csv")

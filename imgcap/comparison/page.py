@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from imgcap.comparison.bootstrap import Difference
 from imgcap.comparison.sides import Comparison
-from imgcap.shards.durable import write_whole
+from imgcap.files.durable import write_whole
 from imgcap.shards.reader import ShardReader
 
 SHOWN = 12  # images of each direction

@@ -13,7 +13,7 @@ from imgcap.data.mixture import MixedReader
 from imgcap.data.plan import MicroBatch
 from imgcap.data.transforms import augmented_image, decode, eval_image
 from imgcap.errors import UserError
-from imgcap.remote.fetch import Unreachable
+from imgcap.files.fetch import Unreachable
 from imgcap.shards.manifest import Features
 from imgcap.shards.place import Place
 from imgcap.shards.reader import ShardReader

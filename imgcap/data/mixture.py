@@ -7,7 +7,7 @@ import numpy as np
 
 from imgcap.data.order import ORDER_VERSION
 from imgcap.errors import UserError
-from imgcap.shards.durable import sha256_of_bytes
+from imgcap.files.durable import sha256_of_bytes
 from imgcap.shards.manifest import Manifest
 from imgcap.shards.reader import ShardReader
 from imgcap.types import Sample

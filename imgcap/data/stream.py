@@ -27,7 +27,7 @@ from imgcap.data.loader import prepare_worker, reading
 from imgcap.data.plan import Accumulation
 from imgcap.data.transforms import augmented_image, decode
 from imgcap.errors import UserError
-from imgcap.remote.fetch import fetch, is_address
+from imgcap.files.fetch import fetch, is_address
 from imgcap.shards.foreign import captions_of, image_and_captions
 from imgcap.shards.image import UnreadableImage, check_header
 from imgcap.shards.source import image_id_of

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from imgcap.decode.pictures import open_picture, picture_of
-from imgcap.remote.fetch import is_address, read_address
+from imgcap.files.fetch import is_address, read_address
 from imgcap.shards.image import UnreadableImage, rgb
 
 Picture: TypeAlias = str | Path | Image.Image | np.ndarray | torch.Tensor

@@ -13,7 +13,7 @@ from imgcap.data.batch import NO_IMAGE
 from imgcap.data.dataset import DAMAGED, EvalDataset
 from imgcap.data.loader import prepare_worker
 from imgcap.errors import UserError
-from imgcap.remote.fetch import Unreachable
+from imgcap.files.fetch import Unreachable
 from imgcap.types import PAD
 
 

@@ -11,8 +11,8 @@ from itertools import pairwise
 import numpy as np
 
 from imgcap.errors import UserError
-from imgcap.evaluation.cache import cached, content_hash
 from imgcap.evaluation.languages import without_punctuation
+from imgcap.files.kept import cached, content_hash
 from imgcap.shards.reader import ShardReader
 
 

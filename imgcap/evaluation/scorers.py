@@ -15,12 +15,12 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 from imgcap.errors import UserError
 from imgcap.evaluation.bleu import bleu
-from imgcap.evaluation.cache import cached, content_hash
 from imgcap.evaluation.cider import CiderReferences
 from imgcap.evaluation.languages import ENGLISH, fitting, tokenise_in, tokeniser_name
 from imgcap.evaluation.meteor import PARAPHRASES, meteor, package_folder
 from imgcap.evaluation.paraphrases import filter_aside
 from imgcap.evaluation.spice import lacking, spice
+from imgcap.files.kept import cached, content_hash
 
 METRICS = ("BLEU", "METEOR", "ROUGE-L", "CIDEr")
 ALL_METRICS = (*METRICS, "SPICE")

@@ -17,6 +17,7 @@ from imgcap.errors import UserError
 from imgcap.evaluation.results import scores_of, write_json
 from imgcap.export.card import model_card
 from imgcap.export.graphs import trace, write_onnx, write_programs
+from imgcap.files.durable import write_whole
 from imgcap.models.artefact import (
     ARTEFACT_FORMAT,
     MANIFEST,
@@ -26,7 +27,6 @@ from imgcap.models.artefact import (
     LoadedCaptioner,
     load_captioner,
 )
-from imgcap.shards.durable import write_whole
 from imgcap.text.tokeniser import Tokeniser
 
 CARD = "README.md"  # in no fingerprint: its owner may edit it

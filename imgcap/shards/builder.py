@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imgcap.errors import UserError
-from imgcap.shards.durable import sha256_of_bytes, write_whole
+from imgcap.files.durable import sha256_of_bytes, write_whole
 from imgcap.shards.index import Index, index_name
 from imgcap.shards.manifest import (
     TOKEN_COUNTS_NAME,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from imgcap.errors import UserError
-from imgcap.shards.durable import sha256_of_bytes
+from imgcap.files.durable import sha256_of_bytes
 from imgcap.shards.place import Place
 
 _MEND = "run tools/build_shards.py with the same --out again, it mends the set"

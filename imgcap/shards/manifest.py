@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imgcap.errors import UserError
-from imgcap.shards.durable import write_whole
+from imgcap.files.durable import write_whole
 from imgcap.shards.place import Place
 from imgcap.shards.source import Skipped
 

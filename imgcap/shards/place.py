@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from imgcap.errors import UserError
-from imgcap.remote.cache import Cache, cache_root
-from imgcap.remote.fetch import is_address, read_address
+from imgcap.files.cache import Cache, cache_root
+from imgcap.files.fetch import is_address, read_address
 
 CACHE_GB = 20.0
 

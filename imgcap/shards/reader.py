@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from imgcap.errors import UserError
-from imgcap.remote.fetch import is_address
-from imgcap.shards.durable import sha256_of_bytes
+from imgcap.files.durable import sha256_of_bytes
+from imgcap.files.fetch import is_address
 from imgcap.shards.index import Index, IndexRow, key_name
 from imgcap.shards.manifest import (
     MANIFEST_NAME,

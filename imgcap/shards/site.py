@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from imgcap.errors import UserError
-from imgcap.shards.durable import TEMPORARY_SUFFIX, sha256_of, write_whole
+from imgcap.files.durable import TEMPORARY_SUFFIX, sha256_of, write_whole
 from imgcap.shards.manifest import MANIFEST_NAME, TOKEN_COUNTS_NAME, BuildSettings, Manifest
 from imgcap.shards.writer import FinishedShard
 

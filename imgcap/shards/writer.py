@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imgcap.shards.durable import TEMPORARY_SUFFIX, rename, sha256_of, write_whole
+from imgcap.files.durable import TEMPORARY_SUFFIX, rename, sha256_of, write_whole
 from imgcap.shards.index import IndexRow, key_name
 from imgcap.shards.manifest import ShardInfo
 from imgcap.shards.sample import EncodedSample

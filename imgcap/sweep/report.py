@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from imgcap.files.durable import write_whole
 from imgcap.monitor.curves import COLOURS, COLUMNS, INK, dress
-from imgcap.shards.durable import write_whole
 from imgcap.sweep.spec import Parameter, SweepConfig, Value
 from imgcap.sweep.trial import State
 

@@ -9,8 +9,8 @@ import pytest
 import imgcap
 from imgcap.errors import UserError
 from imgcap.export.artefact import OWNED, export_run
+from imgcap.files.hub import push
 from imgcap.models.artefact import FILES
-from imgcap.remote.hub import push
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 

@@ -10,9 +10,9 @@ import pytest
 from torch.utils.data import DataLoader
 
 from imgcap.errors import UserError
+from imgcap.files.durable import sha256_of
 from imgcap.shards import reader as reader_module
 from imgcap.shards.builder import build
-from imgcap.shards.durable import sha256_of
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.sample import Tokeniser
 from imgcap.shards.source import Source

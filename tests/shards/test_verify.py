@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgcap.errors import UserError
+from imgcap.files.durable import sha256_of
 from imgcap.shards.builder import build
-from imgcap.shards.durable import sha256_of
 from imgcap.shards.index import Index
 from imgcap.shards.manifest import Manifest
 from imgcap.shards.reader import ShardReader

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hostile import HostileServer
 
-from imgcap.remote.datasets import read_datasets
+from imgcap.files.datasets import read_datasets
 
 CHECKOUT = Path(__file__).parents[2]
 PICTURES, WORDS = 40, b"a caption\n" * 2000

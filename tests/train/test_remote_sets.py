@@ -13,7 +13,7 @@ from imgcap.data.dataset import TrainDataset
 from imgcap.data.loader import PlanSampler, TrainLoader, reading
 from imgcap.data.plan import Plan, cut_batch
 from imgcap.data.prefetch import block_of_cache, prefetchers
-from imgcap.remote.fetch import Unreachable, fetch
+from imgcap.files.fetch import Unreachable, fetch
 from imgcap.shards.place import Place
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.token_counts import TokenCounts

@@ -12,9 +12,9 @@ from filelock import FileLock
 from hostile import HostileServer
 
 from imgcap.errors import UserError
-from imgcap.remote.cache import Cache
-from imgcap.remote.fetch import Unreachable, fetch, read_address
-from imgcap.shards.durable import sha256_of
+from imgcap.files.cache import Cache
+from imgcap.files.durable import sha256_of
+from imgcap.files.fetch import Unreachable, fetch, read_address
 from imgcap.shards.place import Place
 from imgcap.shards.reader import ShardReader
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imgcap.errors import UserError
-from imgcap.remote.fetch import Unreachable, fetch, is_address
+from imgcap.files.fetch import Unreachable, fetch, is_address
 
 DONE = ".unpacked"  # beside an archive: it has been unpacked
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from imgcap.remote.cache import cache_root
+from imgcap.files.cache import cache_root
 
 KEPT = 32  # files; the ones read longest ago go first
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from imgcap.remote.fetch import Unreachable, fetch
+from imgcap.files.fetch import Unreachable, fetch
 
 SUFFIX, UNFINISHED, LOCK = ".whole", ".part", ".lock"
 

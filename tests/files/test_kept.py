@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from imgcap.evaluation import cache
-from imgcap.evaluation.cache import cached, content_hash
+from imgcap.files import kept as cache
+from imgcap.files.kept import cached, content_hash
 
 
 @pytest.fixture(autouse=True)
