@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imgcap.decode.inputs import Picture, as_picture, one_or_many
 from imgcap.decode.options import DecodeOptions
 from imgcap.decode.pictures import Captioned, Scored, caption_pictures
 from imgcap.errors import UserError
 from imgcap.models.artefact import LoadedCaptioner
-from imgcap.shards.image import UnreadableImage
+from imgcap.pictures.inputs import Picture, as_picture, one_or_many
+from imgcap.pictures.normalise import UnreadableImage
 
 
 @dataclass(frozen=True)

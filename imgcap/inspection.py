@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw
 from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of_bytes
 from imgcap.files.fetch import Unreachable
-from imgcap.monitor.lettering import font, wrap, write
-from imgcap.monitor.samples import draw_sheet
+from imgcap.pictures.lettering import font, wrap, write
+from imgcap.pictures.sheet import draw_sheet
 from imgcap.shards.manifest import manifest_bytes, parse_manifest
 from imgcap.shards.place import Place
 from imgcap.shards.progress import Progress

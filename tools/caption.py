@@ -24,9 +24,9 @@ from imgcap.decode.options import DecodeOptions, Method
 from imgcap.decode.pictures import Captioned, caption_pictures, find_pictures, open_picture
 from imgcap.errors import UserError, exits_cleanly
 from imgcap.models.artefact import LoadedCaptioner, load_captioner
-from imgcap.monitor.attention import draw_attention
+from imgcap.pictures.attention import draw_attention
+from imgcap.pictures.normalise import UnreadableImage
 from imgcap.ranks.world import init_ranks
-from imgcap.shards.image import UnreadableImage
 
 DECODING: dict[str, dict[str, dict[str, Any]]] = {  # by group: a flag for each of the `DecodeOptions`
     "how captions are found": {

@@ -12,7 +12,7 @@ from imgcap.data.transforms import decode
 from imgcap.decode.pictures import find_pictures, open_picture
 from imgcap.errors import UserError
 from imgcap.files.fetch import Unreachable, is_address
-from imgcap.shards.image import UnreadableImage
+from imgcap.pictures.normalise import UnreadableImage
 from imgcap.shards.manifest import MANIFEST_NAME
 from imgcap.shards.place import Place
 from imgcap.shards.reader import ShardReader

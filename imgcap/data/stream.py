@@ -28,8 +28,8 @@ from imgcap.data.plan import Accumulation
 from imgcap.data.transforms import augmented_image, decode
 from imgcap.errors import UserError
 from imgcap.files.fetch import fetch, is_address
+from imgcap.pictures.normalise import UnreadableImage, check_header
 from imgcap.shards.foreign import captions_of, image_and_captions
-from imgcap.shards.image import UnreadableImage, check_header
 from imgcap.shards.source import image_id_of
 from imgcap.text.tokeniser import Tokeniser
 from imgcap.text.vocabulary import Vocabulary

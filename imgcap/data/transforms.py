@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance
 
-from imgcap.shards.image import rgb
+from imgcap.pictures.normalise import rgb
 
 # What each level does: area and aspect of the random crop, and the strength of colour jitter.
 _CROP_SCALE = {"light": (0.7, 1.0), "strong": (0.4, 1.0)}

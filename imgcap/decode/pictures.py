@@ -19,7 +19,7 @@ from imgcap.decode.generate import generate
 from imgcap.decode.options import DecodeOptions
 from imgcap.errors import UserError
 from imgcap.models.artefact import LoadedCaptioner
-from imgcap.shards.image import UnreadableImage, normalised_jpeg
+from imgcap.pictures.normalise import UnreadableImage, normalised_jpeg
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _QUALITY = 95  # of what is no upright RGB JPEG already

@@ -14,7 +14,7 @@ from html import escape
 from PIL import Image
 
 from imgcap.captioning import Caption
-from imgcap.monitor.attention import light
+from imgcap.pictures.attention import light
 
 MASK_SIDE = 64  # pixels of a word's mask; the browser scales it up smoothly
 TITLE = """

@@ -21,7 +21,7 @@ from imgcap.errors import UserError
 from imgcap.page import cards
 from imgcap.page.controls import add_controls, chosen_options
 from imgcap.page.style import CHOOSE, CSS, LOOK
-from imgcap.shards.image import MAX_PIXELS, UnreadableImage, check_header
+from imgcap.pictures.normalise import MAX_PIXELS, UnreadableImage, check_header
 
 SHOWN, THUMBNAIL = 800, 160  # pixels of the longer side
 MAX_EXAMPLES = 24

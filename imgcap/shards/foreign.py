@@ -20,7 +20,7 @@ import braceexpand
 from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of, sha256_of_bytes, write_whole
 from imgcap.files.fetch import fetch, is_address
-from imgcap.shards.image import UnreadableImage, check_header
+from imgcap.pictures.normalise import UnreadableImage, check_header
 from imgcap.shards.index import Index, IndexRow, index_name
 from imgcap.shards.manifest import (
     MANIFEST_NAME,

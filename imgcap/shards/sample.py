@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from imgcap.shards.image import UnreadableImage, normalised_jpeg
+from imgcap.pictures.normalise import UnreadableImage, normalised_jpeg
 from imgcap.shards.source import Skipped
 from imgcap.types import Record
 

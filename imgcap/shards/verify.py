@@ -14,7 +14,7 @@ from PIL import Image
 from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of
 from imgcap.files.fetch import Unreachable
-from imgcap.shards.image import UnreadableImage, normalised_jpeg
+from imgcap.pictures.normalise import UnreadableImage, normalised_jpeg
 from imgcap.shards.index import Index, IndexRow, index_name, key_name
 from imgcap.shards.manifest import (
     MANIFEST_NAME,

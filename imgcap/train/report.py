@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from imgcap.evaluation.results import Evaluation, write_results
-from imgcap.monitor.attention import draw_attention
 from imgcap.monitor.curves import draw_curves
-from imgcap.monitor.samples import draw_sheet
 from imgcap.monitor.writers import Monitor
+from imgcap.pictures.attention import draw_attention
+from imgcap.pictures.sheet import draw_sheet
 
 
 def report_evaluation(run: Path, monitor: Monitor, evaluation: Evaluation, step: int, epoch: int) -> None:

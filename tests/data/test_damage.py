@@ -19,9 +19,9 @@ from imgcap.data.dataset import TrainDataset
 from imgcap.data.loader import PlanSampler, TrainLoader, reading
 from imgcap.data.plan import Plan, cut_batch
 from imgcap.errors import UserError
+from imgcap.pictures.normalise import UnreadableImage, normalised_jpeg
 from imgcap.shards.builder import build
 from imgcap.shards.foreign import expand, index_foreign
-from imgcap.shards.image import UnreadableImage, normalised_jpeg
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.source import Source, image_id_of
 from imgcap.shards.token_counts import TokenCounts

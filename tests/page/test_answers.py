@@ -18,9 +18,9 @@ from PIL import Image
 import imgcap
 from imgcap.decode.pictures import open_picture
 from imgcap.errors import UserError
-from imgcap.monitor.attention import light
 from imgcap.page.controls import chosen_options
 from imgcap.page.server import Limits, Page, check_address
+from imgcap.pictures.attention import light
 
 
 @pytest.fixture(scope="module")

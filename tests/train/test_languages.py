@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from imgcap.monitor.lettering import is_right_to_left
+from imgcap.pictures.lettering import is_right_to_left
 from imgcap.scenes.scene import Group, scene_at
 from imgcap.shards.reader import ShardReader
 from imgcap.text.vocabulary import Vocabulary

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageOps
 
-from imgcap.monitor.lettering import font, is_right_to_left, wrap, write
+from imgcap.pictures.lettering import font, is_right_to_left, wrap, write
 
 WIDTH, GAP, MARGIN = 264, 26, 30  # pixels: a picture's box, between cards, around the sheet
 LEADING = 1.32

@@ -13,7 +13,7 @@ from PIL import Image
 
 from imgcap.decode.pictures import open_picture, picture_of
 from imgcap.files.fetch import is_address, read_address
-from imgcap.shards.image import UnreadableImage, rgb
+from imgcap.pictures.normalise import UnreadableImage, rgb
 
 Picture: TypeAlias = str | Path | Image.Image | np.ndarray | torch.Tensor
 _CHANNELS = (1, 3, 4)  # grey, RGB, RGB on transparent ground

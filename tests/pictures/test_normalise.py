@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgcap.shards.image import MAX_PIXELS, UnreadableImage, normalised_jpeg
+from imgcap.pictures.normalise import MAX_PIXELS, UnreadableImage, normalised_jpeg
 
 Photo = Callable[..., Path]
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from imgcap.monitor.lettering import as_seen, font, is_right_to_left, wrap
+from imgcap.pictures.lettering import as_seen, font, is_right_to_left, wrap
 
 SIDE, GAP, MARGIN, LABEL = 200, 18, 28, 30  # pixels: a panel, between panels, around, the word below
 COLUMNS = 5

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont, features
 
 from imgcap.monitor import attention, samples
-from imgcap.monitor.attention import draw_attention
-from imgcap.monitor.lettering import as_seen, font, is_right_to_left, width_of, wrap
-from imgcap.monitor.samples import draw_sheet
+from imgcap.pictures.attention import draw_attention
+from imgcap.pictures.lettering import as_seen, font, is_right_to_left, width_of, wrap
+from imgcap.pictures.sheet import draw_sheet
 
 GREY = Image.new("RGB", (96, 96), (128, 128, 128))
 
