@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from imgcap.errors import exits_cleanly
-from imgcap.inspection import inspect
+from imgcap.shards.inspection import inspect
 from imgcap.shards.place import Place
 
 

@@ -18,7 +18,7 @@ from imgcap.evaluation.languages import tokeniser_name
 from imgcap.evaluation.results import write_json
 from imgcap.evaluation.scorers import ALL_METRICS, METRICS, score
 from imgcap.evaluation.signature import signature
-from imgcap.scenes.counting import count_facts
+from imgcap.shards.scenes.counting import count_facts
 from imgcap.text.tokeniser import Tokeniser
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from imgcap.evaluation.coco_files import with_other_images
 from imgcap.evaluation.scorers import score
-from imgcap.scenes.captions import captions_of
-from imgcap.scenes.scene import indices, scene_at
+from imgcap.shards.scenes.captions import captions_of
+from imgcap.shards.scenes.scene import indices, scene_at
 
 REFERENCES = {
     7: ["A dog runs over the grass.", "The brown dog can't stop running !", "a dog outdoors"],

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from imgcap.pictures.lettering import is_right_to_left
-from imgcap.scenes.scene import Group, scene_at
 from imgcap.shards.reader import ShardReader
+from imgcap.shards.scenes.scene import Group, scene_at
 from imgcap.text.vocabulary import Vocabulary
 
 CHECKOUT = Path(__file__).parents[2]

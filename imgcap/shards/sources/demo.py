@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imgcap.errors import UserError
-from imgcap.scenes.captions import captions_of
-from imgcap.scenes.rendering import DRAWING, render
-from imgcap.scenes.scene import SPLITS, indices, scene_at
 from imgcap.shards.parallel import Workers
 from imgcap.shards.progress import Progress
+from imgcap.shards.scenes.captions import captions_of
+from imgcap.shards.scenes.rendering import DRAWING, render
+from imgcap.shards.scenes.scene import SPLITS, indices, scene_at
 from imgcap.shards.source import Source
 from imgcap.types import Record
 

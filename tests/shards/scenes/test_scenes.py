@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imgcap.errors import UserError
-from imgcap.scenes.captions import captions_of
-from imgcap.scenes.counting import count_facts
-from imgcap.scenes.facts import claims, false_facts
-from imgcap.scenes.rendering import REACH, SIDE, place, render
-from imgcap.scenes.scene import (
+from imgcap.shards.scenes.captions import captions_of
+from imgcap.shards.scenes.counting import count_facts
+from imgcap.shards.scenes.facts import claims, false_facts
+from imgcap.shards.scenes.rendering import REACH, SIDE, place, render
+from imgcap.shards.scenes.scene import (
     COLOURS,
     COMMON,
     COUNTS,

@@ -4,7 +4,7 @@ Count, colour and shape of each group are always told, and how two groups stand 
 texture only in some captions.
 """
 
-from imgcap.scenes.scene import CONVERSE, Group, Scene
+from imgcap.shards.scenes.scene import CONVERSE, Group, Scene
 
 CAPTIONS = 5
 COUNT_WORDS = {1: "a", 2: "two", 3: "three"}

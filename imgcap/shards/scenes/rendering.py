@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from imgcap.scenes.scene import Group, Scene
+from imgcap.shards.scenes.scene import Group, Scene
 
 DRAWING = 1  # raise it when a change moves a pixel: pictures of another drawing are not taken for this one's
 SIDE = 112  # pixels, square

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from imgcap.scenes.facts import KINDS, claims
-from imgcap.scenes.scene import SEED, scene_at
+from imgcap.shards.scenes.facts import KINDS, claims
+from imgcap.shards.scenes.scene import SEED, scene_at
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imgcap.inspection import inspect, perceptual_hash
 from imgcap.shards.builder import build
+from imgcap.shards.inspection import inspect, perceptual_hash
 from imgcap.shards.place import Place
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.source import Source, image_id_of
@@ -17,7 +17,7 @@ from imgcap.shards.token_counts import TokenCounts
 from imgcap.text.tokeniser import Tokeniser
 from imgcap.types import Record
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 
 
 @pytest.fixture

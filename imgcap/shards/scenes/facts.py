@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import permutations
 
-from imgcap.scenes.captions import COUNT_WORDS, PLURALS
-from imgcap.scenes.scene import COLOURS, CONVERSE, SHAPES, SIZES, TEXTURES, Group, Scene
+from imgcap.shards.scenes.captions import COUNT_WORDS, PLURALS
+from imgcap.shards.scenes.scene import COLOURS, CONVERSE, SHAPES, SIZES, TEXTURES, Group, Scene
 
 KINDS = ("colour", "shape", "count", "size", "texture", "relation", "other")
 
