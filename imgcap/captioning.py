@@ -16,7 +16,7 @@ from PIL import Image
 from imgcap.decode.options import DecodeOptions
 from imgcap.decode.pictures import Captioned, Scored, caption_pictures
 from imgcap.errors import UserError
-from imgcap.models.artefact import LoadedCaptioner
+from imgcap.models.trained import LoadedCaptioner
 from imgcap.pictures.inputs import Picture, as_picture, one_or_many
 from imgcap.pictures.normalise import UnreadableImage
 

@@ -15,12 +15,12 @@ from PIL import Image
 from imgcap.config import Config
 from imgcap.data.dataset import place_of
 from imgcap.data.transforms import decode, eval_image
-from imgcap.engine.precision import autocast
 from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of_bytes, write_whole
-from imgcap.models.artefact import load_captioner
-from imgcap.models.encoder import Encoder
-from imgcap.models.weights import load_pretrained
+from imgcap.models.encoders.base import Encoder
+from imgcap.models.encoders.weights import load_pretrained
+from imgcap.models.precision import autocast
+from imgcap.models.trained import load_captioner
 from imgcap.ranks.collectives import gather_objects, on_main
 from imgcap.ranks.world import World
 from imgcap.shards.index import Index, index_name

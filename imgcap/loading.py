@@ -22,7 +22,7 @@ def load(
     """
     from imgcap.captioning import PictureCaptioner
     from imgcap.files.hub import download, is_hub_name
-    from imgcap.models.artefact import FILES, load_captioner
+    from imgcap.models.trained import FILES, load_captioner
     from imgcap.ranks.world import choose_device
 
     if not Path(path).exists() and is_hub_name(str(path)):

@@ -16,9 +16,9 @@ from pathlib import Path
 from imgcap.batch_captioning.batch import caption_all
 from imgcap.batch_captioning.contact_sheet import write_contact_sheet
 from imgcap.batch_captioning.inputs import open_inputs
-from imgcap.engine.precision import set_float32_matmul
 from imgcap.errors import exits_cleanly
-from imgcap.models.artefact import load_captioner
+from imgcap.models.precision import set_float32_matmul
+from imgcap.models.trained import load_captioner
 from imgcap.ranks.collectives import from_main
 from imgcap.ranks.world import close_ranks, init_ranks
 

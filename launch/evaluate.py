@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 
 from imgcap.data.dataset import place_of
-from imgcap.engine.precision import set_float32_matmul
 from imgcap.errors import exits_cleanly
 from imgcap.evaluation.diversity import train_split
 from imgcap.evaluation.evaluator import Evaluator
 from imgcap.evaluation.results import write_json, write_results
-from imgcap.models.artefact import load_captioner
+from imgcap.models.precision import set_float32_matmul
+from imgcap.models.trained import load_captioner
 from imgcap.ranks.world import close_ranks, init_ranks
 from imgcap.shards.reader import ShardReader
 

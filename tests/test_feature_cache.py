@@ -12,7 +12,7 @@ import webdataset
 from imgcap.config import load_config
 from imgcap.config.schema import EncoderConfig
 from imgcap.feature_cache import cache_features
-from imgcap.models.encoder import Encoder
+from imgcap.models.encoders.base import Encoder
 from imgcap.ranks.world import World
 from imgcap.shards.manifest import Manifest
 from imgcap.shards.reader import ShardReader

@@ -23,7 +23,7 @@ from PIL import Image
 from imgcap.decode.options import DecodeOptions, Method
 from imgcap.decode.pictures import Captioned, caption_pictures, find_pictures, open_picture
 from imgcap.errors import UserError, exits_cleanly
-from imgcap.models.artefact import LoadedCaptioner, load_captioner
+from imgcap.models.trained import LoadedCaptioner, load_captioner
 from imgcap.pictures.attention import draw_attention
 from imgcap.pictures.normalise import UnreadableImage
 from imgcap.ranks.world import init_ranks

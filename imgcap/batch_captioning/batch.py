@@ -22,9 +22,9 @@ from imgcap.data.loader import prepare_worker, reading
 from imgcap.data.transforms import eval_image
 from imgcap.decode.options import DecodeOptions
 from imgcap.decode.pictures import caption_pictures
-from imgcap.engine.precision import autocast
 from imgcap.errors import UserError
-from imgcap.models.artefact import LoadedCaptioner
+from imgcap.models.precision import autocast
+from imgcap.models.trained import LoadedCaptioner
 from imgcap.ranks.collectives import SharedCounter, from_main, gather_objects
 from imgcap.ranks.watchdog import doing
 from imgcap.ranks.world import World

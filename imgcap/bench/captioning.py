@@ -13,8 +13,8 @@ from PIL import Image
 from imgcap.bench.timing import alternate, row, timed
 from imgcap.captioning import PictureCaptioner
 from imgcap.config import load_config
-from imgcap.models.artefact import LoadedCaptioner, load_captioner
 from imgcap.models.captioner import Captioner
+from imgcap.models.trained import LoadedCaptioner, load_captioner
 from imgcap.text.vocabulary import Vocabulary
 
 WORDS = 4096

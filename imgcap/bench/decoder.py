@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from imgcap.bench.timing import PRECISIONS, alternate, ceilings, row, timed
 from imgcap.config.schema import DecoderConfig
 from imgcap.decode.beam import beam_search
-from imgcap.engine.precision import autocast, set_float32_matmul
 from imgcap.models.decoders.attention_lstm import AttentionLSTMDecoder
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.build import build_decoder
-from imgcap.optim.losses import caption_loss
+from imgcap.models.losses import caption_loss
+from imgcap.models.precision import autocast, set_float32_matmul
 from imgcap.types import EOS, PAD, SOS, SPECIAL_TOKENS, Forcing
 
 CELLS, WIDTH, VOCABULARY = 49, 2048, 4096  # ResNet-50 at 224 pixels, a Flickr30k vocabulary

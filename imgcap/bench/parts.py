@@ -20,8 +20,8 @@ from imgcap.bench.timing import PRECISIONS, alternate, ceilings, row, timed
 from imgcap.checkpoint.load import load_checkpoint
 from imgcap.checkpoint.save import save_checkpoint
 from imgcap.config.schema import EncoderConfig, ModelConfig, OptimConfig
-from imgcap.engine.precision import autocast, set_float32_matmul
 from imgcap.models.captioner import Captioner
+from imgcap.models.precision import autocast, set_float32_matmul
 from imgcap.optim.groups import build_optimizer
 
 MODEL = ModelConfig(encoder=EncoderConfig(name="resnet50", weights=None), decoder=DECODER)

@@ -21,9 +21,9 @@ from imgcap.bench.decoder import CELLS, NEVER, VOCABULARY, WIDTH
 from imgcap.bench.peers import PEERS, Step, beside_peers
 from imgcap.config.schema import DecoderConfig
 from imgcap.decode.beam import beam_search
-from imgcap.engine.precision import autocast
 from imgcap.errors import UserError
 from imgcap.models.decoders.build import build_decoder
+from imgcap.models.precision import autocast
 from imgcap.types import EOS, SOS
 
 Searcher = Callable[[Path, torch.Tensor, int, int], Step]  # checkout, features_BPE, beam, steps

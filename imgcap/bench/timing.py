@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from imgcap.engine.precision import set_float32_matmul
-from imgcap.ops.linear import product
+from imgcap.models.kernels.linear import product
+from imgcap.models.precision import set_float32_matmul
 
 Row = dict[str, Any]
 PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32", "bf16", "fp16")}

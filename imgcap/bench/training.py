@@ -21,11 +21,11 @@ from imgcap.config import Config, load_config
 from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
 from imgcap.data.loader import reading
 from imgcap.engine.build import build_engine
-from imgcap.engine.precision import autocast
 from imgcap.engine.protocol import Engine
 from imgcap.errors import UserError
 from imgcap.models.captioner import Captioner
-from imgcap.optim.losses import caption_loss
+from imgcap.models.losses import caption_loss
+from imgcap.models.precision import autocast
 from imgcap.ranks.world import init_ranks
 from imgcap.train.assembly import assemble
 from imgcap.train.trainer import Trainer

@@ -23,7 +23,7 @@ from imgcap.decode.ensemble import Ensemble
 from imgcap.decode.frontier import Chosen, Frontier, Likeliest, Place
 from imgcap.decode.hypotheses import Hypotheses, Pool, Step, trace
 from imgcap.models.decoders.base import Decoder
-from imgcap.ops.dtypes import exact_dtype
+from imgcap.models.kernels.dtypes import exact_dtype
 from imgcap.types import EOS, PAD, SOS
 
 SHRINK = 0.75  # of a search's images: when no more are left to search, those done leave it

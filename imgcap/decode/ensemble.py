@@ -10,7 +10,7 @@ import torch
 
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.state import DecoderState
-from imgcap.ops.dtypes import exact_dtype
+from imgcap.models.kernels.dtypes import exact_dtype
 
 
 class EnsembleState(NamedTuple):

@@ -18,7 +18,7 @@ from imgcap.data.transforms import decode, eval_image
 from imgcap.decode.generate import generate
 from imgcap.decode.options import DecodeOptions
 from imgcap.errors import UserError
-from imgcap.models.artefact import LoadedCaptioner
+from imgcap.models.trained import LoadedCaptioner
 from imgcap.pictures.normalise import UnreadableImage, normalised_jpeg
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from imgcap.config.schema import TrainConfig
-from imgcap.engine.precision import autocast
 from imgcap.models.captioner import Captioner
-from imgcap.optim.losses import Loss, caption_loss, token_accuracy
+from imgcap.models.losses import Loss, caption_loss, token_accuracy
+from imgcap.models.precision import autocast
 from imgcap.types import Forcing
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from imgcap.models.captioner import Captioner
-from imgcap.optim.losses import Loss
+from imgcap.models.losses import Loss
 from imgcap.types import Batch, Forcing
 
 

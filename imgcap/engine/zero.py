@@ -27,12 +27,12 @@ from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
 from imgcap.engine.deepspeed_config import deepspeed_config
 from imgcap.engine.loss_scale import LossScale
 from imgcap.engine.objective import Objective
-from imgcap.engine.precision import set_float32_matmul
 from imgcap.engine.protocol import StepResult
 from imgcap.engine.state import MOMENTS, check_names, load_whole_state, share_buffers, trainable, whole_state
 from imgcap.models.captioner import Captioner
+from imgcap.models.losses import Loss
+from imgcap.models.precision import set_float32_matmul
 from imgcap.optim.groups import build_optimizer, learning_rates
-from imgcap.optim.losses import Loss
 from imgcap.ranks.watchdog import doing
 from imgcap.ranks.world import World
 from imgcap.types import Batch, Forcing

@@ -21,7 +21,6 @@ from imgcap.data.transforms import decode
 from imgcap.decode.generate import generate
 from imgcap.decode.hypotheses import Hypotheses
 from imgcap.decode.options import DecodeOptions
-from imgcap.engine.precision import autocast
 from imgcap.errors import UserError
 from imgcap.evaluation.batches import EvalBatch, FixedBatches
 from imgcap.evaluation.diversity import TrainCaptions, diversity
@@ -30,7 +29,8 @@ from imgcap.evaluation.results import Evaluation, Example
 from imgcap.evaluation.scorers import score_images
 from imgcap.evaluation.signature import signature
 from imgcap.models.captioner import Captioner
-from imgcap.optim.losses import caption_loss
+from imgcap.models.losses import caption_loss
+from imgcap.models.precision import autocast
 from imgcap.ranks.collectives import broadcast_object, gather_objects, sum_across_ranks
 from imgcap.ranks.watchdog import doing
 from imgcap.ranks.world import World

@@ -1,4 +1,4 @@
-"""Write an artefact: one folder that needs no run, no shards and no pickle. `imgcap.models.artefact` reads it."""
+"""Write an artefact: one folder that needs no run, no shards and no pickle. `imgcap.models.trained` reads it."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ from imgcap.evaluation.results import scores_of, write_json
 from imgcap.export.card import model_card
 from imgcap.export.graphs import trace, write_onnx, write_programs
 from imgcap.files.durable import write_whole
-from imgcap.models.artefact import (
+from imgcap.models.trained import (
     ARTEFACT_FORMAT,
     MANIFEST,
     SCORES,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from imgcap.models.artefact import LoadedCaptioner
+from imgcap.models.trained import LoadedCaptioner
 
 _HEADER = """\
 ---

@@ -19,9 +19,9 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from imgcap.errors import UserError
-from imgcap.models.artefact import LoadedCaptioner
 from imgcap.models.captioner import Captioner
 from imgcap.models.decoders.state import Cells, DecoderState, Memory
+from imgcap.models.trained import LoadedCaptioner
 from imgcap.types import SOS
 
 RUNNER = Path(__file__).with_name("onnx_runner.py")

@@ -9,8 +9,8 @@ from torch import nn
 
 from imgcap.config.schema import ModelConfig
 from imgcap.models.decoders.build import build_decoder
-from imgcap.models.encoder import Encoder
-from imgcap.models.weights import load_pretrained
+from imgcap.models.encoders.base import Encoder
+from imgcap.models.encoders.weights import load_pretrained
 from imgcap.types import Forcing
 
 

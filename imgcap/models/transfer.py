@@ -4,8 +4,8 @@ Dimensions: V vocabulary, D width of a row.
 """
 
 from imgcap.config.schema import ModelConfig
-from imgcap.models.artefact import LoadedCaptioner
 from imgcap.models.captioner import Captioner
+from imgcap.models.trained import LoadedCaptioner
 from imgcap.text.vocabulary import Vocabulary
 from imgcap.types import SPECIAL_TOKENS
 

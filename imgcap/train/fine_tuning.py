@@ -11,8 +11,8 @@ from pathlib import Path
 from imgcap.checkpoint.load import newest_checkpoint
 from imgcap.config import Config
 from imgcap.errors import UserError, is_main_process
-from imgcap.models.artefact import config_of, load_captioner
 from imgcap.models.captioner import Captioner, build_captioner
+from imgcap.models.trained import config_of, load_captioner
 from imgcap.models.transfer import transferred
 from imgcap.shards.token_counts import TokenCounts
 from imgcap.text.adaptation import adapted

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 
 from imgcap.data.batch import HASH_MODULUS, batch_hash, damaged_count, target_count
-from imgcap.optim.losses import Loss
+from imgcap.models.losses import Loss
 from imgcap.ranks.collectives import begin_sum_across_ranks, sum_across_ranks
 from imgcap.types import Batch
 

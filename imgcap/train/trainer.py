@@ -20,7 +20,7 @@ from imgcap.engine.protocol import Engine, StepResult
 from imgcap.engine.state import parameter_counts
 from imgcap.errors import UserError
 from imgcap.evaluation.evaluator import EvaluationStopped, Evaluator
-from imgcap.models.encoder import STAGES
+from imgcap.models.encoders.base import STAGES
 from imgcap.monitor.progress import Progress
 from imgcap.monitor.writers import Monitor
 from imgcap.optim.coins import coins

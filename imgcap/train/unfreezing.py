@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from imgcap.config.schema import Stage, steps_of
 from imgcap.errors import UserError
-from imgcap.models.encoder import STAGES_BEFORE
+from imgcap.models.encoders.base import STAGES_BEFORE
 
 
 class Unfreezing:

@@ -16,7 +16,7 @@ from imgcap.batch_captioning.journal import Journal, as_csv, as_jsonl, read_rows
 from imgcap.config.schema import DataConfig
 from imgcap.errors import UserError
 from imgcap.evaluation.evaluator import Evaluator
-from imgcap.models.artefact import load_captioner
+from imgcap.models.trained import load_captioner
 from imgcap.ranks.world import World
 from imgcap.shards.reader import ShardReader
 

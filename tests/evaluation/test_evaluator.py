@@ -21,7 +21,7 @@ from imgcap.evaluation import evaluator
 from imgcap.evaluation.batches import FixedBatches
 from imgcap.evaluation.evaluator import Evaluator
 from imgcap.evaluation.results import Evaluation, write_results
-from imgcap.models.artefact import LoadedCaptioner, load_captioner
+from imgcap.models.trained import LoadedCaptioner, load_captioner
 from imgcap.ranks.world import World
 from imgcap.shards.reader import ShardReader
 from imgcap.types import PAD

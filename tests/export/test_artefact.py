@@ -12,8 +12,8 @@ from PIL import Image
 from imgcap.errors import UserError
 from imgcap.evaluation.results import Evaluation, write_results
 from imgcap.export.artefact import export_run
-from imgcap.models.artefact import FILES, load_captioner
 from imgcap.models.captioner import Captioner
+from imgcap.models.trained import FILES, load_captioner
 
 
 @pytest.fixture

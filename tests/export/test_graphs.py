@@ -13,9 +13,9 @@ from PIL import Image
 
 import imgcap
 from imgcap.export.artefact import export_run
-from imgcap.models.artefact import load_captioner
 from imgcap.models.captioner import Captioner
 from imgcap.models.decoders.lstm import LSTMDecoder
+from imgcap.models.trained import load_captioner
 from imgcap.shards.reader import ShardReader
 from imgcap.text.vocabulary import CHARACTERS, Vocabulary
 

@@ -10,7 +10,7 @@ import imgcap
 from imgcap.errors import UserError
 from imgcap.export.artefact import OWNED, export_run
 from imgcap.files.hub import push
-from imgcap.models.artefact import FILES
+from imgcap.models.trained import FILES
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from imgcap.config import load_config
-from imgcap.models.artefact import LoadedCaptioner
 from imgcap.models.captioner import Captioner
+from imgcap.models.trained import LoadedCaptioner
 from imgcap.models.transfer import transferred
 from imgcap.text.vocabulary import Vocabulary
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from imgcap.config import load_config
 from imgcap.errors import UserError
-from imgcap.models.encoder import STAGES, Encoder
+from imgcap.models.encoders.base import STAGES, Encoder
 from imgcap.train.unfreezing import Unfreezing
 
 STEPS = 5

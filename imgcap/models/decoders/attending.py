@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from imgcap.config.schema import DecoderConfig
-from imgcap.models.attention import ATTENTION
+from imgcap.models.decoders.attention import ATTENTION
 from imgcap.models.decoders.base import Decoder, initialise_output
 from imgcap.models.decoders.state import Cells
-from imgcap.ops.dtypes import compute_dtype, exact_dtype
-from imgcap.ops.linear import Linear
+from imgcap.models.kernels.dtypes import compute_dtype, exact_dtype
+from imgcap.models.kernels.linear import Linear
 
 
 class AttendingDecoder(Decoder):

@@ -10,13 +10,13 @@ from itertools import chain
 import torch
 
 from imgcap.config.schema import DecoderConfig
-from imgcap.models.attention import AdditiveAttention
 from imgcap.models.decoders.attending import AttendingDecoder
+from imgcap.models.decoders.attention import AdditiveAttention
 from imgcap.models.decoders.base import Advance
 from imgcap.models.decoders.state import DecoderState, Joined, Memory
-from imgcap.models.decoders.unrolled import Attending, Layer, Unroll
-from imgcap.ops.dtypes import exact_dtype
-from imgcap.ops.linear import linear
+from imgcap.models.kernels.attention_lstm import Attending, Layer, Unroll
+from imgcap.models.kernels.dtypes import exact_dtype
+from imgcap.models.kernels.linear import linear
 
 
 class AttentionLSTMDecoder(AttendingDecoder):

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from imgcap.config.schema import DecoderConfig
-from imgcap.models.decoders.cell import lstm_cell
-from imgcap.models.decoders.recurrent import run_stack
 from imgcap.models.decoders.state import DecoderState, Memory
-from imgcap.ops.dropout import Dropout
-from imgcap.ops.linear import linear
+from imgcap.models.kernels.dropout import Dropout
+from imgcap.models.kernels.linear import linear
+from imgcap.models.kernels.lstm_cell import lstm_cell
+from imgcap.models.kernels.recurrent import run_stack
 from imgcap.types import Forcing
 
 BLOCK = 1 << 24  # logits that a guess of all words looks at together

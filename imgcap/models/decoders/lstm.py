@@ -12,9 +12,9 @@ from torch import nn
 from imgcap.config.schema import DecoderConfig
 from imgcap.models.decoders.base import Advance, Decoder, initialise_output
 from imgcap.models.decoders.state import DecoderState, Memory
-from imgcap.ops.dropout import Dropout
-from imgcap.ops.dtypes import compute_dtype, exact_dtype
-from imgcap.ops.linear import Linear
+from imgcap.models.kernels.dropout import Dropout
+from imgcap.models.kernels.dtypes import compute_dtype, exact_dtype
+from imgcap.models.kernels.linear import Linear
 
 
 class LSTMDecoder(Decoder):

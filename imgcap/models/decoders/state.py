@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from imgcap.ops.linear import linear
+from imgcap.models.kernels.linear import linear
 
 
 class Cells(NamedTuple):

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from imgcap.optim import losses
-from imgcap.optim.losses import caption_loss, token_accuracy
+from imgcap.models import losses
+from imgcap.models.losses import caption_loss, token_accuracy
 from imgcap.types import EOS, PAD, SOS
 
 B, K, T, V, P, R = 4, 3, 8, 17, 5, 6

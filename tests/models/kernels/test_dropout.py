@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from imgcap.ops.dropout import Dropout
+from imgcap.models.kernels.dropout import Dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.83])

@@ -10,8 +10,8 @@ from imgcap.checkpoint.save import save_checkpoint
 from imgcap.config import load_config, save_config
 from imgcap.errors import UserError
 from imgcap.export.artefact import export_run
-from imgcap.models.artefact import load_captioner
 from imgcap.models.captioner import Captioner
+from imgcap.models.trained import load_captioner
 from imgcap.text.vocabulary import Vocabulary
 
 SMALL = [

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from imgcap.models import attention
-from imgcap.models.attention import AdditiveAttention, Attention, DotAttention
+from imgcap.models.decoders import attention
+from imgcap.models.decoders.attention import AdditiveAttention, Attention, DotAttention
 
 B, K, P, E, H, A = 3, 5, 4, 6, 7, 8
 

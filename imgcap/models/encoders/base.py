@@ -20,7 +20,7 @@ from torchvision.models import ResNet
 
 from imgcap.config.schema import EncoderConfig
 from imgcap.errors import UserError
-from imgcap.ops.dtypes import compute_dtype
+from imgcap.models.kernels.dtypes import compute_dtype
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -34,7 +34,7 @@ class Encoder(nn.Module):
     """A convolutional network that turns an image into a grid of feature vectors.
 
     The constructor builds the architecture with torchvision's random initialisation; pretrained
-    values come from `imgcap.models.weights`. Frozen stages take no gradient, keep their BatchNorm
+    values come from `imgcap.models.encoders.weights`. Frozen stages take no gradient, keep their BatchNorm
     in eval mode whatever `.train()` says, and run as a copy in the compute dtype that has it folded
     into the convolutions.
     """

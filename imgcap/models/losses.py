@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from imgcap.ops.dtypes import exact_dtype
-from imgcap.ops.linear import product, weight_gradient
+from imgcap.models.kernels.dtypes import exact_dtype
+from imgcap.models.kernels.linear import product, weight_gradient
 from imgcap.types import PAD
 
 BLOCK = 1 << 24  # logits that exist at once

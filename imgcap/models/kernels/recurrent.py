@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from imgcap.models.decoders.cell import CellMemory, lstm_cell, lstm_cell_backward
-from imgcap.ops.linear import linear, product, weight_gradient
+from imgcap.models.kernels.linear import linear, product, weight_gradient
+from imgcap.models.kernels.lstm_cell import CellMemory, lstm_cell, lstm_cell_backward
 
 Maybe = torch.Tensor | None
 

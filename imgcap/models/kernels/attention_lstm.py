@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from imgcap.models.decoders.cell import CellMemory, lstm_cell, lstm_cell_backward
-from imgcap.ops.dtypes import exact_dtype
-from imgcap.ops.linear import product, weight_gradient
+from imgcap.models.kernels.dtypes import exact_dtype
+from imgcap.models.kernels.linear import product, weight_gradient
+from imgcap.models.kernels.lstm_cell import CellMemory, lstm_cell, lstm_cell_backward
 
 Maybe = torch.Tensor | None
 

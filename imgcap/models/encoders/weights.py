@@ -10,7 +10,7 @@ import torch
 import torchvision
 
 from imgcap.errors import UserError
-from imgcap.models.encoder import Encoder
+from imgcap.models.encoders.base import Encoder
 
 CLASSIFIER = "fc."
 

@@ -6,7 +6,7 @@ import torchvision
 
 from imgcap.config.schema import EncoderConfig
 from imgcap.errors import UserError
-from imgcap.models.encoder import Encoder
+from imgcap.models.encoders.base import Encoder
 
 
 def encoder(name: str = "resnet18", **options: object) -> Encoder:

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from imgcap.ops.dtypes import exact_dtype
-from imgcap.ops.linear import Linear
+from imgcap.models.kernels.dtypes import exact_dtype
+from imgcap.models.kernels.linear import Linear
 
 BLOCK = {True: 1 << 20, False: 1 << 27}  # entries looked at together on a CPU, where they fit its cache, and elsewhere
 
