@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from imgcap.config import Config
+from imgcap.data.augmentation import decode, eval_image
 from imgcap.data.dataset import place_of
-from imgcap.data.transforms import decode, eval_image
 from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of_bytes, write_whole
 from imgcap.models.encoders.base import Encoder

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from imgcap.batch_captioning.inputs import Inputs, Item
 from imgcap.batch_captioning.journal import Journal, Row
+from imgcap.data.augmentation import eval_image
 from imgcap.data.loader import prepare_worker, reading
-from imgcap.data.transforms import eval_image
 from imgcap.decode.options import DecodeOptions
 from imgcap.decode.pictures import caption_pictures
 from imgcap.errors import UserError

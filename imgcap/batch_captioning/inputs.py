@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Protocol
 from PIL import Image
 
 from imgcap.config.schema import DataConfig
+from imgcap.data.augmentation import decode
 from imgcap.data.dataset import DAMAGED
-from imgcap.data.transforms import decode
 from imgcap.decode.pictures import find_pictures, open_picture
 from imgcap.errors import UserError
 from imgcap.files.fetch import Unreachable, is_address

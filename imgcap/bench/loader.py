@@ -15,10 +15,10 @@ from PIL import Image
 
 from imgcap.bench.timing import Row, alternate, row, timed
 from imgcap.config.schema import DataConfig
+from imgcap.data.augmentation import augmented_image, decode
 from imgcap.data.dataset import TrainDataset
 from imgcap.data.loader import PlanSampler, TrainLoader
 from imgcap.data.plan import Accumulation, MicroBatch, Plan
-from imgcap.data.transforms import augmented_image, decode
 from imgcap.errors import UserError
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.token_counts import TokenCounts

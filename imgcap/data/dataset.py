@@ -8,10 +8,10 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from imgcap.config.schema import DataConfig
+from imgcap.data.augmentation import augmented_image, decode, eval_image
 from imgcap.data.batch import NO_IMAGE, BatchShape
 from imgcap.data.mixture import MixedReader
 from imgcap.data.plan import MicroBatch
-from imgcap.data.transforms import augmented_image, decode, eval_image
 from imgcap.errors import UserError
 from imgcap.files.fetch import Unreachable
 from imgcap.shards.manifest import Features

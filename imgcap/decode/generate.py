@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from imgcap.data.coins import coins
 from imgcap.decode.beam import search
 from imgcap.decode.constraints import Constraints
 from imgcap.decode.ensemble import Ensemble
@@ -16,7 +17,6 @@ from imgcap.decode.hypotheses import Hypotheses
 from imgcap.decode.options import DecodeOptions
 from imgcap.errors import UserError
 from imgcap.models.decoders.base import Decoder
-from imgcap.optim.coins import coins
 from imgcap.text.vocabulary import Vocabulary
 from imgcap.types import EOS, PAD, SOS, SPECIAL_TOKENS, UNK
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imgcap.data.transforms import decode, eval_image
+from imgcap.data.augmentation import decode, eval_image
 from imgcap.decode.generate import generate
 from imgcap.decode.options import DecodeOptions
 from imgcap.errors import UserError

@@ -15,9 +15,9 @@ from typing import Generic, TypeVar
 import torch
 
 from imgcap.config.schema import DataConfig, EvalConfig
+from imgcap.data.augmentation import decode
 from imgcap.data.dataset import EvalDataset
 from imgcap.data.loader import reading
-from imgcap.data.transforms import decode
 from imgcap.decode.generate import generate
 from imgcap.decode.hypotheses import Hypotheses
 from imgcap.decode.options import DecodeOptions

@@ -13,6 +13,7 @@ from imgcap.checkpoint.load import Checkpoint
 from imgcap.checkpoint.save import save_checkpoint
 from imgcap.checkpoint.saver import Saver
 from imgcap.config.schema import TrainConfig
+from imgcap.data.coins import coins
 from imgcap.data.loader import reading
 from imgcap.data.plan import Accumulation, Plan
 from imgcap.data.stream import StreamPlan
@@ -23,7 +24,6 @@ from imgcap.evaluation.evaluator import EvaluationStopped, Evaluator
 from imgcap.models.encoders.base import STAGES
 from imgcap.monitor.progress import Progress
 from imgcap.monitor.writers import Monitor
-from imgcap.optim.coins import coins
 from imgcap.optim.ema import WeightAverage
 from imgcap.optim.learning_rate import LearningRate
 from imgcap.optim.teacher_forcing import teacher_forcing_ratio

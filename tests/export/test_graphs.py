@@ -116,7 +116,7 @@ def test_it_reads_words_as_the_vocabulary_does(oov: str) -> None:
 
 
 def test_odd_pictures_are_prepared_as_ours(tmp_path: Path) -> None:
-    from imgcap.data.transforms import eval_image
+    from imgcap.data.augmentation import eval_image
     from imgcap.pictures.inputs import as_picture
 
     runner = OnnxCaptioner.__new__(OnnxCaptioner)

@@ -12,7 +12,7 @@ import pytest
 from hostile import HostileServer
 from PIL import Image
 
-from imgcap.data.transforms import decode
+from imgcap.data.augmentation import decode
 from imgcap.errors import UserError
 from imgcap.shards.foreign import expand, index_foreign
 from imgcap.shards.manifest import Manifest

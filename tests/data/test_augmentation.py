@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from imgcap.data.transforms import augmented_image, decode, eval_image
+from imgcap.data.augmentation import augmented_image, decode, eval_image
 
 
 def gradient(width=120, height=80):

@@ -2,7 +2,7 @@
 
 import torch
 
-from imgcap.optim.coins import coins
+from imgcap.data.coins import coins
 
 
 def test_a_coin_depends_on_its_keys_and_on_nothing_else() -> None:
