@@ -18,10 +18,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
+from imgcap.decoding.pictures import Captioned, caption_pictures, find_pictures, open_picture
 from PIL import Image
 
-from imgcap.decode.options import DecodeOptions, Method
-from imgcap.decode.pictures import Captioned, caption_pictures, find_pictures, open_picture
+from imgcap.decoding.options import DecodeOptions, Method
 from imgcap.errors import UserError, exits_cleanly
 from imgcap.models.trained import LoadedCaptioner, load_captioner
 from imgcap.pictures.attention import draw_attention

@@ -10,8 +10,9 @@ pip install 'imgcap[demo]'.
 import argparse
 from pathlib import Path
 
+from imgcap.decoding.pictures import find_pictures
+
 import imgcap
-from imgcap.decode.pictures import find_pictures
 from imgcap.errors import exits_cleanly
 from imgcap.page.server import Limits, check_address, serve
 

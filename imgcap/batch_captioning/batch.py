@@ -20,8 +20,8 @@ from imgcap.batch_captioning.inputs import Inputs, Item
 from imgcap.batch_captioning.journal import Journal, Row
 from imgcap.data.augmentation import eval_image
 from imgcap.data.loader import prepare_worker, reading
-from imgcap.decode.options import DecodeOptions
-from imgcap.decode.pictures import caption_pictures
+from imgcap.decoding.options import DecodeOptions
+from imgcap.decoding.pictures import caption_pictures
 from imgcap.errors import UserError
 from imgcap.models.precision import autocast
 from imgcap.models.trained import LoadedCaptioner

@@ -9,7 +9,7 @@ from PIL import Image
 from imgcap.config.schema import DataConfig
 from imgcap.data.augmentation import decode
 from imgcap.data.dataset import DAMAGED
-from imgcap.decode.pictures import find_pictures, open_picture
+from imgcap.decoding.pictures import find_pictures, open_picture
 from imgcap.errors import UserError
 from imgcap.files.fetch import Unreachable, is_address
 from imgcap.pictures.normalise import UnreadableImage

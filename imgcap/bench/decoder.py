@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from imgcap.bench.timing import PRECISIONS, alternate, ceilings, row, timed
 from imgcap.config.schema import DecoderConfig
-from imgcap.decode.beam import beam_search
+from imgcap.decoding.search import beam_search
 from imgcap.models.decoders.attention_lstm import AttentionLSTMDecoder
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.build import build_decoder

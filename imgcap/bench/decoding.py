@@ -9,8 +9,8 @@ import torch
 
 from imgcap.bench.decoder import CELLS, VOCABULARY, WIDTH, random_decoder
 from imgcap.bench.timing import alternate, row, timed
-from imgcap.decode.generate import generate
-from imgcap.decode.options import DecodeOptions
+from imgcap.decoding.generate import generate
+from imgcap.decoding.options import DecodeOptions
 from imgcap.models.precision import set_float32_matmul
 from imgcap.text.vocabulary import Vocabulary
 from imgcap.types import EOS, SPECIAL_TOKENS

@@ -20,7 +20,7 @@ from imgcap.bench.checkouts import att2in_model, execute, imgcap_model, show_att
 from imgcap.bench.decoder import CELLS, NEVER, VOCABULARY, WIDTH
 from imgcap.bench.peers import PEERS, Step, beside_peers
 from imgcap.config.schema import DecoderConfig
-from imgcap.decode.beam import beam_search
+from imgcap.decoding.search import beam_search
 from imgcap.errors import UserError
 from imgcap.models.decoders.build import build_decoder
 from imgcap.models.precision import autocast

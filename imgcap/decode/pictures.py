@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from imgcap.data.augmentation import decode, eval_image
-from imgcap.decode.generate import generate
-from imgcap.decode.options import DecodeOptions
+from imgcap.decoding.generate import generate
+from imgcap.decoding.options import DecodeOptions
 from imgcap.errors import UserError
 from imgcap.models.trained import LoadedCaptioner
 from imgcap.pictures.normalise import UnreadableImage, normalised_jpeg

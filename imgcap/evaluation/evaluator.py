@@ -18,9 +18,9 @@ from imgcap.config.schema import DataConfig, EvalConfig
 from imgcap.data.augmentation import decode
 from imgcap.data.dataset import EvalDataset
 from imgcap.data.loader import reading
-from imgcap.decode.generate import generate
-from imgcap.decode.hypotheses import Hypotheses
-from imgcap.decode.options import DecodeOptions
+from imgcap.decoding.generate import generate
+from imgcap.decoding.hypotheses import Hypotheses
+from imgcap.decoding.options import DecodeOptions
 from imgcap.errors import UserError
 from imgcap.evaluation.batches import EvalBatch, FixedBatches
 from imgcap.evaluation.diversity import TrainCaptions, diversity

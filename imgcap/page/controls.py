@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from imgcap.decode.options import DecodeOptions, methods_of
+from imgcap.decoding.options import DecodeOptions, methods_of
 
 METHODS = [("Beam", "beam"), ("Greedy", "greedy"), ("Sampling", "sample"), ("Diverse", "diverse")]
 _OF_A_METHOD: dict[str, dict[str, Any]] = {

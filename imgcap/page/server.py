@@ -15,8 +15,8 @@ from typing import Any
 from PIL import Image
 
 from imgcap.captioning import PictureCaptioner
-from imgcap.decode.options import DecodeOptions
-from imgcap.decode.pictures import SUFFIXES, open_picture, picture_of
+from imgcap.decoding.options import DecodeOptions
+from imgcap.decoding.pictures import SUFFIXES, open_picture, picture_of
 from imgcap.errors import UserError
 from imgcap.page import cards
 from imgcap.page.controls import add_controls, chosen_options

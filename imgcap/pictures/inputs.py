@@ -9,9 +9,9 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
+from imgcap.decoding.pictures import open_picture, picture_of
 from PIL import Image
 
-from imgcap.decode.pictures import open_picture, picture_of
 from imgcap.files.fetch import is_address, read_address
 from imgcap.pictures.normalise import UnreadableImage, rgb
 

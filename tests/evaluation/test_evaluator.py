@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgcap.data.dataset import EvalDataset
-from imgcap.decode.beam import beam_search
+from imgcap.decoding.search import beam_search
 from imgcap.errors import UserError
 from imgcap.evaluation import evaluator
 from imgcap.evaluation.batches import FixedBatches

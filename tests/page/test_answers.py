@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from imgcap.decoding.pictures import open_picture
 from PIL import Image
 
 import imgcap
-from imgcap.decode.pictures import open_picture
 from imgcap.errors import UserError
 from imgcap.page.controls import chosen_options
 from imgcap.page.server import Limits, Page, check_address

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 
 import torch
 
-from imgcap.decode.constraints import Constraints
-from imgcap.decode.ensemble import Ensemble
-from imgcap.decode.frontier import Chosen, Frontier, Likeliest, Place
-from imgcap.decode.hypotheses import Hypotheses, Pool, Step, trace
+from imgcap.decoding.constraints import Constraints
+from imgcap.decoding.ensemble import Ensemble
+from imgcap.decoding.frontier import Chosen, Frontier, Likeliest, Place
+from imgcap.decoding.hypotheses import Hypotheses, Pool, Step, trace
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.kernels.dtypes import exact_dtype
 from imgcap.types import EOS, PAD, SOS

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from imgcap.data.coins import coins
-from imgcap.decode.beam import search
-from imgcap.decode.constraints import Constraints
-from imgcap.decode.ensemble import Ensemble
-from imgcap.decode.frontier import Banks, Frontier, Groups, Likeliest, Samples
-from imgcap.decode.hypotheses import Hypotheses
-from imgcap.decode.options import DecodeOptions
+from imgcap.decoding.constraints import Constraints
+from imgcap.decoding.ensemble import Ensemble
+from imgcap.decoding.frontier import Banks, Frontier, Groups, Likeliest, Samples
+from imgcap.decoding.hypotheses import Hypotheses
+from imgcap.decoding.options import DecodeOptions
+from imgcap.decoding.search import search
 from imgcap.errors import UserError
 from imgcap.models.decoders.base import Decoder
 from imgcap.text.vocabulary import Vocabulary

@@ -15,10 +15,10 @@ from naive_search import (
     tiny,
 )
 
-from imgcap.decode.generate import generate
-from imgcap.decode.hypotheses import Hypotheses
-from imgcap.decode.hypotheses import Hypotheses as Found
-from imgcap.decode.options import DecodeOptions
+from imgcap.decoding.generate import generate
+from imgcap.decoding.hypotheses import Hypotheses
+from imgcap.decoding.hypotheses import Hypotheses as Found
+from imgcap.decoding.options import DecodeOptions
 
 
 def diverse(decoder, features_BPE, groups: int, width: int, diversity: float, **more: object) -> Hypotheses:

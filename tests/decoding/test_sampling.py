@@ -16,10 +16,10 @@ from naive_search import (
     tiny,
 )
 
-from imgcap.decode.frontier import Samples
-from imgcap.decode.generate import generate
-from imgcap.decode.hypotheses import Hypotheses
-from imgcap.decode.options import DecodeOptions
+from imgcap.decoding.frontier import Samples
+from imgcap.decoding.generate import generate
+from imgcap.decoding.hypotheses import Hypotheses
+from imgcap.decoding.options import DecodeOptions
 from imgcap.models.decoders.base import Decoder
 from imgcap.types import EOS
 

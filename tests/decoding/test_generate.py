@@ -17,10 +17,10 @@ from naive_search import (
 )
 
 from imgcap.config.schema import EvalConfig
-from imgcap.decode import beam
-from imgcap.decode.beam import beam_search
-from imgcap.decode.generate import generate
-from imgcap.decode.options import DecodeOptions
+from imgcap.decoding import beam
+from imgcap.decoding.generate import generate
+from imgcap.decoding.options import DecodeOptions
+from imgcap.decoding.search import beam_search
 from imgcap.errors import UserError
 from imgcap.types import PAD, SOS
 

@@ -16,8 +16,8 @@ from naive_search import (
 )
 
 from imgcap.config.schema import DecoderConfig
-from imgcap.decode import beam as search
-from imgcap.decode.beam import beam_search
+from imgcap.decoding import beam as search
+from imgcap.decoding.search import beam_search
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.state import DecoderState
 from imgcap.types import EOS, PAD, SOS
