@@ -1,6 +1,6 @@
 """Train, score and use image-captioning models, on one processor or on many GPUs."""
 
-from imgcap.loading import load
+from imgcap.captioning.loading import load
 
 __all__ = ["load"]
 __version__ = "0.1.0"

@@ -13,9 +13,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from imgcap.batch_captioning.batch import caption_all
-from imgcap.batch_captioning.contact_sheet import write_contact_sheet
-from imgcap.batch_captioning.inputs import open_inputs
+from imgcap.captioning.bulk import caption_all
+from imgcap.captioning.contact_sheet import write_contact_sheet
+from imgcap.captioning.inputs import open_inputs
 from imgcap.errors import exits_cleanly
 from imgcap.models.precision import set_float32_matmul
 from imgcap.models.trained import load_captioner

@@ -13,8 +13,8 @@ from pathlib import Path
 from imgcap.decoding.pictures import find_pictures
 
 import imgcap
+from imgcap.captioning.page.server import Limits, check_address, serve
 from imgcap.errors import exits_cleanly
-from imgcap.page.server import Limits, check_address, serve
 
 
 def parse_arguments() -> argparse.Namespace:

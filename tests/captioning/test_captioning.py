@@ -15,7 +15,7 @@ from PIL import Image
 from untrained import save_run
 
 import imgcap
-from imgcap.captioning import PictureCaptioner
+from imgcap.captioning.captioner import PictureCaptioner
 from imgcap.errors import UserError
 
 WORDS = ["a", "the", "red", "blue", "green", "dog", "cat", "bird", "ball", "runs", "sits", "flies", "on", "under"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from imgcap.batch_captioning.inputs import Inputs
-from imgcap.batch_captioning.journal import read_rows
+from imgcap.captioning.inputs import Inputs
+from imgcap.captioning.journal import read_rows
 from imgcap.files.durable import write_whole
 
 SHOWN = 200

@@ -9,10 +9,10 @@ from urllib.request import urlopen
 import pytest
 from PIL import Image
 
-from imgcap.batch_captioning import contact_sheet
-from imgcap.batch_captioning.contact_sheet import write_contact_sheet
-from imgcap.batch_captioning.inputs import open_inputs
-from imgcap.batch_captioning.journal import Journal, as_csv, as_jsonl, read_rows
+from imgcap.captioning import contact_sheet
+from imgcap.captioning.contact_sheet import write_contact_sheet
+from imgcap.captioning.inputs import open_inputs
+from imgcap.captioning.journal import Journal, as_csv, as_jsonl, read_rows
 from imgcap.config.schema import DataConfig
 from imgcap.errors import UserError
 from imgcap.evaluation.evaluator import Evaluator
@@ -39,7 +39,7 @@ def journal_of(out: Path) -> list[dict[str, dict]]:
 def undisturbed(warm, run, pictures, tmp_path_factory):
     """One process, from end to end."""
     out = tmp_path_factory.mktemp("whole") / "captions.jsonl"
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     ended = warm[False].run(["launch/caption.py", run, pictures, "--out", out], root, {"OMP_NUM_THREADS": "1"})
     assert ended.returncode == 0, ended.stderr
     return out, ended

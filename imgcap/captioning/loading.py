@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from imgcap.captioning import PictureCaptioner
+    from imgcap.captioning.captioner import PictureCaptioner
 
 
 def load(
@@ -20,7 +20,7 @@ def load(
     On the best device there is, unless one is named. `which` is for runs, `revision` for the hub. Raises
     `imgcap.errors.UserError` where something is missing or damaged.
     """
-    from imgcap.captioning import PictureCaptioner
+    from imgcap.captioning.captioner import PictureCaptioner
     from imgcap.files.hub import download, is_hub_name
     from imgcap.models.trained import FILES, load_captioner
     from imgcap.ranks.world import choose_device

@@ -16,7 +16,7 @@ import pytest
 
 import imgcap
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PATIENCE = 20.0  # seconds, on a busy machine
 
 pytestmark = pytest.mark.browser

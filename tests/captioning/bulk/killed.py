@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from imgcap.batch_captioning import journal
+from imgcap.captioning import journal
 
 FAULT, SCRIPT = json.loads(sys.argv[1]), sys.argv[2]
 calls = 0

@@ -13,7 +13,7 @@ from html import escape
 
 from PIL import Image
 
-from imgcap.captioning import Caption
+from imgcap.captioning.captioner import Caption
 from imgcap.pictures.attention import light
 
 MASK_SIDE = 64  # pixels of a word's mask; the browser scales it up smoothly

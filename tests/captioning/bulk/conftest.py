@@ -13,7 +13,7 @@ from imgcap.shards.builder import build
 from imgcap.shards.source import Source
 from imgcap.types import Record
 
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[3]
 PICTURES, BATCH = 22, 4
 # Words that a table must quote, and some that are written from right to left.
 WORDS = ["a", "the", 'say "red"', "blue, dark", "line\nbreak", "<b>dog</b>", "cat", "كلب", "ball", "runs", "sits", "on"]
@@ -65,7 +65,7 @@ def caption(warm, run):
     """Run launch/caption.py on `ranks` processes; `killed` is what killed.py takes."""
 
     def start(where, out, *options, ranks=1, killed=None):
-        through = ["tests/batch_captioning/killed.py", json.dumps(killed)] if killed else []
+        through = ["tests/captioning/bulk/killed.py", json.dumps(killed)] if killed else []
         arguments = [*through, "launch/caption.py", run, where, "--out", out, *options]
         return warm[False].run(arguments, CHECKOUT, os.environ | {"OMP_NUM_THREADS": "1"}, ranks)
 

@@ -17,9 +17,9 @@ from imgcap.decoding.pictures import open_picture
 from PIL import Image
 
 import imgcap
+from imgcap.captioning.page.controls import chosen_options
+from imgcap.captioning.page.server import Limits, Page, check_address
 from imgcap.errors import UserError
-from imgcap.page.controls import chosen_options
-from imgcap.page.server import Limits, Page, check_address
 from imgcap.pictures.attention import light
 
 
@@ -163,7 +163,7 @@ def test_limits_make_sense(limits: tuple[float, float], option: str) -> None:
 
 
 def test_a_port_in_use_and_a_missing_library_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imgcap.page.server.importlib.util.find_spec", lambda name: True)
+    monkeypatch.setattr("imgcap.captioning.page.server.importlib.util.find_spec", lambda name: True)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"can't listen at port {port} of 127.0.0.1: Address already in use"):

@@ -14,13 +14,13 @@ from typing import Any
 
 from PIL import Image
 
-from imgcap.captioning import PictureCaptioner
+from imgcap.captioning.captioner import PictureCaptioner
+from imgcap.captioning.page import cards
+from imgcap.captioning.page.controls import add_controls, chosen_options
+from imgcap.captioning.page.style import CHOOSE, CSS, LOOK
 from imgcap.decoding.options import DecodeOptions
 from imgcap.decoding.pictures import SUFFIXES, open_picture, picture_of
 from imgcap.errors import UserError
-from imgcap.page import cards
-from imgcap.page.controls import add_controls, chosen_options
-from imgcap.page.style import CHOOSE, CSS, LOOK
 from imgcap.pictures.normalise import MAX_PIXELS, UnreadableImage, check_header
 
 SHOWN, THUMBNAIL = 800, 160  # pixels of the longer side

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from imgcap.batch_captioning.inputs import Inputs, Item
-from imgcap.batch_captioning.journal import Journal, Row
+from imgcap.captioning.inputs import Inputs, Item
+from imgcap.captioning.journal import Journal, Row
 from imgcap.data.augmentation import eval_image
 from imgcap.data.loader import prepare_worker, reading
 from imgcap.decoding.options import DecodeOptions
