@@ -13,8 +13,8 @@ from pathlib import Path
 
 from imgcap.data.dataset import place_of
 from imgcap.errors import exits_cleanly
-from imgcap.evaluation.diversity import train_split
 from imgcap.evaluation.evaluator import Evaluator
+from imgcap.evaluation.metrics.diversity import train_split
 from imgcap.evaluation.results import write_json, write_results
 from imgcap.models.precision import set_float32_matmul
 from imgcap.models.trained import load_captioner

@@ -13,10 +13,10 @@ import json
 import sys
 from pathlib import Path
 
-from imgcap.comparison.bootstrap import Difference
-from imgcap.comparison.page import write_page
-from imgcap.comparison.sides import compare, load_sides
 from imgcap.errors import exits_cleanly
+from imgcap.evaluation.comparison.bootstrap import Difference
+from imgcap.evaluation.comparison.page import write_page
+from imgcap.evaluation.comparison.sides import compare, load_sides
 
 
 def parse_arguments() -> argparse.Namespace:

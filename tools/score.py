@@ -13,10 +13,10 @@ from typing import Any
 
 from imgcap.errors import UserError, exits_cleanly
 from imgcap.evaluation.coco_files import read_references, read_results, split_of_shards, with_other_images
-from imgcap.evaluation.imgcap_protocol import score_as_imgcap
-from imgcap.evaluation.languages import tokeniser_name
+from imgcap.evaluation.metrics.languages import tokeniser_name
+from imgcap.evaluation.metrics.report_protocol import score_as_imgcap
+from imgcap.evaluation.metrics.scorers import ALL_METRICS, METRICS, score
 from imgcap.evaluation.results import write_json
-from imgcap.evaluation.scorers import ALL_METRICS, METRICS, score
 from imgcap.evaluation.signature import signature
 from imgcap.shards.scenes.counting import count_facts
 from imgcap.text.tokeniser import Tokeniser

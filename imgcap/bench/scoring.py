@@ -18,8 +18,8 @@ from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from imgcap.bench.timing import alternate, row, timed
 from imgcap.errors import UserError
-from imgcap.evaluation.ptb import find_java
-from imgcap.evaluation.scorers import forget_references, score
+from imgcap.evaluation.metrics.ptb import find_java
+from imgcap.evaluation.metrics.scorers import forget_references, score
 from imgcap.shards.reader import ShardReader
 
 

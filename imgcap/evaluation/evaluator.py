@@ -23,10 +23,10 @@ from imgcap.decoding.hypotheses import Hypotheses
 from imgcap.decoding.options import DecodeOptions
 from imgcap.errors import UserError
 from imgcap.evaluation.batches import EvalBatch, FixedBatches
-from imgcap.evaluation.diversity import TrainCaptions, diversity
-from imgcap.evaluation.languages import fitting, tokeniser_name
+from imgcap.evaluation.metrics.diversity import TrainCaptions, diversity
+from imgcap.evaluation.metrics.languages import fitting, tokeniser_name
+from imgcap.evaluation.metrics.scorers import score_images
 from imgcap.evaluation.results import Evaluation, Example
-from imgcap.evaluation.scorers import score_images
 from imgcap.evaluation.signature import signature
 from imgcap.models.captioner import Captioner
 from imgcap.models.losses import caption_loss

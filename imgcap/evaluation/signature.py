@@ -6,7 +6,7 @@ In the spirit of sacreBLEU (Post 2018). Nothing in it depends on the number of r
 from importlib import metadata
 
 import imgcap
-from imgcap.evaluation.ptb import PTB
+from imgcap.evaluation.metrics.ptb import PTB
 
 
 def signature(tokeniser: str = PTB, **parts: object) -> str:

@@ -13,7 +13,7 @@ from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-from imgcap.evaluation.ptb import find_java
+from imgcap.evaluation.metrics.ptb import find_java
 from imgcap.shards.manifest import Manifest
 from imgcap.shards.reader import ShardReader
 

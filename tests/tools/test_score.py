@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from imgcap.evaluation.coco_files import with_other_images
-from imgcap.evaluation.scorers import score
+from imgcap.evaluation.metrics.scorers import score
 from imgcap.shards.scenes.captions import captions_of
 from imgcap.shards.scenes.scene import indices, scene_at
 

@@ -13,11 +13,11 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from imgcap.errors import UserError
-from imgcap.evaluation import ptb
-from imgcap.evaluation.ptb import clean, find_java, tokenise
-from imgcap.evaluation.scorers import score
+from imgcap.evaluation.metrics import ptb
+from imgcap.evaluation.metrics.ptb import clean, find_java, tokenise
+from imgcap.evaluation.metrics.scorers import score
 
-REAL_DATA = Path(os.environ.get("IMGCAP_REAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
+REAL_DATA = Path(os.environ.get("IMGCAP_REAL_DATA", Path(__file__).parents[4] / "shared" / "data"))
 SEPARATORS = ["\r", "\n", "\r\n", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
 REFERENCES = {
     7: ["A dog runs over the grass.", "The brown dog can't stop running !", "a dog outdoors"],

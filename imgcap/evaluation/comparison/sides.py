@@ -4,12 +4,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgcap.comparison.bootstrap import Difference, differences
 from imgcap.config import load_config
 from imgcap.data.dataset import place_of
 from imgcap.errors import UserError
 from imgcap.evaluation.coco_files import captions_of, read_references, read_results, split_of_shards
-from imgcap.evaluation.scorers import Scored, score_images
+from imgcap.evaluation.comparison.bootstrap import Difference, differences
+from imgcap.evaluation.metrics.scorers import Scored, score_images
 from imgcap.evaluation.signature import parts_of
 from imgcap.shards.reader import ShardReader
 

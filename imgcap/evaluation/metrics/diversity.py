@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from imgcap.errors import UserError
-from imgcap.evaluation.languages import without_punctuation
+from imgcap.evaluation.metrics.languages import without_punctuation
 from imgcap.files.kept import cached, content_hash
 from imgcap.shards.reader import ShardReader
 

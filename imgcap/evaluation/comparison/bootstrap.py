@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imgcap.evaluation.bleu import ORDERS, bleu_of_counts
-from imgcap.evaluation.scorers import Scored
+from imgcap.evaluation.metrics.bleu import ORDERS, bleu_of_counts
+from imgcap.evaluation.metrics.scorers import Scored
 
 MEANS = ("ROUGE-L", "CIDEr")  # of the images' own scores
 METRICS = (*(f"BLEU-{n}" for n in range(1, ORDERS + 1)), *MEANS)

@@ -14,12 +14,12 @@ import numpy as np
 from pycocoevalcap.rouge.rouge import Rouge
 
 from imgcap.errors import UserError
-from imgcap.evaluation.bleu import bleu
-from imgcap.evaluation.cider import CiderReferences
-from imgcap.evaluation.languages import ENGLISH, fitting, tokenise_in, tokeniser_name
-from imgcap.evaluation.meteor import PARAPHRASES, meteor, package_folder
-from imgcap.evaluation.paraphrases import filter_aside
-from imgcap.evaluation.spice import lacking, spice
+from imgcap.evaluation.metrics.bleu import bleu
+from imgcap.evaluation.metrics.cider import CiderReferences
+from imgcap.evaluation.metrics.languages import ENGLISH, fitting, tokenise_in, tokeniser_name
+from imgcap.evaluation.metrics.meteor import PARAPHRASES, meteor, package_folder
+from imgcap.evaluation.metrics.paraphrases import filter_aside
+from imgcap.evaluation.metrics.spice import lacking, spice
 from imgcap.files.kept import cached, content_hash
 
 METRICS = ("BLEU", "METEOR", "ROUGE-L", "CIDEr")
@@ -75,7 +75,7 @@ class Scored(NamedTuple):
 
     scores: dict[str, float]
     images: dict[int, dict[str, float]]  # BLEU-4, ROUGE-L and CIDEr: those that were asked for
-    counts_NS: np.ndarray  # see imgcap.evaluation.bleu; empty where BLEU was not asked for
+    counts_NS: np.ndarray  # see imgcap.evaluation.metrics.bleu; empty where BLEU was not asked for
 
 
 def score(

@@ -10,7 +10,7 @@ from importlib import util
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from imgcap.evaluation.ptb import find_java
+from imgcap.evaluation.metrics.ptb import find_java
 
 MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 FETCH = "from pycocoevalcap.spice.get_stanford_models import get_stanford_models as get; get()"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pycocoevalcap.bleu.bleu import Bleu
 
-from imgcap.comparison.bootstrap import METRICS, differences
-from imgcap.evaluation.bleu import bleu, bleu_of_counts
-from imgcap.evaluation.scorers import score_images
+from imgcap.evaluation.comparison.bootstrap import METRICS, differences
+from imgcap.evaluation.metrics.bleu import bleu, bleu_of_counts
+from imgcap.evaluation.metrics.scorers import score_images
 
 IMAGES = 150
 SUBJECTS, VERBS, PLACES = (
@@ -93,5 +93,5 @@ def test_a_seed_gives_the_same_intervals_however_they_are_computed(scored, monke
     sides = (scored["one"], scored["as good"])
     whole = differences(*sides, resamples=100, seed=1)
     assert differences(*sides, resamples=100, seed=2) != whole
-    monkeypatch.setattr("imgcap.comparison.bootstrap._CHUNK", 7 * IMAGES)
+    monkeypatch.setattr("imgcap.evaluation.comparison.bootstrap._CHUNK", 7 * IMAGES)
     assert differences(*sides, resamples=100, seed=1) == whole

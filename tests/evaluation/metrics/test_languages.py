@@ -3,8 +3,8 @@
 import pytest
 
 from imgcap.errors import UserError
-from imgcap.evaluation.languages import fitting, tokenise_in, tokeniser_name, without_punctuation
-from imgcap.evaluation.scorers import score
+from imgcap.evaluation.metrics.languages import fitting, tokenise_in, tokeniser_name, without_punctuation
+from imgcap.evaluation.metrics.scorers import score
 
 FAST = ("BLEU", "ROUGE-L", "CIDEr")
 REFERENCES = {

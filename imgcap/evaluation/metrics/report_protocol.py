@@ -10,9 +10,9 @@ Its splits, by caption and not by image, can't be had from the captions alone.
 
 from collections.abc import Mapping
 
-from imgcap.evaluation.bleu import bleu
-from imgcap.evaluation.cider import CiderReferences
-from imgcap.evaluation.scorers import check_images
+from imgcap.evaluation.metrics.bleu import bleu
+from imgcap.evaluation.metrics.cider import CiderReferences
+from imgcap.evaluation.metrics.scorers import check_images
 from imgcap.text.tokeniser import Tokeniser
 
 

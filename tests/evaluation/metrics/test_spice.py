@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from imgcap.evaluation import spice
-from imgcap.evaluation.scorers import score
+from imgcap.evaluation.metrics import spice
+from imgcap.evaluation.metrics.scorers import score
 
 REFERENCES = {7: ["a dog runs", "the dog"], 3: ["two men play chess"]}
 HYPOTHESES = {7: "a dog", 3: "two men"}

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pycocoevalcap.cider.cider import Cider
 
-from imgcap.evaluation.cider import CiderReferences
-from imgcap.evaluation.meteor import PARAPHRASES, meteor, package_folder
-from imgcap.evaluation.paraphrases import LONGEST, filter_aside, filter_table
+from imgcap.evaluation.metrics.cider import CiderReferences
+from imgcap.evaluation.metrics.meteor import PARAPHRASES, meteor, package_folder
+from imgcap.evaluation.metrics.paraphrases import LONGEST, filter_aside, filter_table
 
 WORDS = [
     "a",
@@ -90,7 +90,7 @@ def test_pairs_that_no_caption_can_match_are_left_out(table: Path) -> None:
 def test_a_table_is_read_whole_in_any_chunks(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = filter_table(table, ["a dog"])
     for size in (1, 7, 64):
-        monkeypatch.setattr("imgcap.evaluation.paraphrases.CHUNK", size)
+        monkeypatch.setattr("imgcap.evaluation.metrics.paraphrases.CHUNK", size)
         assert entries(filter_table(table, ["a dog"])) == entries(whole)
 
 
@@ -122,7 +122,7 @@ def test_meteor_equals_that_with_the_whole_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1, 5000])
 def test_a_java_that_dies_is_a_failure_of_java(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: int) -> None:
-    monkeypatch.setattr("imgcap.evaluation.meteor.find_java", lambda: shutil.which("true"))
+    monkeypatch.setattr("imgcap.evaluation.metrics.meteor.find_java", lambda: shutil.which("true"))
     references = {image: ["a dog"] for image in range(size)}
     with pytest.raises(RuntimeError, match="METEOR's Java process failed"):
         meteor(references, references, tmp_path)

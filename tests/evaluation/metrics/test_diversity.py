@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from imgcap.evaluation.diversity import TrainCaptions, diversity, train_split
-from imgcap.evaluation.languages import without_punctuation
+from imgcap.evaluation.metrics.diversity import TrainCaptions, diversity, train_split
+from imgcap.evaluation.metrics.languages import without_punctuation
 from imgcap.shards.builder import build
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.source import Source

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pycocoevalcap.meteor.meteor import METEOR_JAR
 
-from imgcap.evaluation.ptb import find_java
+from imgcap.evaluation.metrics.ptb import find_java
 
 
 def package_folder() -> Path:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from imgcap.comparison.bootstrap import Difference
-from imgcap.comparison.sides import Comparison
+from imgcap.evaluation.comparison.bootstrap import Difference
+from imgcap.evaluation.comparison.sides import Comparison
 from imgcap.files.durable import write_whole
 from imgcap.shards.reader import ShardReader
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from imgcap.errors import UserError
-from imgcap.evaluation.imgcap_protocol import score_as_imgcap
+from imgcap.evaluation.metrics.report_protocol import score_as_imgcap
 from imgcap.text.tokeniser import Tokeniser
 
 words = Tokeniser("en")

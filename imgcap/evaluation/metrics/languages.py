@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Collection, Iterable
 
 from imgcap.errors import is_main_process
-from imgcap.evaluation.ptb import PTB, tokenise
+from imgcap.evaluation.metrics.ptb import PTB, tokenise
 from imgcap.text.tokeniser import Tokeniser
 
 ENGLISH = "en"
