@@ -15,11 +15,11 @@ from pathlib import Path
 from imgcap.errors import exits_cleanly
 from imgcap.ranks.environment import environment_report
 from imgcap.ranks.world import close_ranks, init_ranks
-from imgcap.train.assembly import assemble, describe
-from imgcap.train.configuration import configure
-from imgcap.train.debug import OneBatch, debug_config, overfit_config, overfitted, watch
-from imgcap.train.preemption import PREEMPTED_EXIT_CODE, Preempted
-from imgcap.train.profile import profiling
+from imgcap.training.assembly import assemble, describe
+from imgcap.training.configuration import configure
+from imgcap.training.debug import OneBatch, debug_config, overfit_config, overfitted, watch
+from imgcap.training.preemption import PREEMPTED_EXIT_CODE, Preempted
+from imgcap.training.profile import profiling
 
 DEMO = Path(__file__).parent.parent / "configs" / "demo.yaml"
 

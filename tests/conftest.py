@@ -77,7 +77,7 @@ def shards(tmp_path_factory):
 @pytest.fixture(scope="session")
 def warm():
     """Interpreters that have everything loaded, by whether they have DeepSpeed too."""
-    plain = ("torchvision", "spacy", "imgcap.train.assembly")
+    plain = ("torchvision", "spacy", "imgcap.training.assembly")
     interpreters = {False: Interpreter(*plain), True: Interpreter(*plain, "deepspeed")}
     yield interpreters
     for interpreter in interpreters.values():

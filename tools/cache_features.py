@@ -13,8 +13,8 @@ from pathlib import Path
 
 from imgcap.config import load_config
 from imgcap.errors import exits_cleanly
-from imgcap.feature_cache import cache_features
 from imgcap.ranks.world import close_ranks, init_ranks
+from imgcap.training.feature_cache import cache_features
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 
 from imgcap.errors import exits_cleanly
-from imgcap.sweep.spec import load_sweep
-from imgcap.sweep.study import Sweep
-from imgcap.sweep.trial import Interrupted
-from imgcap.train.preemption import PREEMPTED_EXIT_CODE
+from imgcap.training.preemption import PREEMPTED_EXIT_CODE
+from imgcap.training.sweep.spec import load_sweep
+from imgcap.training.sweep.study import Sweep
+from imgcap.training.sweep.trial import Interrupted
 
 TRAIN = Path(__file__).resolve().parent.parent / "launch" / "train.py"
 

@@ -22,7 +22,7 @@ from imgcap.checkpoint.save import save_checkpoint
 from imgcap.config.schema import EncoderConfig, ModelConfig, OptimConfig
 from imgcap.models.captioner import Captioner
 from imgcap.models.precision import autocast, set_float32_matmul
-from imgcap.optim.groups import build_optimizer
+from imgcap.training.optim.groups import build_optimizer
 
 MODEL = ModelConfig(encoder=EncoderConfig(name="resnet50", weights=None), decoder=DECODER)
 

@@ -10,8 +10,8 @@ from imgcap.bench.timing import Row, alternate, row, timed
 from imgcap.config import load_config
 from imgcap.data.loader import reading
 from imgcap.ranks.world import init_ranks
-from imgcap.train.assembly import assemble
-from imgcap.train.trainer import Trainer
+from imgcap.training.assembly import assemble
+from imgcap.training.trainer import Trainer
 
 WARM_UP = 10  # steps
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"

@@ -20,15 +20,15 @@ from imgcap.bench.timing import PRECISIONS, Row, alternate, row, timed
 from imgcap.config import Config, load_config
 from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
 from imgcap.data.loader import reading
-from imgcap.engine.build import build_engine
-from imgcap.engine.protocol import Engine
 from imgcap.errors import UserError
 from imgcap.models.captioner import Captioner
 from imgcap.models.losses import caption_loss
 from imgcap.models.precision import autocast
 from imgcap.ranks.world import init_ranks
-from imgcap.train.assembly import assemble
-from imgcap.train.trainer import Trainer
+from imgcap.training.assembly import assemble
+from imgcap.training.engines.build import build_engine
+from imgcap.training.engines.protocol import Engine
+from imgcap.training.trainer import Trainer
 from imgcap.types import Batch
 
 TENTHS = 10

@@ -14,7 +14,7 @@ import torch
 
 from imgcap.data import dataset
 from imgcap.evaluation import evaluator
-from imgcap.train import trainer
+from imgcap.training import trainer
 
 PROCESS = os.getpid()
 RANK = int(os.environ.get("RANK", "0"))

@@ -14,7 +14,7 @@ KILLER = """
 import os, random, runpy, signal, sys, time
 from pathlib import Path
 import torch
-import imgcap.train.assembly, torchvision, spacy
+import imgcap.training.assembly, torchvision, spacy
 
 torch.set_num_threads(1)
 run, kills, arguments = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]

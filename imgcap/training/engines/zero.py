@@ -1,0 +1,231 @@
+"""DeepSpeed with ZeRO 0 to 3: optimiser, gradients and weights divided among the ranks (Rajbhandari et al. 2020).
+
+The weights stay float32 and the forward runs under the autocast that the DDP engine uses, so that both engines
+train alike; the loss scale is ours for the same reason.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as distributed
+from deepspeed.utils import (
+    safe_get_full_optimizer_state,
+    safe_get_local_fp32_param,
+    safe_set_full_optimizer_state,
+    safe_set_local_optimizer_state,
+    set_z3_leaf_modules,
+)
+from torch import nn
+
+from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
+from imgcap.models.captioner import Captioner
+from imgcap.models.losses import Loss
+from imgcap.models.precision import set_float32_matmul
+from imgcap.ranks.watchdog import doing
+from imgcap.ranks.world import World
+from imgcap.training.engines.deepspeed_config import deepspeed_config
+from imgcap.training.engines.loss_scale import LossScale
+from imgcap.training.engines.protocol import StepResult
+from imgcap.training.engines.state import MOMENTS, check_names, load_whole_state, share_buffers, trainable, whole_state
+from imgcap.training.objectives.base import Objective
+from imgcap.training.optim.groups import build_optimizer, learning_rates
+from imgcap.types import Batch, Forcing
+
+
+class DeepSpeedEngine:
+    """See `imgcap.training.engines.protocol.Engine`."""
+
+    def __init__(
+        self, config: EngineConfig, model: Captioner, train: TrainConfig, optim: OptimConfig, world: World
+    ) -> None:
+        _quiet()
+        _join_alone(world)
+        set_float32_matmul(train.precision)
+        self.raw_model, self.world, self.stage = model.to(world.device), world, config.zero_stage
+        self.clip_norm = train.clip_norm or float("inf")
+        self.loss_scale = LossScale(train.precision == "fp16")
+        share_buffers(self.raw_model)
+        self.objective = Objective(self.raw_model, train, world.device)
+        module: nn.Module = self.objective
+        if self.stage == 3:
+            module = _Door(self.objective)
+            set_z3_leaf_modules(module, [_Door])
+        for parameter in self.raw_model.parameters():
+            parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)  # as DeepSpeed lays them
+        # A collective that DeepSpeed compiles at the first start, and whose ranks spin while they wait.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.init_distributed(dist_backend=distributed.get_backend(), dist_init_required=False, verbose=False)
+        self.deepspeed, *_ = deepspeed.initialize(
+            model=module,
+            optimizer=build_optimizer(self.raw_model, optim),
+            config=deepspeed_config(config, train),
+            dist_init_required=False,
+        )
+
+    @property
+    def _partitioned(self) -> Any:
+        """DeepSpeed's ZeRO optimiser; with stage 0 the plain one."""
+        return self.deepspeed.optimizer
+
+    @contextmanager
+    def micro_batch(self, last: bool) -> Iterator[None]:
+        self.deepspeed.set_gradient_accumulation_boundary(last)
+        yield
+
+    def forward(self, batch: Batch, forcing: Forcing | None, count_correct: bool = False) -> tuple[Loss, torch.Tensor]:
+        doing("forward")
+        inputs = (batch.images_BCHW, batch.tokens_BKT, forcing, count_correct)
+        if self.stage == 3:
+            anchor = torch.zeros((), device=self.world.device, requires_grad=True)
+            *parts, correct = self.deepspeed(*inputs, anchor)
+            return Loss(*parts), correct
+        loss, correct = self.deepspeed(*inputs)
+        return loss, correct
+
+    def backward(self, loss_sum: torch.Tensor, global_tokens: torch.Tensor) -> None:
+        doing("backward, with the exchange of gradients", waits=True)
+        # DeepSpeed averages gradients over ranks; the sum over ranks is what a global token count divides.
+        loss = loss_sum * (self.world.world_size / global_tokens)
+        if self.stage:
+            self._partitioned.override_loss_scale(self.loss_scale.scale)  # multiplies here, divides in step()
+        else:
+            loss = loss * self.loss_scale.scale
+        self.deepspeed.backward(loss, scale_wrt_gas=False)
+
+    def step(self, rate: float) -> StepResult:
+        for group in self._partitioned.param_groups:
+            group["lr"] = group["base_lr"] * rate
+        scale = self.loss_scale.scale
+        grad_norm = None if self.stage else self._clip(scale)
+        self.deepspeed.step()
+        if grad_norm is None:
+            grad_norm = torch.as_tensor(self.deepspeed.get_global_grad_norm(), device=self.world.device).float()
+        skipped = ~torch.isfinite(grad_norm)
+        if self.loss_scale.enabled:  # the partitioned optimiser has looked at the norm on the host already
+            self.loss_scale.update(bool(skipped))
+        return StepResult(grad_norm, skipped.float(), torch.tensor(scale, device=self.world.device))
+
+    def _clip(self, scale: float) -> torch.Tensor:
+        """Stage 0: what the ZeRO optimisers do in their step."""
+        gradients = [parameter.grad for parameter in trainable(self.raw_model).values() if parameter.grad is not None]
+        torch._foreach_div_(gradients, scale)
+        grad_norm = nn.utils.clip_grad_norm_(list(trainable(self.raw_model).values()), self.clip_norm)
+        # The fused optimiser leaves everything as it was where found_inf is 1.
+        self._partitioned.grad_scale, self._partitioned.found_inf = None, (~torch.isfinite(grad_norm)).float()
+        return grad_norm
+
+    @contextmanager
+    def whole_model(self) -> Iterator[Captioner]:
+        share_buffers(self.raw_model)
+        parameters = list(self.raw_model.parameters()) if self.stage == 3 else []
+        with deepspeed.zero.GatheredParameters(parameters, enabled=self.stage == 3):
+            yield self.raw_model
+
+    def freeze_encoder(self, stages: int) -> None:
+        raise NotImplementedError("the configuration refuses train.unfreeze with DeepSpeed")
+
+    def learning_rates(self) -> dict[str, float]:
+        return learning_rates(self._partitioned.param_groups)
+
+    def state_dict(self) -> dict[str, Any]:
+        optimizer = self._gathered() if self.stage else whole_state(self._partitioned, self.raw_model)
+        return {"optimizer": optimizer, "loss_scale": self.loss_scale.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        check_names(state["optimizer"], trainable(self.raw_model))
+        self.loss_scale.load_state_dict(state["loss_scale"])
+        if not self.stage:
+            load_whole_state(self._partitioned, self.raw_model, state["optimizer"])
+        elif state["optimizer"]:
+            self._scatter(state["optimizer"])
+
+    @property
+    def _flat_partitions(self) -> list[torch.Tensor]:
+        """What this rank's optimiser updates: one flat tensor of each group."""
+        zero = self._partitioned
+        flat: list[torch.Tensor] = (
+            zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
+        )
+        return flat
+
+    def _link(self) -> None:
+        """Tell each parameter where its moments are: after the first step DeepSpeed does so for one group only."""
+        if self.stage < 3:
+            self._partitioned._hp_optimizer_states_linked = False
+            self._partitioned._lazy_init_hp_params_optimizer_state()
+
+    def _gathered(self) -> dict[str, dict[str, Any]]:
+        first = self._partitioned.optimizer.state.get(self._flat_partitions[0])
+        if not first:
+            return {}
+        self._link()
+        return {
+            name: {"step": int(first["step"])}
+            | {moment: safe_get_full_optimizer_state(parameter, moment).detach().cpu() for moment in MOMENTS}
+            for name, parameter in trainable(self.raw_model).items()
+        }
+
+    def _scatter(self, saved: dict[str, dict[str, Any]]) -> None:
+        step = float(next(iter(saved.values()))["step"])
+        for flat in self._flat_partitions:
+            moments = {moment: torch.zeros_like(flat) for moment in MOMENTS}
+            self._partitioned.optimizer.state[flat] = {"step": torch.tensor(step, device=flat.device), **moments}
+        self._link()
+        for name, parameter in trainable(self.raw_model).items():
+            for moment in MOMENTS:
+                value = saved[name][moment].to(self.world.device)
+                if self.stage == 3:
+                    own = _own_part(value, safe_get_local_fp32_param(parameter).numel(), self.world.rank)
+                    safe_set_local_optimizer_state(parameter, own, moment)
+                else:
+                    safe_set_full_optimizer_state(parameter, value, moment)
+
+
+class _Door(nn.Module):
+    """Stage 3: all weights are gathered where it is entered, and their gradients divided where its backward ends.
+
+    That is when the gradient of its inputs is known. None of ours has one, so `anchor` is there to have it.
+    """
+
+    def __init__(self, objective: Objective):
+        super().__init__()
+        self.objective = objective
+
+    def forward(
+        self,
+        images_BCHW: torch.Tensor,
+        tokens_BKT: torch.Tensor,
+        forcing: Forcing | None,
+        count_correct: bool,
+        anchor: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        """Flat: a module's backward hooks see no tensor inside of a tuple."""
+        loss, correct = self.objective(images_BCHW, tokens_BKT, forcing, count_correct)
+        return loss.total + 0 * anchor, loss.cross_entropy, loss.tokens, correct
+
+
+def _own_part(value: torch.Tensor, size: int, rank: int) -> torch.Tensor:
+    """A rank's part of a flat tensor that is filled up with zeros until all parts are of one size."""
+    flat = value.flatten()[rank * size : (rank + 1) * size]
+    return nn.functional.pad(flat, (0, size - len(flat)))
+
+
+def _join_alone(world: World) -> None:
+    """DeepSpeed wants a process group also of one process."""
+    os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
+    if not distributed.is_initialized():
+        backend = "nccl" if world.device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
+
+
+def _quiet() -> None:
+    """Standard output is for results."""
+    for handler in logging.getLogger("DeepSpeed").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)

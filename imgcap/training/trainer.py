@@ -1,0 +1,281 @@
+"""The training loop, and the training step from top to bottom."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from imgcap.checkpoint.load import Checkpoint
+from imgcap.checkpoint.save import save_checkpoint
+from imgcap.checkpoint.saver import Saver
+from imgcap.config.schema import TrainConfig
+from imgcap.data.coins import coins
+from imgcap.data.loader import reading
+from imgcap.data.plan import Accumulation, Plan
+from imgcap.data.stream import StreamPlan
+from imgcap.errors import UserError
+from imgcap.evaluation.evaluator import EvaluationStopped, Evaluator
+from imgcap.models.encoders.base import STAGES
+from imgcap.ranks.collectives import broadcast_object, gather_objects, on_main, sum_across_ranks
+from imgcap.ranks.watchdog import at_step, doing
+from imgcap.ranks.world import World
+from imgcap.training.bottlenecks import Bottlenecks
+from imgcap.training.early_stopping import EarlyStopping
+from imgcap.training.engines.protocol import Engine, StepResult
+from imgcap.training.engines.state import parameter_counts
+from imgcap.training.meter import Meter, StepCounts
+from imgcap.training.monitor.progress import Progress
+from imgcap.training.monitor.writers import Monitor
+from imgcap.training.optim.ema import WeightAverage
+from imgcap.training.optim.learning_rate import LearningRate
+from imgcap.training.optim.teacher_forcing import teacher_forcing_ratio
+from imgcap.training.preemption import Preempted, PreemptionNotice, leave_marker
+from imgcap.training.report import report_evaluation
+from imgcap.training.unfreezing import Unfreezing
+from imgcap.types import Batch, Forcing
+
+MAX_SKIPPED = 20  # steps in a row without a finite gradient
+SCALE_FLOOR = 2.0**-10
+STOP_EVERY = 10  # steps at most until a request to stop is seen; looking waits for the device
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """How long the run is, and every how many steps something happens; 0 is at the end only."""
+
+    total: int
+    evaluate: int
+    save: int
+    log: int
+
+    def is_due(self, every: int, step: int) -> bool:
+        return step == self.total or (every > 0 and step % every == 0)
+
+
+@dataclass
+class Trainer:
+    """Drives an engine through the plan. `step` counts finished steps; a resumed run starts from there."""
+
+    run: Path
+    world: World
+    config: TrainConfig
+    engine: Engine
+    average: WeightAverage
+    loader: Iterable[Batch]
+    plan: Plan | StreamPlan
+    cut: Accumulation
+    timetable: Timetable
+    rate: LearningRate
+    unfreezing: Unfreezing
+    stopping: EarlyStopping
+    evaluator: Evaluator
+    monitor: Monitor
+    notice: PreemptionNotice
+    keep: int  # checkpoints
+    after_step: Callable[[], None] = lambda: None  # a profiler's
+    step: int = 0
+    evaluated: int = 0  # the step of the last evaluation
+
+    def __post_init__(self) -> None:
+        self.meter = Meter(self.world.device)
+        self.saver = Saver()
+        self.bottlenecks = Bottlenecks(self.world, self._trainable, self.plan.global_batch)
+        self._asked_to_stop = False
+
+    def fit(self) -> None:
+        """Train to the end of the timetable or until early stopping; raises `Preempted` when asked to stop."""
+        if self.world.is_main and self._finished:
+            early = "; it stopped early, by train.early_stopping" if self.step < self.timetable.total else ""
+            print(f"{self.run} is finished: step {self.step} of {self.timetable.total}{early}", file=sys.stderr)
+        with reading(self.loader) as batches:
+            self._fit(batches)
+
+    def _fit(self, batches: Iterator[Batch]) -> None:
+        progress = Progress(self.timetable.total, self.step, self.world.is_main)
+        self._evaluate_if_owed()  # where a run ended between a save and its evaluation
+        self.meter.restart_clock()
+        while not self._finished:
+            values = self.train_step(batches)
+            if values:
+                progress.update(self.step, loss=values["train/loss"], images_per_s=values["perf/images_per_s"])
+            if self._evaluation_is_owed or self._asked_to_stop or self.timetable.is_due(self.timetable.save, self.step):
+                self.save(best=False, wait=self._asked_to_stop)
+            if self._asked_to_stop and not self._finished:
+                self._leave()
+            self._evaluate_if_owed()
+        on_main(self.saver.wait)
+        progress.close()
+
+    def _leave(self) -> NoReturn:
+        """The state of the run is saved, or being saved."""
+        on_main(self.saver.wait)
+        on_main(lambda: leave_marker(self.run))
+        raise Preempted
+
+    def _evaluate_if_owed(self) -> None:
+        """Evaluate after the save, which so survives a failing evaluation, and save again what it decided."""
+        if self._evaluation_is_owed:
+            best = self.evaluate()
+            self.evaluated = self.step
+            self.save(best)
+
+    @property
+    def _evaluation_is_owed(self) -> bool:
+        due = self.step > 0 and self.timetable.is_due(self.timetable.evaluate, self.step)
+        return due and self.evaluated != self.step
+
+    @property
+    def _finished(self) -> bool:
+        return self.step >= self.timetable.total or self.stopping.should_stop
+
+    def train_step(self, batches: Iterator[Batch]) -> dict[str, float] | None:
+        """One global batch: forward, backward, update. Returns what was logged, where a log is due."""
+        at_step(self.step + 1)
+        self._unfreeze(self.step)
+        doing("waiting for the loader")
+        started = time.perf_counter()
+        micro_batches = [next(batches) for _ in range(self.cut.steps)]
+        self.meter.waited += time.perf_counter() - started
+
+        epoch = self.step // self.plan.steps_per_epoch
+        counts = StepCounts.of(micro_batches, epoch, self.notice.requested or self.saver.failed, self.world.device)
+        ratio = teacher_forcing_ratio(self.config.teacher_forcing, self.step, self.timetable.total)
+        log = self.timetable.is_due(self.timetable.log, self.step + 1)
+        correct = torch.zeros(2, dtype=torch.int64, device=self.world.device)
+        self._seed_dropout()
+        for number, batch in enumerate(micro_batches, start=1):
+            batch = Batch(*(tensor.to(self.world.device, non_blocking=True) for tensor in batch))
+            with self.engine.micro_batch(last=number == len(micro_batches)):
+                loss, likeliest = self.engine.forward(batch, self._forcing(ratio, batch), count_correct=log)
+                self.engine.backward(loss.total, counts.tokens)
+            self.meter.add_loss(loss)
+            correct += likeliest
+        result = self.engine.step(self.rate.factor(self.step))
+        self.average.update()
+        self.meter.add_step(result.skipped, self.plan.global_batch)
+        self.step += 1
+        self.after_step()
+        if log or self.step % STOP_EVERY == 0:
+            self._asked_to_stop = counts.asked_to_stop()
+            self._give_up_if_lost(micro_batches, result)
+        self.logged = self._log(epoch, counts, correct, result, ratio) if log else None
+        return self.logged
+
+    def _unfreeze(self, step: int) -> None:
+        """Let the parts of the encoder train that train in the update after `step` finished ones."""
+        encoder, frozen = self.engine.raw_model.encoder, self.unfreezing.frozen_at(step)
+        if frozen == encoder.frozen_stages:
+            return
+        self.engine.freeze_encoder(frozen)
+        self.average.settled().encoder.freeze(frozen)  # its folded copy of them would follow no longer
+        self.bottlenecks = Bottlenecks(self.world, self._trainable, self.plan.global_batch)
+        if self.world.is_main:
+            told = f"step {step + 1}: the encoder trains from {STAGES[frozen][0]} on"
+            print(f"{told}, {self._trainable:,} parameters in all", file=sys.stderr, flush=True)
+
+    @property
+    def _trainable(self) -> int:
+        return parameter_counts(self.engine.raw_model)[0]
+
+    def _give_up_if_lost(self, micro_batches: list[Batch], result: StepResult) -> None:
+        """The same on all ranks, since they skip together."""
+        skipped, scale = int(self.meter.skipped_in_a_row), float(result.loss_scale)
+        if skipped < MAX_SKIPPED and scale >= SCALE_FLOOR:
+            return
+        images = gather_objects([number for batch in micro_batches for number in batch.image_ids.tolist()])
+        named = broadcast_object(", ".join(str(number) for rank in images or [] for number in rank[:8]))
+        raise UserError(
+            f"step {self.step}: the gradient was not finite in {skipped} steps in a row (loss scale {scale:g}), here "
+            f"with the images {named}; the last checkpoint is from before: lower optim.lr, or set train.precision=bf16"
+        )
+
+    def _seed_dropout(self) -> None:
+        """Dropout is a function of (seed, step, rank), so a resumed run draws what an unstopped one would."""
+        torch.manual_seed((self.plan.seed << 32) ^ (self.step * self.world.world_size + self.world.rank))
+
+    def _forcing(self, ratio: float, batch: Batch) -> Forcing | None:
+        """Nothing where every token is the true one."""
+        if ratio >= 1:
+            return None
+        coins_BKT = coins(self.plan.seed, self.step, batch.image_ids, *batch.tokens_BKT.shape[1:])
+        two_pass = self.config.teacher_forcing.sampling == "two_pass"
+        return Forcing(torch.tensor(ratio).to(self.world.device, non_blocking=True), coins_BKT, two_pass)
+
+    def _log(
+        self, epoch: int, counts: StepCounts, correct: torch.Tensor, result: StepResult, ratio: float
+    ) -> dict[str, float]:
+        top1, top5 = (sum_across_ranks(correct) / counts.tokens).tolist()
+        values = self.meter.read() | {
+            "train/accuracy": top1,
+            "train/top5_accuracy": top5,
+            **counts.values(),
+            "train/grad_norm": float(result.grad_norm),
+            "train/loss_scale": float(result.loss_scale),
+            "train/teacher_forcing": ratio,
+            **{f"optim/{name}": rate for name, rate in self.engine.learning_rates().items()},
+            "optim/trainable_parameters": self._trainable,
+        }
+        values |= self.bottlenecks.look(self.step, values)
+        on_main(lambda: self.monitor.scalars(self.step, epoch, values))
+        self.meter.restart_clock()
+        return values
+
+    def evaluate(self) -> bool:
+        """Score the validation images, show the result, and say whether it is the best so far."""
+        try:
+            with self.engine.whole_model():
+                evaluation = self.evaluator.run(self.average.settled(), lambda: self.notice.requested)
+        except EvaluationStopped:
+            self._leave()
+        except (UserError, RuntimeError):
+            # A signal to the process group also ends the programs that score. All ranks fail alike.
+            if sum_across_ranks(torch.tensor(int(self.notice.requested), device=self.world.device)) > 0:
+                self._leave()
+            raise
+        epoch = (self.step - 1) // self.plan.steps_per_epoch
+        on_main(lambda: report_evaluation(self.run, self.monitor, evaluation, self.step, epoch))
+        metric = self.config.early_stopping.metric
+        value = evaluation.loss if metric == "loss" else evaluation.scores.get(metric)
+        if value is None:
+            return False
+        self.rate.evaluated(value, lower_is_better=metric == "loss")
+        return self.stopping.update(value)
+
+    def save(self, best: bool, wait: bool = False) -> None:
+        """Copy the state of the run, and write it from rank 0 while training goes on, or at once.
+
+        A save that fails, fails on every rank: at the next one, or as soon as the ranks agree to stop.
+        """
+        doing("saving")
+        on_main(self.saver.wait)
+        training = {**self.engine.state_dict(), "meter": self.meter.state(self.world.is_main)}
+        state = {
+            "plan": self.plan.state(self.step),
+            "evaluated": self.evaluated,
+            "stopping": self.stopping.state_dict(),
+            "rate": self.rate.state_dict(),
+        }
+        with self.engine.whole_model():
+            if self.world.is_main:
+                training["weights"] = self.average.training_weights()
+                model, training, state = self.saver.copy([self.average.settled().state_dict(), training, state])
+                root, step, keep = self.run / "checkpoints", self.step, self.keep
+                self.saver.start(lambda: save_checkpoint(root, step, model, training, state, keep, best))
+        if wait:
+            on_main(self.saver.wait)
+        self.meter.restart_clock()
+
+    def resume(self, saved: Checkpoint) -> None:
+        """Take over the optimiser, the schedules and the place in the plan. The model is loaded already."""
+        self.plan.check_state(saved.state["plan"])
+        self._unfreeze(saved.step - 1)  # what trained in the last step has an optimiser's state
+        self.engine.load_state_dict(saved.training)
+        self.average.load(saved.model)
+        self.meter.load_state(saved.training["meter"], self.world.is_main)
+        self.stopping.load_state_dict(saved.state["stopping"])
+        self.rate.load_state_dict(saved.state["rate"])
+        self.step, self.evaluated = saved.step, saved.state["evaluated"]

@@ -1,0 +1,70 @@
+"""torch.compile: the decoder is one graph, and nothing is compiled again once a run is under way."""
+
+import pytest
+import torch
+
+from imgcap.config.schema import DecoderConfig, EncoderConfig, EngineConfig, ModelConfig, OptimConfig, TrainConfig
+from imgcap.models.captioner import build_captioner
+from imgcap.ranks.world import World
+from imgcap.training.engines.ddp import DDPEngine
+from imgcap.types import EOS, PAD, SOS, Batch, Forcing
+
+WORDS, T = 20, 6
+SMALL = {"embed_dim": 16, "hidden_dim": 24, "attention_dim": 16}
+DECODERS = {
+    "classic": {},
+    "deep": {"output": "deep", "gate": False, "layers": 2},
+    "embedded": {"feature_dim": 12, "dropout": 0.0},
+    "after": {"query": "after"},
+    "dot": {"query": "after", "attention": "dot"},
+    "lstm": {"type": "lstm", "image_layers": 1},
+}
+FORCINGS = ("none", "in_turn", "two_pass")
+
+
+def captioner(**decoder):
+    torch.manual_seed(0)
+    encoder = EncoderConfig(name="resnet18", weights=None)
+    return build_captioner(ModelConfig(encoder=encoder, decoder=DecoderConfig(**SMALL, **decoder)), WORDS)
+
+
+def batch(seed):
+    random = torch.Generator().manual_seed(seed)
+    tokens_BKT = torch.randint(4, WORDS, (4, 2, T), generator=random)
+    tokens_BKT[..., 0], tokens_BKT[..., -1] = SOS, PAD
+    tokens_BKT[..., 3 + seed % 3] = EOS
+    images_BCHW = torch.randint(0, 256, (4, 3, 64, 64), generator=random, dtype=torch.uint8)
+    return Batch(images_BCHW, tokens_BKT, torch.ones(4), torch.arange(4))
+
+
+def forcing(kind, ratio=0.5):
+    return None if kind == "none" else Forcing(torch.tensor(ratio), torch.rand(4, 2, T), kind == "two_pass")
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("kind", FORCINGS)
+def test_the_decoder_has_no_graph_break(decoder, kind):
+    model = captioner(**DECODERS[decoder]).train()
+    features = model.encoder(batch(0).images_BCHW)
+    torch._dynamo.reset()
+    found = torch._dynamo.explain(model.decoder.unroll)(features, batch(0).tokens_BKT, forcing(kind))
+    assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
+
+
+@pytest.mark.slow
+def test_nothing_is_compiled_again_after_the_first_steps():
+    settings, world = TrainConfig(compile="default"), World(0, 1, 0, torch.device("cpu"))
+    engine = DDPEngine(EngineConfig(), captioner(), settings, OptimConfig(), world)
+
+    def step(seed):
+        for kind in ("none", "in_turn"):  # scheduled sampling that begins with the true words alone
+            loss, _ = engine.forward(batch(seed), forcing(kind, ratio=1 - seed / 10))
+            engine.backward(loss.total, loss.tokens)
+            engine.step(1.0)
+
+    torch._dynamo.reset()
+    step(0)
+    step(1)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for seed in range(2, 8):
+            step(seed)

@@ -1,0 +1,45 @@
+"""Progress: plain lines into a file, a bar in a terminal, silence on the other ranks."""
+
+import os
+import pty
+import subprocess
+import sys
+import termios
+
+import pytest
+from imgcap.training.monitor.progress import Progress
+
+
+def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(total=100, start=40, enabled=True)
+    progress.update(70, loss=2.34567, images_per_s=412.34)
+    progress.update(100, loss=1e-5)
+    progress.close()
+    out, err = capsys.readouterr()
+    first, second = err.splitlines()
+    assert first.startswith("step 70/100  loss 2.346  412.3 images/s  eta 0:00:0") and out == ""
+    assert second == "step 100/100  loss 1e-05  eta 0:00:00"
+
+
+def test_the_time_left_follows_the_pace_since_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    progress = Progress(total=100, start=40, enabled=True)
+    monkeypatch.setattr("time.perf_counter", lambda: progress.began + 10.0)
+    assert str(progress._eta(60)) == "0:00:20"  # 20 steps took 10 s, 40 are left
+
+
+def test_other_ranks_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(total=10, start=0, enabled=False)
+    progress.update(5, loss=1.0)
+    progress.close()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_gets_a_bar() -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (24, 100))
+    script = "from imgcap.training.monitor import Progress; p = Progress(8, 2); p.update(6, loss=0.5); p.bar.refresh(); p.close()"
+    done = subprocess.run([sys.executable, "-c", script], stderr=theirs, stdout=subprocess.PIPE)
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16).decode()
+    assert done.returncode == 0 and done.stdout == b""
+    assert "6/8" in shown and "loss 0.5" in shown and "75%" in shown

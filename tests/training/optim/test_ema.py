@@ -1,0 +1,50 @@
+"""The average of the weights: its formula, and a run that evaluates, saves and resumes with it."""
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from imgcap.training.optim.ema import WeightAverage
+
+
+def test_the_average_follows_the_weights_and_takes_the_buffers():
+    model = nn.BatchNorm1d(3)
+    average = WeightAverage(model, 0.9)
+    expected = model.weight.detach().clone()
+    for step in range(5):
+        with torch.no_grad():
+            model.weight.fill_(float(step))
+        model(torch.randn(4, 3))
+        average.update()
+        expected = 0.9 * expected + 0.1 * step
+    torch.testing.assert_close(average.settled().weight, expected)
+    torch.testing.assert_close(average.settled().running_mean, model.running_mean)
+    assert WeightAverage(model, None).settled() is model and WeightAverage(model, None).training_weights() == {}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.dist
+@pytest.mark.slow
+def test_a_run_with_an_average_saves_it_and_goes_on_exactly(tmp_path, launch, metrics):
+    settings = ["train.ema=0.9", "train.max_steps=20", "checkpoint.every=10", "model.encoder.train=all"]
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    ended = launch(whole, *settings, ranks=2)
+    assert ended.returncode == 0, ended.stderr
+    shutil.copytree(whole, run)
+    shutil.rmtree(run / "checkpoints/step-00000020")
+    ended = launch(run, *settings, ranks=2)
+    assert ended.returncode == 0, ended.stderr
+    saved = [folder / "checkpoints/step-00000020" for folder in (whole, run)]
+    weights, again = (load_file(folder / "model.safetensors") for folder in saved)
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    trained = torch.load(saved[0] / "training.pt", weights_only=True)["weights"]
+    name = "decoder.output.weight"
+    assert trained.keys() == weights.keys() and not torch.equal(trained[name], weights[name])
+    assert [line["train/loss"] for line in metrics(run).values()] == [
+        line["train/loss"] for line in metrics(whole).values()
+    ]
+    refused = launch(run, *settings, "engine.name=deepspeed", "engine.zero_stage=3")
+    assert refused.returncode == 2 and "engine.zero_stage" in refused.stderr

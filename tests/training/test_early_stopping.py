@@ -1,0 +1,53 @@
+"""Early stopping follows one metric, upwards for scores and downwards for the loss."""
+
+from imgcap.config.schema import EarlyStoppingConfig
+from imgcap.training.early_stopping import EarlyStopping
+
+
+def verdicts(values, **config):
+    stopping = EarlyStopping(EarlyStoppingConfig(**config))
+    return [(stopping.update(value), stopping.should_stop) for value in values]
+
+
+def test_scores_must_rise_by_more_than_min_delta():
+    found = verdicts([0.5, 0.505, 0.52, 0.51, 0.525], metric="CIDEr", patience=2, min_delta=0.01)
+    assert found == [(True, False), (False, False), (True, False), (False, False), (False, True)]
+
+
+def test_the_loss_must_fall():
+    assert verdicts([3.0, 2.0, 2.5, 1.0], metric="loss", patience=1) == [
+        (True, False),
+        (True, False),
+        (False, True),
+        (True, False),
+    ]
+
+
+def test_without_patience_it_never_stops():
+    assert not any(stop for _, stop in verdicts([1.0] * 50, patience=0))
+
+
+def test_it_goes_on_from_its_state():
+    config = EarlyStoppingConfig(patience=3)
+    first, second = EarlyStopping(config), EarlyStopping(config)
+    for value in (0.4, 0.3):
+        first.update(value)
+    second.load_state_dict(first.state_dict())
+    assert (second.best, second.stale) == (0.4, 1)
+
+
+def test_nan_is_never_the_best():
+    assert verdicts([float("nan"), 3.0, float("nan"), 2.0], metric="loss") == [
+        (False, False),
+        (True, False),
+        (False, False),
+        (True, False),
+    ]
+
+
+def test_another_metric_begins_anew():
+    first = EarlyStopping(EarlyStoppingConfig(metric="CIDEr"))
+    first.update(0.9)
+    second = EarlyStopping(EarlyStoppingConfig(metric="loss"))
+    second.load_state_dict(first.state_dict())
+    assert second.best is None and second.update(2.0)
