@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from imgcap.bench.measures import MEASURES
-from imgcap.bench.timing import machine
 from imgcap.errors import exits_cleanly
+from tools.bench.measures import MEASURES
+from tools.bench.timing import machine
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from imgcap.bench.measures import MEASURES
-from imgcap.bench.pinned import cores
 from imgcap.shards.reader import ShardReader
+from tools.bench.measures import MEASURES
+from tools.bench.pinned import cores
 
 ROOT = Path(__file__).resolve().parents[2]
 Measured = Callable[..., dict[str, Any]]

@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torchvision import transforms
 
-from imgcap.bench.checkouts import att2in_model, execute, imgcap_model, show_attend_tell_decoder
-from imgcap.bench.decoder import CELLS, NEVER, VOCABULARY, WIDTH
-from imgcap.bench.peers import PEERS, Step, beside_peers
 from imgcap.config.schema import DecoderConfig
 from imgcap.decoding.search import beam_search
 from imgcap.errors import UserError
 from imgcap.models.decoders.build import build_decoder
 from imgcap.models.precision import autocast
 from imgcap.types import EOS, SOS
+from tools.bench.checkouts import att2in_model, execute, imgcap_model, show_attend_tell_decoder
+from tools.bench.decoder import CELLS, NEVER, VOCABULARY, WIDTH
+from tools.bench.peers import PEERS, Step, beside_peers
 
 Searcher = Callable[[Path, torch.Tensor, int, int], Step]  # checkout, features_BPE, beam, steps
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from imgcap.bench.decoder import VOCABULARY, WIDTH
 from imgcap.errors import UserError
 from imgcap.types import EOS, SOS
+from tools.bench.decoder import VOCABULARY, WIDTH
 
 IMGCAP_FILE = Path("trainning") / "ImgCap-prototyping" / "ImgCapAttention_prototyping.py"
 

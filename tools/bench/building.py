@@ -13,13 +13,13 @@ from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from typing import Any
 
-from imgcap.bench.timing import Row, alternate, row
 from imgcap.errors import UserError
 from imgcap.shards.builder import build
 from imgcap.shards.source import Source, image_id_of
 from imgcap.shards.sources.registry import SourceOptions, read_source
 from imgcap.text.tokeniser import Tokeniser
 from imgcap.types import Record
+from tools.bench.timing import Row, alternate, row
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

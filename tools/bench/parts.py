@@ -15,14 +15,14 @@ import torch
 import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
-from imgcap.bench.decoder import DECODER, VOCABULARY
-from imgcap.bench.timing import PRECISIONS, alternate, ceilings, row, timed
 from imgcap.checkpoint.load import load_checkpoint
 from imgcap.checkpoint.save import save_checkpoint
 from imgcap.config.schema import EncoderConfig, ModelConfig, OptimConfig
 from imgcap.models.captioner import Captioner
 from imgcap.models.precision import autocast, set_float32_matmul
 from imgcap.training.optim.groups import build_optimizer
+from tools.bench.decoder import DECODER, VOCABULARY
+from tools.bench.timing import PRECISIONS, alternate, ceilings, row, timed
 
 MODEL = ModelConfig(encoder=EncoderConfig(name="resnet50", weights=None), decoder=DECODER)
 

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imgcap.bench.timing import alternate, row, timed
 from imgcap.captioning.captioner import PictureCaptioner
 from imgcap.config import load_config
 from imgcap.models.captioner import Captioner
 from imgcap.models.trained import LoadedCaptioner, load_captioner
 from imgcap.text.vocabulary import Vocabulary
+from tools.bench.timing import alternate, row, timed
 
 WORDS = 4096
 SIDE = 256  # pixels of the pictures

@@ -16,11 +16,11 @@ from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-from imgcap.bench.timing import alternate, row, timed
 from imgcap.errors import UserError
 from imgcap.evaluation.metrics.ptb import find_java
 from imgcap.evaluation.metrics.scorers import forget_references, score
 from imgcap.shards.reader import ShardReader
+from tools.bench.timing import alternate, row, timed
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,6 @@ import torch
 import webdataset
 from PIL import Image
 
-from imgcap.bench.timing import Row, alternate, row, timed
 from imgcap.config.schema import DataConfig
 from imgcap.data.dataset import TrainDataset
 from imgcap.data.loader import PlanSampler, TrainLoader
@@ -23,6 +22,7 @@ from imgcap.data.plan import Plan, cut_batch
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.token_counts import TokenCounts
 from imgcap.text.vocabulary import Vocabulary
+from tools.bench.timing import Row, alternate, row, timed
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from imgcap.bench.decoder import CELLS, VOCABULARY, WIDTH, random_decoder
-from imgcap.bench.timing import alternate, row, timed
 from imgcap.decoding.generate import generate
 from imgcap.decoding.options import DecodeOptions
 from imgcap.models.precision import set_float32_matmul
 from imgcap.text.vocabulary import Vocabulary
 from imgcap.types import EOS, SPECIAL_TOKENS
+from tools.bench.decoder import CELLS, VOCABULARY, WIDTH, random_decoder
+from tools.bench.timing import alternate, row, timed
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from imgcap.bench.checkouts import att2in_model, imgcap_model, show_attend_tell_decoder
-from imgcap.bench.decoder import CELLS, VOCABULARY, WIDTH, training_step
-from imgcap.bench.timing import alternate, row, timed
 from imgcap.config.schema import DecoderConfig
 from imgcap.errors import UserError
 from imgcap.types import SOS, SPECIAL_TOKENS
+from tools.bench.checkouts import att2in_model, imgcap_model, show_attend_tell_decoder
+from tools.bench.decoder import CELLS, VOCABULARY, WIDTH, training_step
+from tools.bench.timing import alternate, row, timed
 
 Step = Callable[[], None]
 

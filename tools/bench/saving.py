@@ -6,12 +6,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from imgcap.bench.timing import Row, alternate, row, timed
 from imgcap.config import load_config
 from imgcap.data.loader import reading
 from imgcap.ranks.world import init_ranks
 from imgcap.training.assembly import assemble
 from imgcap.training.trainer import Trainer
+from tools.bench.timing import Row, alternate, row, timed
 
 WARM_UP = 10  # steps
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"

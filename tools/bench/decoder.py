@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from imgcap.bench.timing import PRECISIONS, alternate, ceilings, row, timed
 from imgcap.config.schema import DecoderConfig
 from imgcap.decoding.search import beam_search
 from imgcap.models.decoders.attention_lstm import AttentionLSTMDecoder
@@ -24,6 +23,7 @@ from imgcap.models.decoders.build import build_decoder
 from imgcap.models.losses import caption_loss
 from imgcap.models.precision import autocast, set_float32_matmul
 from imgcap.types import EOS, PAD, SOS, SPECIAL_TOKENS, Forcing
+from tools.bench.timing import PRECISIONS, alternate, ceilings, row, timed
 
 CELLS, WIDTH, VOCABULARY = 49, 2048, 4096  # ResNet-50 at 224 pixels, a Flickr30k vocabulary
 DECODER = DecoderConfig()  # Show, Attend and Tell: 512, 512, 512, gate, mean initial state

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imgcap.bench.timing import Row, alternate, row, timed
 from imgcap.config.schema import DataConfig
 from imgcap.data.augmentation import augmented_image, decode
 from imgcap.data.dataset import TrainDataset
@@ -23,6 +22,7 @@ from imgcap.errors import UserError
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.token_counts import TokenCounts
 from imgcap.text.vocabulary import Vocabulary
+from tools.bench.timing import Row, alternate, row, timed
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from imgcap.bench import (
+from tools.bench import (
     building,
     captioning,
     decoder,

@@ -14,9 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from imgcap.bench.decoder import VOCABULARY, random_tokens
-from imgcap.bench.parts import MODEL
-from imgcap.bench.timing import PRECISIONS, Row, alternate, row, timed
 from imgcap.config import Config, load_config
 from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
 from imgcap.data.loader import reading
@@ -30,6 +27,9 @@ from imgcap.training.engines.build import build_engine
 from imgcap.training.engines.protocol import Engine
 from imgcap.training.trainer import Trainer
 from imgcap.types import Batch
+from tools.bench.decoder import VOCABULARY, random_tokens
+from tools.bench.parts import MODEL
+from tools.bench.timing import PRECISIONS, Row, alternate, row, timed
 
 TENTHS = 10
 READ_AHEAD = 10  # steps: more than a loader of two workers can be ahead
