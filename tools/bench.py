@@ -5,58 +5,12 @@ the rate of matrix products, or the bytes over the bandwidth, both measured in t
 the same numbers as JSON, a line a measurement, to stdout.
 """
 
-import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from imgcap.errors import exits_cleanly
-from tools.bench.measures import MEASURES
-from tools.bench.timing import machine
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    names = parser.add_subparsers(dest="measure", required=True)
-    for name, measure in MEASURES.items():
-        measure.arguments(names.add_parser(name, help=measure.help))
-    everything = names.add_parser("all", help="all of them but the peers, which need checkouts")
-    everything.add_argument("shards", type=Path)
-    return parser
-
-
-def print_table(result: dict[str, Any]) -> None:
-    for entry in result["rows"]:
-        print("  ".join(f"{key} {value}" for key, value in entry.items()), file=sys.stderr)
-    print("  ".join(f"{key}: {value}" for key, value in result.items() if key != "rows"), file=sys.stderr, flush=True)
-
-
-def run(arguments: argparse.Namespace) -> None:
-    measure = MEASURES[arguments.measure]
-    arguments.device = torch.device(measure.device or arguments.device)
-    result = {"measure": arguments.measure, "machine": machine(arguments.device)} | measure.run(arguments)
-    result["torch"] = torch.__version__
-    print_table(result)
-    print(json.dumps(result), flush=True)
-
-
-@exits_cleanly
-def main() -> None:
-    parser = build_parser()
-    arguments = parser.parse_args()
-    if arguments.measure != "all":
-        return run(arguments)
-    general = ["--repeats", str(arguments.repeats), "--device", arguments.device]
-    for name, measure in MEASURES.items():
-        if measure.in_all:
-            shards = [str(arguments.shards)] if measure.shards else []
-            run(parser.parse_args([*general, name, *shards]))
-
+sys.path[0] = str(Path(__file__).resolve().parent.parent)  # the measurements lie beside this script, in tools/bench
+from imgcap.errors import exits_cleanly  # noqa: E402
+from tools.bench.command import main  # noqa: E402
 
 if __name__ == "__main__":
-    main()
+    exits_cleanly(lambda: main(description=__doc__))()

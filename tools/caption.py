@@ -18,13 +18,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
-from imgcap.decoding.pictures import Captioned, caption_pictures, find_pictures, open_picture
 from PIL import Image
 
+from imgcap.captioning.batch import Captioned, caption_pictures
 from imgcap.decoding.options import DecodeOptions, Method
 from imgcap.errors import UserError, exits_cleanly
 from imgcap.models.trained import LoadedCaptioner, load_captioner
 from imgcap.pictures.attention import draw_attention
+from imgcap.pictures.files import find_pictures, open_picture
 from imgcap.pictures.normalise import UnreadableImage
 from imgcap.ranks.world import init_ranks
 

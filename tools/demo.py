@@ -10,11 +10,10 @@ pip install 'imgcap[demo]'.
 import argparse
 from pathlib import Path
 
-from imgcap.decoding.pictures import find_pictures
-
 import imgcap
 from imgcap.captioning.page.server import Limits, check_address, serve
 from imgcap.errors import exits_cleanly
+from imgcap.pictures.files import find_pictures
 
 
 def parse_arguments() -> argparse.Namespace:

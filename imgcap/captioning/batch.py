@@ -1,28 +1,23 @@
-"""Captions of one's own pictures: any file that Pillow reads, prepared as the shards are.
+"""Captions of a batch of pictures, by one captioner or an ensemble.
 
 Dimensions: B images, C colour channels, L words of a caption, P grid cells.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
-from imgcap.data.augmentation import decode, eval_image
+from imgcap.data.augmentation import eval_image
 from imgcap.decoding.generate import generate
 from imgcap.decoding.options import DecodeOptions
 from imgcap.errors import UserError
 from imgcap.models.trained import LoadedCaptioner
-from imgcap.pictures.normalise import UnreadableImage, normalised_jpeg
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-_QUALITY = 95  # of what is no upright RGB JPEG already
 
 
 class Scored(NamedTuple):
@@ -47,39 +42,6 @@ class Captioned:
     @property
     def score(self) -> float:
         return self.captions[0].score
-
-
-def find_pictures(paths: Iterable[Path]) -> list[Path]:
-    """Files as given, and the pictures in folders (by suffix, their subfolders too), sorted; each once.
-
-    UserError for a path that isn't there and a folder without pictures.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-            if not inside:
-                raise UserError(f"there is no picture in {path}; name one that holds {', '.join(SUFFIXES)} files")
-            found += inside
-        elif path.exists():
-            found.append(path)
-        else:
-            raise UserError(f"there is no picture or folder {path}; check the name")
-    return list(dict.fromkeys(found))
-
-
-def open_picture(path: Path, size: int) -> Image.Image:
-    """An upright RGB picture of any sort of file, not much larger than `size` needs; UnreadableImage if it is none."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UnreadableImage(error.strerror or str(error)) from None
-    return picture_of(data, size)
-
-
-def picture_of(data: bytes, size: int) -> Image.Image:
-    """The same of a file's bytes."""
-    return decode(normalised_jpeg(data, None, _QUALITY), size)
 
 
 @torch.no_grad()

@@ -16,19 +16,19 @@ from typing import Any, NamedTuple
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from imgcap.captioning.batch import caption_pictures
 from imgcap.captioning.inputs import Inputs, Item
 from imgcap.captioning.journal import Journal, Row
 from imgcap.data.augmentation import eval_image
 from imgcap.data.loader import prepare_worker, reading
 from imgcap.decoding.options import DecodeOptions
-from imgcap.decoding.pictures import caption_pictures
 from imgcap.errors import UserError
 from imgcap.models.precision import autocast
 from imgcap.models.trained import LoadedCaptioner
 from imgcap.ranks.collectives import SharedCounter, from_main, gather_objects
+from imgcap.ranks.progress import Progress
 from imgcap.ranks.watchdog import doing
 from imgcap.ranks.world import World
-from imgcap.shards.progress import Progress
 
 SCORE_DIGITS = 4  # the last bits depend on how many threads shared a product
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from imgcap.captioning.batch import Captioned, Scored, caption_pictures
+from imgcap.captioning.pictures import Picture, as_picture, one_or_many
 from imgcap.decoding.options import DecodeOptions
-from imgcap.decoding.pictures import Captioned, Scored, caption_pictures
 from imgcap.errors import UserError
 from imgcap.models.trained import LoadedCaptioner
-from imgcap.pictures.inputs import Picture, as_picture, one_or_many
 from imgcap.pictures.normalise import UnreadableImage
 
 

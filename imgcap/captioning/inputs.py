@@ -7,11 +7,10 @@ from typing import Any, NamedTuple, Protocol
 from PIL import Image
 
 from imgcap.config.schema import DataConfig
-from imgcap.data.augmentation import decode
 from imgcap.data.dataset import DAMAGED
-from imgcap.decoding.pictures import find_pictures, open_picture
 from imgcap.errors import UserError
 from imgcap.files.fetch import Unreachable, is_address
+from imgcap.pictures.files import decode, find_pictures, open_picture
 from imgcap.pictures.normalise import UnreadableImage
 from imgcap.shards.manifest import MANIFEST_NAME
 from imgcap.shards.place import Place

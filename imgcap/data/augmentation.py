@@ -1,27 +1,15 @@
 """From JPEG bytes to a square uint8 tensor, plain for evaluation, augmented by key for training."""
 
-import io
 import math
 
 import numpy as np
 import torch
 from PIL import Image, ImageEnhance
 
-from imgcap.pictures.normalise import rgb
-
 # What each level does: area and aspect of the random crop, and the strength of colour jitter.
 _CROP_SCALE = {"light": (0.7, 1.0), "strong": (0.4, 1.0)}
 _JITTER = {"light": 0.0, "strong": 0.3}
 _LOG_ASPECT = math.log(4 / 3)
-
-
-def decode(jpeg: bytes, size: int) -> Image.Image:
-    """Decode to RGB, by the JPEG's own power-of-two scaling where that still leaves twice `size`."""
-    image = Image.open(io.BytesIO(jpeg))
-    image.draft("RGB", (2 * size, 2 * size))
-    if image.mode != "RGB" or image.format != "JPEG" or "exif" in image.info:  # only in tars that others wrote
-        return rgb(image)
-    return image.convert("RGB")
 
 
 def eval_image(image: Image.Image, size: int) -> torch.Tensor:

@@ -8,12 +8,13 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from imgcap.config.schema import DataConfig
-from imgcap.data.augmentation import augmented_image, decode, eval_image
+from imgcap.data.augmentation import augmented_image, eval_image
 from imgcap.data.batch import NO_IMAGE, BatchShape
 from imgcap.data.mixture import MixedReader
 from imgcap.data.plan import MicroBatch
 from imgcap.errors import UserError
 from imgcap.files.fetch import Unreachable
+from imgcap.pictures.files import decode
 from imgcap.shards.manifest import Features
 from imgcap.shards.place import Place
 from imgcap.shards.reader import ShardReader

@@ -21,13 +21,14 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset import tariterators
 
 from imgcap.config.schema import DataConfig
-from imgcap.data.augmentation import augmented_image, decode
+from imgcap.data.augmentation import augmented_image
 from imgcap.data.batch import BatchShape
 from imgcap.data.dataset import DAMAGED, CaptionRows, chosen_captions
 from imgcap.data.loader import prepare_worker, reading
 from imgcap.data.plan import Accumulation
 from imgcap.errors import UserError
 from imgcap.files.fetch import fetch, is_address
+from imgcap.pictures.files import decode
 from imgcap.pictures.normalise import UnreadableImage, check_header
 from imgcap.shards.foreign import captions_of, image_and_captions
 from imgcap.shards.source import image_id_of

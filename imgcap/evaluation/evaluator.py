@@ -15,7 +15,6 @@ from typing import Generic, TypeVar
 import torch
 
 from imgcap.config.schema import DataConfig, EvalConfig
-from imgcap.data.augmentation import decode
 from imgcap.data.dataset import EvalDataset
 from imgcap.data.loader import reading
 from imgcap.decoding.generate import generate
@@ -31,6 +30,7 @@ from imgcap.evaluation.signature import signature
 from imgcap.models.captioner import Captioner
 from imgcap.models.losses import caption_loss
 from imgcap.models.precision import autocast
+from imgcap.pictures.files import decode
 from imgcap.ranks.collectives import broadcast_object, gather_objects, sum_across_ranks
 from imgcap.ranks.watchdog import doing
 from imgcap.ranks.world import World

@@ -23,7 +23,7 @@ ENCODER, STEP = "onnx/encoder.onnx", "onnx/decoder_step.onnx"
 
 
 class OnnxCaptioner:
-    """The search of `imgcap.decoding`, over graphs: beams end in a pool of the best, scored by log P / length ** penalty.
+    """Beam search over the graphs, as `imgcap.decoding` does: a pool of the best by log P / length ** penalty.
 
     Raises ValueError for a graph or vocabulary that isn't as it was exported.
     """

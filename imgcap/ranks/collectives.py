@@ -78,7 +78,7 @@ def on_main(work: Callable[[], object]) -> None:
 
 
 def from_main(work: Callable[[], T]) -> T:
-    """Do the work on rank 0 and return its result, a picklable object, on every rank; what it raises is raised there."""
+    """Do the work on rank 0 and return its result, a picklable object, on every rank; errors are raised there too."""
     box: list[T] = []
     on_main(lambda: box.append(work()))
     result: Any = broadcast_object(box[0] if box else None)

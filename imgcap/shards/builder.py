@@ -15,6 +15,7 @@ from pathlib import Path
 
 from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of_bytes, write_whole
+from imgcap.ranks.progress import Progress
 from imgcap.shards.index import Index, index_name
 from imgcap.shards.manifest import (
     TOKEN_COUNTS_NAME,
@@ -24,7 +25,6 @@ from imgcap.shards.manifest import (
     by_reason,
 )
 from imgcap.shards.parallel import Workers
-from imgcap.shards.progress import Progress
 from imgcap.shards.sample import EncodedSample, SampleEncoder, Tokeniser
 from imgcap.shards.site import BuildSite
 from imgcap.shards.source import Skipped, Source

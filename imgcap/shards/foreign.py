@@ -21,6 +21,7 @@ from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of, sha256_of_bytes, write_whole
 from imgcap.files.fetch import fetch, is_address
 from imgcap.pictures.normalise import UnreadableImage, check_header
+from imgcap.ranks.progress import Progress
 from imgcap.shards.index import Index, IndexRow, index_name
 from imgcap.shards.manifest import (
     MANIFEST_NAME,
@@ -33,7 +34,6 @@ from imgcap.shards.manifest import (
     by_reason,
 )
 from imgcap.shards.parallel import Workers
-from imgcap.shards.progress import Progress
 from imgcap.shards.sample import Tokeniser, encoded_captions
 from imgcap.shards.source import Skipped, image_id_of
 from imgcap.shards.token_counts import TokenCounts

@@ -19,9 +19,9 @@ from imgcap.files.durable import sha256_of_bytes
 from imgcap.files.fetch import Unreachable
 from imgcap.pictures.lettering import font, wrap, write
 from imgcap.pictures.sheet import draw_sheet
+from imgcap.ranks.progress import Progress
 from imgcap.shards.manifest import manifest_bytes, parse_manifest
 from imgcap.shards.place import Place
-from imgcap.shards.progress import Progress
 from imgcap.shards.reader import ShardReader
 
 MIN_COUNTS = (1, 2, 3, 5)  # of a word, to be in the vocabulary

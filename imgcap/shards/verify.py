@@ -15,6 +15,7 @@ from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of
 from imgcap.files.fetch import Unreachable
 from imgcap.pictures.normalise import UnreadableImage, normalised_jpeg
+from imgcap.ranks.progress import Progress
 from imgcap.shards.index import Index, IndexRow, index_name, key_name
 from imgcap.shards.manifest import (
     MANIFEST_NAME,
@@ -26,7 +27,6 @@ from imgcap.shards.manifest import (
     parse_manifest,
 )
 from imgcap.shards.place import Place
-from imgcap.shards.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from imgcap.config import Config
-from imgcap.data.augmentation import decode, eval_image
+from imgcap.data.augmentation import eval_image
 from imgcap.data.dataset import place_of
 from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of_bytes, write_whole
@@ -21,11 +21,12 @@ from imgcap.models.encoders.base import Encoder
 from imgcap.models.encoders.weights import load_pretrained
 from imgcap.models.precision import autocast
 from imgcap.models.trained import load_captioner
+from imgcap.pictures.files import decode
 from imgcap.ranks.collectives import gather_objects, on_main
+from imgcap.ranks.progress import Progress
 from imgcap.ranks.world import World
 from imgcap.shards.index import Index, index_name
 from imgcap.shards.manifest import MANIFEST_NAME, TOKEN_COUNTS_NAME, Features, Manifest, SplitInfo
-from imgcap.shards.progress import Progress
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.sample import EncodedSample
 from imgcap.shards.writer import FinishedShard, ShardWriter

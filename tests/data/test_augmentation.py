@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from imgcap.data.augmentation import augmented_image, decode, eval_image
+from imgcap.data.augmentation import augmented_image, eval_image
+from imgcap.pictures.files import decode
 
 
 def gradient(width=120, height=80):

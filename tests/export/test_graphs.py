@@ -116,8 +116,8 @@ def test_it_reads_words_as_the_vocabulary_does(oov: str) -> None:
 
 
 def test_odd_pictures_are_prepared_as_ours(tmp_path: Path) -> None:
+    from imgcap.captioning.pictures import as_picture
     from imgcap.data.augmentation import eval_image
-    from imgcap.pictures.inputs import as_picture
 
     runner = OnnxCaptioner.__new__(OnnxCaptioner)
     runner.config = {"data": {"image_size": 48}}

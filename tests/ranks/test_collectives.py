@@ -15,7 +15,7 @@ from imgcap.ranks.world import close_ranks, init_ranks
 RANKS = 3
 PROGRAM = f"""
 import torch
-from imgcap.ranks.collectives import SharedCounter, broadcast_object, from_main, gather_objects, on_main, sum_across_ranks
+from imgcap.ranks.collectives import *
 from imgcap.ranks.world import close_ranks, init_ranks
 world = init_ranks("cpu")
 assert world.world_size == {RANKS} and world.is_main == (world.rank == 0)

@@ -12,8 +12,8 @@ import pytest
 from hostile import HostileServer
 from PIL import Image
 
-from imgcap.data.augmentation import decode
 from imgcap.errors import UserError
+from imgcap.pictures.files import decode
 from imgcap.shards.foreign import expand, index_foreign
 from imgcap.shards.manifest import Manifest
 from imgcap.shards.place import Place

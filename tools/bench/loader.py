@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 
 from imgcap.config.schema import DataConfig
-from imgcap.data.augmentation import augmented_image, decode
+from imgcap.data.augmentation import augmented_image
 from imgcap.data.dataset import TrainDataset
 from imgcap.data.loader import PlanSampler, TrainLoader
 from imgcap.data.plan import Accumulation, MicroBatch, Plan
 from imgcap.errors import UserError
+from imgcap.pictures.files import decode
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.token_counts import TokenCounts
 from imgcap.text.vocabulary import Vocabulary

@@ -1,4 +1,4 @@
-"""Run a script on the one core that this rank's number says: `torchrun ... -m tools.bench.pinned SCRIPT ARGUMENTS`."""
+"""Run a script on the one core that this rank's number says: `torchrun ... tools/bench/pinned.py SCRIPT ARGUMENTS`."""
 
 import os
 import runpy

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from imgcap.errors import UserError
+from tools.bench.pinned import __file__ as PINNED
 from tools.bench.pinned import cores
 
 TRAIN = Path(__file__).parents[2] / "launch" / "train.py"
@@ -87,7 +88,7 @@ def _command(ranks: int, run_dir: Path, arguments: argparse.Namespace) -> list[s
         f"run_dir={run_dir}",
     ]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
-    return [*torchrun, "-m", "tools.bench.pinned", str(TRAIN), "--config", os.devnull, *overrides]
+    return [*torchrun, str(PINNED), str(TRAIN), "--config", os.devnull, *overrides]
 
 
 def _rate(run_dir: Path) -> float:

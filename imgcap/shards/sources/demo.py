@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from imgcap.errors import UserError
+from imgcap.ranks.progress import Progress
 from imgcap.shards.parallel import Workers
-from imgcap.shards.progress import Progress
 from imgcap.shards.scenes.captions import captions_of
 from imgcap.shards.scenes.rendering import DRAWING, render
 from imgcap.shards.scenes.scene import SPLITS, indices, scene_at

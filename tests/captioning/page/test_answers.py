@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from imgcap.decoding.pictures import open_picture
 from PIL import Image
 
 import imgcap
@@ -21,6 +20,7 @@ from imgcap.captioning.page.controls import chosen_options
 from imgcap.captioning.page.server import Limits, Page, check_address
 from imgcap.errors import UserError
 from imgcap.pictures.attention import light
+from imgcap.pictures.files import open_picture
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import sys
 import termios
 
 import pytest
+
 from imgcap.training.monitor.progress import Progress
 
 
@@ -37,7 +38,8 @@ def test_other_ranks_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_terminal_gets_a_bar() -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(ours, (24, 100))
-    script = "from imgcap.training.monitor import Progress; p = Progress(8, 2); p.update(6, loss=0.5); p.bar.refresh(); p.close()"
+    script = "from imgcap.training.monitor.progress import Progress; p = Progress(8, 2); p.update(6, loss=0.5)"
+    script += "; p.bar.refresh(); p.close()"
     done = subprocess.run([sys.executable, "-c", script], stderr=theirs, stdout=subprocess.PIPE)
     os.close(theirs)
     shown = os.read(ours, 1 << 16).decode()

@@ -9,10 +9,10 @@ from typing import TypeAlias
 
 import numpy as np
 import torch
-from imgcap.decoding.pictures import open_picture, picture_of
 from PIL import Image
 
 from imgcap.files.fetch import is_address, read_address
+from imgcap.pictures.files import open_picture, picture_of
 from imgcap.pictures.normalise import UnreadableImage, rgb
 
 Picture: TypeAlias = str | Path | Image.Image | np.ndarray | torch.Tensor

@@ -1,0 +1,51 @@
+"""The command that measures, and how it prints: a table for people, a line of JSON for programs."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tools.bench.measures import MEASURES
+from tools.bench.timing import machine
+
+
+def build_parser(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    names = parser.add_subparsers(dest="measure", required=True)
+    for name, measure in MEASURES.items():
+        measure.arguments(names.add_parser(name, help=measure.help))
+    everything = names.add_parser("all", help="all of them but the peers, which need checkouts")
+    everything.add_argument("shards", type=Path)
+    return parser
+
+
+def print_table(result: dict[str, Any]) -> None:
+    for entry in result["rows"]:
+        print("  ".join(f"{key} {value}" for key, value in entry.items()), file=sys.stderr)
+    print("  ".join(f"{key}: {value}" for key, value in result.items() if key != "rows"), file=sys.stderr, flush=True)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    measure = MEASURES[arguments.measure]
+    arguments.device = torch.device(measure.device or arguments.device)
+    result = {"measure": arguments.measure, "machine": machine(arguments.device)} | measure.run(arguments)
+    result["torch"] = torch.__version__
+    print_table(result)
+    print(json.dumps(result), flush=True)
+
+
+def main(description: str | None) -> None:
+    parser = build_parser(description)
+    arguments = parser.parse_args()
+    if arguments.measure != "all":
+        return run(arguments)
+    general = ["--repeats", str(arguments.repeats), "--device", arguments.device]
+    for name, measure in MEASURES.items():
+        if measure.in_all:
+            shards = [str(arguments.shards)] if measure.shards else []
+            run(parser.parse_args([*general, name, *shards]))
