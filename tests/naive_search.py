@@ -55,7 +55,7 @@ def log_probabilities(decoder: Decoder, features_PE: torch.Tensor) -> After:
 
     @functools.cache
     def read(words: Words) -> tuple[list[float], DecoderState]:
-        state = read(words[:-1])[1] if words else decoder.init(features_PE[None], 1)
+        state = read(words[:-1])[1] if words else decoder.init(features_PE[None], 1, 99)
         logits_11V, state, _ = decoder.step(state, torch.tensor([[words[-1] if words else SOS]]))
         return logits_11V[0, 0].log_softmax(-1).tolist(), state
 

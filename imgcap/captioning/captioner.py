@@ -60,7 +60,7 @@ class PictureCaptioner:
         if batch_size < 1:
             raise UserError(f"batch_size is at least 1; it is {batch_size}")
         options = DecodeOptions.like_evaluation(self.loaded.config.eval, beam=beam, **decoding)
-        if attention and self.loaded.config.model.decoder.type == "lstm":
+        if attention and not self.loaded.model.decoder.attends:
             raise UserError("attention=True needs a decoder that attends; this one is model.decoder.type=lstm")
         captions: list[Caption] = []
         numbered = enumerate(one_or_many(images))

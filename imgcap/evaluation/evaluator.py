@@ -28,6 +28,7 @@ from imgcap.evaluation.metrics.scorers import score_images
 from imgcap.evaluation.results import Evaluation, Example
 from imgcap.evaluation.signature import signature
 from imgcap.models.captioner import Captioner
+from imgcap.models.decoders.forcing import unroll
 from imgcap.models.losses import caption_loss
 from imgcap.models.precision import autocast
 from imgcap.pictures.files import decode
@@ -154,9 +155,9 @@ class Evaluator:
             raise batch
         device = self.world.device
         with autocast(device, self.precision):
-            features_BPE = model.encoder(batch.images_BCHW.to(device, non_blocking=True))
+            features_BPE = model.encode(batch.images_BCHW.to(device, non_blocking=True))
             tokens_BKT = batch.tokens_BKT.to(device, non_blocking=True)
-            readout_BKTR, _ = model.decoder.unroll(features_BPE, tokens_BKT)
+            readout_BKTR, _ = unroll(model.decoder, features_BPE, tokens_BKT)
             loss = caption_loss(readout_BKTR, model.decoder.output, tokens_BKT, label_smoothing=0.0)
             hypotheses = generate(
                 [model.decoder],

@@ -26,6 +26,7 @@ from imgcap.training.engines.state import parameter_counts
 from imgcap.training.feature_cache import check_features
 from imgcap.training.fine_tuning import adapted_vocabulary, initial_captioner
 from imgcap.training.monitor.writers import Monitor
+from imgcap.training.objectives.cross_entropy import CrossEntropy
 from imgcap.training.optim.ema import WeightAverage
 from imgcap.training.optim.learning_rate import LearningRate
 from imgcap.training.preemption import PreemptionNotice, remove_marker
@@ -53,7 +54,7 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
     model = Captioner(config.model, len(vocabulary)) if bare else initial_captioner(config, vocabulary)
     if saved:
         _load_model(model, saved)
-    engine = build_engine(config.engine, model, config.train, config.optim, world)
+    engine = build_engine(config.engine, CrossEntropy(model, config.train), config.train, config.optim, world)
     if (features := features_of(data.first, config.data)) is not None:
         with engine.whole_model() as whole:
             check_features(features, None if dry_run else whole.encoder, config)
@@ -70,10 +71,12 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
         average=WeightAverage(engine.raw_model, config.train.ema),
         loader=data.load(vocabulary, cut, start, timetable.total),
         plan=plan,
-        cut=cut,
+        accumulation=cut,
         timetable=timetable,
         rate=LearningRate(config.optim, timetable.total, plan.steps_per_epoch),
-        unfreezing=Unfreezing(config.train.unfreeze, model.encoder.frozen_stages, plan.steps_per_epoch),
+        unfreezing=Unfreezing(
+            config.train.unfreeze, model.encoder.frozen_stages, plan.steps_per_epoch, model.encoder.frozen_before
+        ),
         stopping=EarlyStopping(config.train.early_stopping),
         evaluator=build_evaluator(config, world, vocabulary),
         monitor=monitor,
@@ -102,8 +105,8 @@ def describe(trainer: Trainer) -> dict[str, Any]:
         "steps_per_epoch": trainer.plan.steps_per_epoch,
         "total_steps": trainer.timetable.total,
         "global_batch": trainer.plan.global_batch,
-        "micro_batch": trainer.cut.micro_batch,
-        "accumulation": trainer.cut.steps,
+        "micro_batch": trainer.accumulation.micro_batch,
+        "accumulation": trainer.accumulation.steps,
         "world_size": trainer.world.world_size,
     }
 

@@ -19,6 +19,7 @@ from imgcap.config.schema import DecoderConfig
 from imgcap.decoding import beam as search
 from imgcap.decoding.search import beam_search
 from imgcap.models.decoders.base import Decoder
+from imgcap.models.decoders.forcing import predict
 from imgcap.models.decoders.state import DecoderState
 from imgcap.types import EOS, PAD, SOS
 
@@ -146,7 +147,7 @@ def test_attention_is_that_of_the_words_of_the_best_caption() -> None:
     hypotheses = beam_search(decoder, features_BPE, 3, MAX_LENGTH, attention=True)
     tokens_B1T = torch.cat([torch.full((IMAGES, 1), SOS), hypotheses.tokens_BL], dim=1)[:, None]
     with torch.no_grad():
-        _, attention_B1TP = decoder.predict(features_BPE, tokens_B1T)
+        _, attention_B1TP = predict(decoder, features_BPE, tokens_B1T)
     for image, length in enumerate(hypotheses.lengths_B.tolist()):
         torch.testing.assert_close(hypotheses.attention_BLP[image, :length], attention_B1TP[image, 0, :length])
         assert (hypotheses.attention_BLP[image, length:] == 0).all()
@@ -157,7 +158,7 @@ def test_scores_are_the_probabilities_of_the_tokens() -> None:
     hypotheses = beam_search(decoder, features_BPE, 4, MAX_LENGTH, 0.5)
     tokens_BWT = torch.cat([torch.full((IMAGES, 4, 1), SOS), hypotheses.tokens_BWL], dim=2)
     with torch.no_grad():
-        logits_BWTV, _ = decoder.predict(features_BPE, tokens_BWT)
+        logits_BWTV, _ = predict(decoder, features_BPE, tokens_BWT)
     chosen_BWL = logits_BWTV.log_softmax(-1).gather(-1, hypotheses.tokens_BWL[..., None]).squeeze(-1)
     total_BW = (chosen_BWL * (hypotheses.tokens_BWL != PAD)).sum(-1)
     torch.testing.assert_close(hypotheses.scores_BW, total_BW / hypotheses.lengths_BW**0.5)

@@ -22,6 +22,7 @@ from imgcap.decoding.generate import generate
 from imgcap.decoding.options import DecodeOptions
 from imgcap.decoding.search import beam_search
 from imgcap.errors import UserError
+from imgcap.models.decoders.forcing import predict
 from imgcap.types import PAD, SOS
 
 METHODS = [
@@ -61,7 +62,7 @@ def test_attention_is_that_of_the_words_of_the_best_caption(options: DecodeOptio
     hypotheses = generate([decoder], [features_BPE], options, named(), MAX_LENGTH, attention=True)
     tokens_B1T = torch.cat([torch.full((IMAGES, 1), SOS), hypotheses.tokens_BL], dim=1)[:, None]
     with torch.no_grad():
-        _, attention_B1TP = decoder.predict(features_BPE, tokens_B1T)
+        _, attention_B1TP = predict(decoder, features_BPE, tokens_B1T)
     for image, length in enumerate(hypotheses.lengths_B.tolist()):
         torch.testing.assert_close(hypotheses.attention_BLP[image, :length], attention_B1TP[image, 0, :length])
         assert (hypotheses.attention_BLP[image, length:] == 0).all()

@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from imgcap.config.schema import DecoderConfig
 from imgcap.decoding.search import beam_search
 from imgcap.models.decoders.attention_lstm import AttentionLSTMDecoder
-from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.build import build_decoder
+from imgcap.models.decoders.forcing import unroll
+from imgcap.models.decoders.lstm_stack import LSTMStackDecoder
 from imgcap.models.losses import caption_loss
 from imgcap.models.precision import autocast, set_float32_matmul
 from imgcap.types import EOS, PAD, SOS, SPECIAL_TOKENS, Forcing
@@ -237,10 +238,10 @@ def training_step(
     torch.manual_seed(0)
     decoder = build_decoder(config, VOCABULARY, features_BPE.shape[-1]).to(device).train()
     if variant.plain_loop:
-        decoder.unroll_given = MethodType(Decoder.unroll_given, decoder)  # type: ignore[method-assign]
+        decoder.read = MethodType(LSTMStackDecoder.read, decoder)  # type: ignore[method-assign]
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=1e-4, fused=True)
     tokens_BKT = random_tokens(shape, device)
-    unroll = torch.compile(decoder.unroll, dynamic=False) if compiled else decoder.unroll
+    run = torch.compile(partial(unroll, decoder), dynamic=False) if compiled else partial(unroll, decoder)
     forcing = None
     if variant.forcing is not None:
         forcing = Forcing(
@@ -250,7 +251,7 @@ def training_step(
     def step() -> None:
         set_float32_matmul(precision)
         with autocast(device, precision):
-            readout_BKTR, attention_BKTP = unroll(features_BPE, tokens_BKT, forcing)
+            readout_BKTR, attention_BKTP = run(features_BPE, tokens_BKT, forcing)
             loss = caption_loss(readout_BKTR, decoder.output, tokens_BKT, 0.0, attention_BKTP, 1.0)
         (loss.total / loss.tokens).backward()
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 5.0)
