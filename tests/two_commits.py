@@ -63,7 +63,7 @@ for line in sys.stdin:
         break
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 else:
-    sys.exit()
+    os._exit(0)
 signal.alarm(request["timeout"])
 os.chdir(request["folder"])
 for descriptor, name in enumerate((os.devnull, request["out"], request["errors"])):
@@ -121,7 +121,8 @@ def steps_of_sets(flickr8k: Sequence[str]) -> list[Step]:
 def steps_of_things() -> list[Step]:
     """The run is gone on with after all others have read it."""
     verify, caption = "tools/verify_shards.py --decode --json", "tools/caption.py --json"
-    evaluate = "launch/evaluate.py --beam 3 --out scores.json 'eval.metrics=[BLEU,METEOR,ROUGE-L,CIDEr]'"
+    four = "--beam 3 --out scores.json 'eval.metrics=[BLEU,METEOR,ROUGE-L,CIDEr]'"
+    run, artefact = (f"launch/evaluate.py {model} {four}" for model in ("runs/demo", "artefacts/demo"))
     export, begun = "tools/export.py runs/demo --which latest --out artefacts/new", f"{DEMO} {SMALL} train.max_steps=8"
     sampled, diverse = "--method sample --samples 2 --top-p 0.9 --seed 1", "--method diverse --beam 4 --groups 2"
     foreign = "launch/caption.py artefacts/demo shards/wild --split test --out wild.csv eval.batch=4"
@@ -133,10 +134,10 @@ def steps_of_things() -> list[Step]:
         Step("imgcap.load, artefact", "load.py", "stdout"),
         Step("launch/caption, run, folder", "launch/caption.py runs/demo pictures --out run.jsonl", "run.jsonl*"),
         Step("launch/caption, artefact, foreign set, 2 ranks", foreign, "wild.csv*", ranks=2),
-        Step("run evaluated", f"{evaluate} runs/demo", "stdout scores.json runs/demo/results/*"),
-        Step("run evaluated, 2 ranks", f"{evaluate} runs/demo", "stdout scores.json runs/demo/results/*", ranks=2),
-        Step("artefact evaluated", f"{evaluate} artefacts/demo", "stdout scores.json"),
-        Step("artefact evaluated, 2 ranks", f"{evaluate} artefacts/demo", "stdout scores.json", ranks=2),
+        Step("run evaluated", run, "stdout scores.json runs/demo/results/*"),
+        Step("run evaluated, 2 ranks", run, "stdout scores.json runs/demo/results/*", ranks=2),
+        Step("artefact evaluated", artefact, "stdout scores.json"),
+        Step("artefact evaluated, 2 ranks", artefact, "stdout scores.json", ranks=2),
         Step("run resumed", f"{RUN} train.max_steps=30", "run:runs/demo"),
         Step("resumed run exported", export, "artefacts/new/*.safetensors artefacts/new/[sv]*.json"),
         Step("features trained on", f"{begun} {FROZEN} data.shards=shards/features run_dir=runs/f", "run:runs/f"),
