@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from imgcap.config.schema import Config
-from imgcap.errors import UserError
+from imgcap.errors import UserError, nearest
 
 
 def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:
@@ -80,10 +80,9 @@ def _nearest(key: str) -> str:
     """The valid key most like this one: by its full name, or else by its last part."""
     valid = list(_dotted_keys(Config))
     leaf = key.rpartition(".")[2]
-    full = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)
     by_leaf = difflib.get_close_matches(leaf, [name.rpartition(".")[2] for name in valid], n=1, cutoff=0.8)
-    same_leaf = [name for name in valid if by_leaf and name.rpartition(".")[2] == by_leaf[0]]
-    return (difflib.get_close_matches(key, same_leaf, n=1, cutoff=0.0) or full)[0]
+    same_leaf = [name for name in valid if name.rpartition(".")[2] in by_leaf]
+    return nearest(key, same_leaf or valid)
 
 
 def _dotted_keys(section: type[BaseModel], prefix: str = "") -> Any:
