@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from imgcap.config.schema import Config
+from imgcap.config.run import Config
 from imgcap.errors import UserError, nearest
 
 

@@ -13,7 +13,7 @@ from imgcap.config import Config, load_config, save_config
 from imgcap.config.schema import steps_of
 from imgcap.errors import UserError
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
 
 
 def dotted_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
