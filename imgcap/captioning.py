@@ -58,8 +58,11 @@ class PictureCaptioner:
         if batch_size < 1:
             raise UserError(f"batch_size is at least 1; it is {batch_size}")
         options = DecodeOptions.like_evaluation(self.loaded.config.eval, beam=beam, **decoding)
-        if attention and self.loaded.config.model.decoder.type == "lstm":
-            raise UserError("attention=True needs a decoder that attends; this one is model.decoder.type=lstm")
+        decoder = self.loaded.config.model.decoder
+        if attention and not decoder.attends:
+            raise UserError(
+                f"attention=True needs a decoder that attends; this one is model.decoder.type={decoder.type}"
+            )
         captions: list[Caption] = []
         numbered = enumerate(one_or_many(images))
         with ThreadPoolExecutor() as threads:  # decoding and waiting for files let other threads run

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from imgcap.bench.timing import PRECISIONS, alternate, ceilings, row, timed
-from imgcap.config.schema import DecoderConfig
+from imgcap.config.model import AttentionLSTMConfig
 from imgcap.decode import beam_search
 from imgcap.engine.precision import autocast, set_float32_matmul
 from imgcap.models import Decoder, build_decoder
@@ -25,7 +25,7 @@ from imgcap.optim import caption_loss
 from imgcap.types import EOS, PAD, SOS, SPECIAL_TOKENS, Forcing
 
 CELLS, WIDTH, VOCABULARY = 49, 2048, 4096  # ResNet-50 at 224 pixels, a Flickr30k vocabulary
-DECODER = DecoderConfig()  # Show, Attend and Tell: 512, 512, 512, gate, mean initial state
+DECODER = AttentionLSTMConfig()  # Show, Attend and Tell: 512, 512, 512, gate, mean initial state
 NEVER = (PAD, SOS, EOS)  # random weights rarely end a caption: both searches go to the last step
 
 
@@ -133,7 +133,7 @@ def step_arguments(parser: argparse.ArgumentParser) -> None:
 class Variant:
     """A way to take the training step."""
 
-    config: DecoderConfig = DECODER
+    config: AttentionLSTMConfig = DECODER
     forcing: float | None = None  # the share of true words read, where not all are
     two_pass: bool = False
     plain_loop: bool = False  # autograd's own gradient through the steps
@@ -223,7 +223,7 @@ def random_tokens(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
 
 
 def training_step(
-    config: DecoderConfig,
+    config: AttentionLSTMConfig,
     features_BPE: torch.Tensor,
     captions: int,
     tokens: int,

@@ -19,7 +19,7 @@ from torchvision import transforms
 from imgcap.bench.checkouts import att2in_model, execute, imgcap_model, show_attend_tell_decoder
 from imgcap.bench.decoder import CELLS, NEVER, VOCABULARY, WIDTH
 from imgcap.bench.peers import PEERS, Step, beside_peers
-from imgcap.config.schema import DecoderConfig
+from imgcap.config.model import AttentionLSTMConfig
 from imgcap.decode import beam_search
 from imgcap.engine.precision import autocast
 from imgcap.errors import UserError
@@ -135,7 +135,7 @@ def hugging_face(_: Path, features_BPE: torch.Tensor, beam: int, steps: int) -> 
     return run
 
 
-PEER_BEAMS: dict[str, tuple[Searcher, DecoderConfig]] = {
+PEER_BEAMS: dict[str, tuple[Searcher, AttentionLSTMConfig]] = {
     "show-attend-tell": (show_attend_tell, PEERS["show-attend-tell"].ours),
     "imgcap": (imgcap, PEERS["imgcap"].ours),
     "att2in": (att2in, PEERS["att2in"].ours),

@@ -69,9 +69,11 @@ class Config(Section):
             )
         if self.eval.min_length > self.data.max_tokens:
             raise ValueError("eval.min_length is more than data.max_tokens, the words of the longest caption; lower it")
-        if self.train.attention_penalty and self.model.decoder.type == "lstm":
+        decoder = self.model.decoder
+        if self.train.attention_penalty and not decoder.attends:
             raise ValueError(
-                "train.attention_penalty needs a decoder that attends; with model.decoder.type=lstm set it to 0"
+                "train.attention_penalty needs a decoder that attends; "
+                f"with model.decoder.type={decoder.type} set it to 0"
             )
         return self
 

@@ -4,8 +4,10 @@ from imgcap.config.data import DataConfig as DataConfig
 from imgcap.config.data import VocabConfig as VocabConfig
 from imgcap.config.engine import EngineConfig as EngineConfig
 from imgcap.config.evaluation import EvalConfig as EvalConfig
+from imgcap.config.model import AttentionLSTMConfig as AttentionLSTMConfig
 from imgcap.config.model import DecoderConfig as DecoderConfig
 from imgcap.config.model import EncoderConfig as EncoderConfig
+from imgcap.config.model import LSTMConfig as LSTMConfig
 from imgcap.config.model import ModelConfig as ModelConfig
 from imgcap.config.run import CheckpointConfig as CheckpointConfig
 from imgcap.config.run import Config as Config

@@ -159,10 +159,10 @@ class Page:
     def _card(self, name: str, path: str, decoding: Mapping[str, Any]) -> str:
         captioner = self.captioners[name]
         config = captioner.loaded.config
-        decoder = config.model.decoder.type
-        about = f"{config.model.encoder.name}, {decoder.replace('_', ' ')}, step {captioner.loaded.step:,}"
+        decoder = config.model.decoder
+        about = f"{config.model.encoder.name}, {decoder.type.replace('_', ' ')}, step {captioner.loaded.step:,}"
         try:
-            (caption,) = captioner.caption(path, attention=decoder != "lstm", **decoding)
+            (caption,) = captioner.caption(path, attention=decoder.attends, **decoding)
         except UserError as reason:  # of options, and of words that this vocabulary lacks
             return cards.refusal(name, about, str(reason))
         return cards.card(name, about, caption)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from imgcap.config.schema import DecoderConfig, EncoderConfig, EngineConfig, ModelConfig, OptimConfig, TrainConfig
+from imgcap.config.schema import EncoderConfig, EngineConfig, ModelConfig, OptimConfig, TrainConfig
 from imgcap.dist import World
 from imgcap.engine import DDPEngine
 from imgcap.models import build_captioner
@@ -25,7 +25,7 @@ FORCINGS = ("none", "in_turn", "two_pass")
 def captioner(**decoder):
     torch.manual_seed(0)
     encoder = EncoderConfig(name="resnet18", weights=None)
-    return build_captioner(ModelConfig(encoder=encoder, decoder=DecoderConfig(**SMALL, **decoder)), WORDS)
+    return build_captioner(ModelConfig(encoder=encoder, decoder=SMALL | decoder), WORDS)
 
 
 def batch(seed):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from imgcap.config.schema import DecoderConfig, EncoderConfig, EngineConfig, ModelConfig, OptimConfig, TrainConfig
+from imgcap.config.schema import AttentionLSTMConfig, EncoderConfig, EngineConfig, ModelConfig, OptimConfig, TrainConfig
 from imgcap.dist import World
 from imgcap.engine import DDPEngine
 from imgcap.errors import UserError
@@ -16,7 +16,7 @@ from imgcap.types import EOS, PAD, SOS, Batch, Forcing
 CPU = World(0, 1, 0, torch.device("cpu"))
 MODEL = ModelConfig(
     encoder=EncoderConfig(name="resnet18", weights=None, train="all"),
-    decoder=DecoderConfig(embed_dim=16, hidden_dim=24, attention_dim=16, dropout=0.0),
+    decoder=AttentionLSTMConfig(embed_dim=16, hidden_dim=24, attention_dim=16, dropout=0.0),
 )
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from imgcap.config.schema import DecoderConfig
+from imgcap.config.model import DecoderConfig
 from imgcap.models.decoders.cell import lstm_cell
 from imgcap.models.decoders.recurrent import run_stack
 from imgcap.models.decoders.state import DecoderState, Memory

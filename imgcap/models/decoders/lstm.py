@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from imgcap.config.schema import DecoderConfig
+from imgcap.config.model import LSTMConfig
 from imgcap.models.decoders.base import Advance, Decoder, initialise_output
 from imgcap.models.decoders.state import DecoderState, Memory
 from imgcap.ops.dropout import Dropout
@@ -20,7 +20,7 @@ from imgcap.ops.linear import Linear
 class LSTMDecoder(Decoder):
     """The mean of the cells, through `image_layers` ReLU layers and a projection, is read before <sos>."""
 
-    def __init__(self, config: DecoderConfig, vocabulary_size: int, encoder_width: int):
+    def __init__(self, config: LSTMConfig, vocabulary_size: int, encoder_width: int):
         super().__init__(config, vocabulary_size, config.embed_dim)
         layers: list[nn.Module] = []
         width = encoder_width
