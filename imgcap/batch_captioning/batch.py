@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from imgcap.batch_captioning.inputs import Inputs, Item
 from imgcap.batch_captioning.journal import Journal, Row
+from imgcap.config.decoding import SHARED
 from imgcap.data import eval_image, prepare_worker, reading
 from imgcap.decode import DecodeOptions, caption_pictures
 from imgcap.dist import SharedCounter, World, doing, from_main, gather_objects
@@ -78,10 +79,7 @@ def _settings(loaded: LoadedCaptioner) -> dict[str, Any]:
     config = loaded.config
     return {
         "weights": digest.hexdigest()[:16],
-        "beam": config.eval.beam,
-        "length_penalty": config.eval.length_penalty,
-        "min_length": config.eval.min_length,
-        "no_repeat_ngram": config.eval.no_repeat_ngram,
+        **{name: getattr(config.eval, name) for name in SHARED},
         "max_tokens": config.data.max_tokens,
         "image_size": config.data.image_size,
         "batch": config.eval.batch,

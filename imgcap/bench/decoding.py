@@ -28,11 +28,11 @@ def ways(beam: int) -> dict[str, DecodeOptions]:
         "beam, no_repeat_ngram 2": DecodeOptions(beam=beam, no_repeat_ngram=2),
         "beam, 1 required word": DecodeOptions(beam=beam, required=("word-0",)),
         "beam, 3 required words": DecodeOptions(beam=beam, required=("word-0", "word-1", "word-2")),
-        "diverse": DecodeOptions("diverse", beam),
-        "greedy": DecodeOptions("greedy"),
-        "sample": DecodeOptions("sample", samples=beam),
-        "sample, top_k 50": DecodeOptions("sample", samples=beam, top_k=50),
-        "sample, top_p 0.9": DecodeOptions("sample", samples=beam, top_p=0.9),
+        "diverse": DecodeOptions(method="diverse", beam=beam),
+        "greedy": DecodeOptions(method="greedy"),
+        "sample": DecodeOptions(method="sample", samples=beam),
+        "sample, top_k 50": DecodeOptions(method="sample", samples=beam, top_k=50),
+        "sample, top_p 0.9": DecodeOptions(method="sample", samples=beam, top_p=0.9),
     }
 
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import torch
 
+from imgcap.config.decoding import DecodeOptions
 from imgcap.decode.beam import search
 from imgcap.decode.constraints import Constraints
 from imgcap.decode.ensemble import Ensemble
 from imgcap.decode.frontier import Banks, Frontier, Groups, Likeliest, Samples
 from imgcap.decode.hypotheses import Hypotheses
-from imgcap.decode.options import DecodeOptions
 from imgcap.errors import UserError, nearest
 from imgcap.models import Decoder
 from imgcap.optim import coins

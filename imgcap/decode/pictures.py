@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from imgcap.config.decoding import DecodeOptions
 from imgcap.data import decode, eval_image
 from imgcap.decode.generate import generate
-from imgcap.decode.options import DecodeOptions
 from imgcap.errors import UserError
 from imgcap.models.artefact import LoadedCaptioner
 from imgcap.shards.image import UnreadableImage, normalised_jpeg

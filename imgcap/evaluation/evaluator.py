@@ -212,10 +212,7 @@ class Evaluator:
                 images=len(references),
                 references=sum(len(group) for group in references.values()),
                 skipped=damaged or None,  # images that can't be read
-                beam=self.config.beam,
-                length_penalty=self.config.length_penalty,
-                min_length=self.config.min_length or None,
-                no_repeat_ngram=self.config.no_repeat_ngram or None,
+                **self.options.signed(),
                 max_words=self.data.max_tokens,
                 precision=self.precision,
             ),

@@ -23,11 +23,11 @@ from imgcap.types import PAD, SOS
 
 METHODS = [
     DecodeOptions(beam=3, best=2),
-    DecodeOptions("greedy"),
+    DecodeOptions(method="greedy"),
     DecodeOptions(beam=2, best=2, min_length=3, no_repeat_ngram=2),
     DecodeOptions(beam=2, best=2, required=("w05", "w04")),
-    DecodeOptions("diverse", 4, best=4, groups=2),
-    DecodeOptions("sample", samples=3, top_p=0.9, seed=2),
+    DecodeOptions(method="diverse", beam=4, best=4, groups=2),
+    DecodeOptions(method="sample", samples=3, top_p=0.9, seed=2),
 ]
 NAMES = ["beam", "greedy", "n-gram", "required", "diverse", "sample"]
 
@@ -95,7 +95,7 @@ def test_plain_beam_search_is_what_generate_does_unless_told_otherwise() -> None
     ours = generate([decoder], [features_BPE], options, named(), MAX_LENGTH)
     plain = beam_search(decoder, features_BPE, 4, MAX_LENGTH, 0.3, forbidden=(PAD, SOS))
     assert (ours.tokens_BWL == plain.tokens_BWL).all() and (ours.scores_BW == plain.scores_BW).all()
-    greedy = generate([decoder], [features_BPE], DecodeOptions("greedy"), named(), MAX_LENGTH)
+    greedy = generate([decoder], [features_BPE], DecodeOptions(method="greedy"), named(), MAX_LENGTH)
     assert (greedy.tokens_BL == beam_search(decoder, features_BPE, 1, MAX_LENGTH).tokens_BL).all()
 
 
@@ -140,8 +140,8 @@ def test_options_are_those_of_the_evaluation_but_for_what_is_given() -> None:
     assert DecodeOptions.like_evaluation(config, beam=None, best=3, min_length=0) == DecodeOptions(
         beam=4, best=3, length_penalty=0.6, no_repeat_ngram=3
     )
-    assert DecodeOptions.like_evaluation(config, method="greedy") == DecodeOptions("greedy", **shared)
+    assert DecodeOptions.like_evaluation(config, method="greedy") == DecodeOptions(method="greedy", **shared)
     assert DecodeOptions.like_evaluation(config, method="sample", samples=2) == DecodeOptions(
-        "sample", samples=2, **shared
+        method="sample", samples=2, **shared
     )
     assert DecodeOptions.like_evaluation(EvalConfig()) == DecodeOptions(beam=EvalConfig().beam)
