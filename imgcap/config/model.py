@@ -43,7 +43,7 @@ class DecoderConfig(Section):
     embed_dim: Positive = Field(512, description="width of a word's embedding")
     hidden_dim: Positive = Field(512, description="width of the LSTM's state")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.5, description="share dropped between LSTM layers, before the logits, and of embedded features"
+        0.5, description="share dropped between layers, before the logits, and of features that are embedded"
     )
 
 
