@@ -110,7 +110,7 @@ def _of_its_type(given: Any) -> Any:
         )
     section, own = DECODERS[name], dict(given)
     for kind, other in DECODERS.items():
-        theirs = {key: own.pop(key) for key in other.model_fields.keys() - section.model_fields.keys() if key in own}
+        theirs = {key: own.pop(key) for key in other.model_fields if key in own and key not in section.model_fields}
         for key, value in other.undroppable.items():
             if theirs.get(key) == value:
                 raise ValueError(f"model.decoder.{key}={value} is for type={kind}; leave it out with type={name}")

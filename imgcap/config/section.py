@@ -30,6 +30,8 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Section(BaseModel):
+    """A frozen part of the configuration, with the checks of its keys; a key that it doesn't have is refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, coerce_numbers_to_str=True)
 
 
