@@ -3,7 +3,7 @@
 import torch
 
 from imgcap.checkpoint.save import save_checkpoint
-from imgcap.config import load_config, save_config
+from imgcap.config.load import load_config, save_config
 from imgcap.models.captioner import Captioner
 from imgcap.text.vocabulary import Vocabulary
 

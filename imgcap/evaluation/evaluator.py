@@ -14,12 +14,13 @@ from typing import Generic, TypeVar
 
 import torch
 
-from imgcap.config.schema import DataConfig, EvalConfig
+from imgcap.config.data import DataConfig
+from imgcap.config.decoding import DecodeOptions
+from imgcap.config.evaluation import EvalConfig
 from imgcap.data.dataset import EvalDataset
 from imgcap.data.loader import reading
 from imgcap.decoding.generate import generate
 from imgcap.decoding.hypotheses import Hypotheses
-from imgcap.decoding.options import DecodeOptions
 from imgcap.errors import UserError
 from imgcap.evaluation.batches import EvalBatch, FixedBatches
 from imgcap.evaluation.metrics.diversity import TrainCaptions, diversity
@@ -219,10 +220,7 @@ class Evaluator:
                 images=len(references),
                 references=sum(len(group) for group in references.values()),
                 skipped=damaged or None,  # images that can't be read
-                beam=self.config.beam,
-                length_penalty=self.config.length_penalty,
-                min_length=self.config.min_length or None,
-                no_repeat_ngram=self.config.no_repeat_ngram or None,
+                **self.options.signed(),
                 max_words=self.data.max_tokens,
                 precision=self.precision,
             ),

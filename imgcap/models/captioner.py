@@ -7,7 +7,7 @@ P grid cells, E encoder width.
 import torch
 from torch import nn
 
-from imgcap.config.schema import ModelConfig
+from imgcap.config.model import ModelConfig
 from imgcap.models.decoders.build import build_decoder
 from imgcap.models.decoders.forcing import unroll
 from imgcap.models.encoders.base import Encoder

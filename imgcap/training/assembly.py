@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from imgcap.checkpoint.load import Checkpoint, load_checkpoint, load_checkpoint_folder, newest_checkpoint
-from imgcap.config import Config, save_config
-from imgcap.config.schema import steps_of
+from imgcap.config.load import save_config
+from imgcap.config.run import Config
+from imgcap.config.section import steps_of
 from imgcap.data.dataset import features_of
 from imgcap.data.plan import cut_batch
 from imgcap.data.stream import NOT_EXACT

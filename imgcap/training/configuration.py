@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 
 from imgcap.checkpoint.load import load_checkpoint, newest_checkpoint
-from imgcap.config import Config, load_config
+from imgcap.config.load import load_config
+from imgcap.config.run import Config
 from imgcap.errors import UserError
-from imgcap.training.fine_tuning import adopted_model
+from imgcap.training.fine_tuning import adopted_decoder, adopted_model
 
 MORE = re.compile(r"^(?P<key>[\w.]+)\+=(?P<amount>.*)$")
 LENGTHS = ("train.epochs", "train.max_steps")
@@ -20,7 +21,8 @@ def configure(path: Path | None, overrides: list[str], resume: str) -> Config:
         _lengthened(config, match["key"], match["amount"], resume) for match in map(MORE.match, overrides) if match
     ]
     if config.init_from is not None:
-        settled.append(adopted_model(config, resume))
+        plain += adopted_decoder(config, resume)  # the keys of its section are then those of this type
+        settled.append(adopted_model(load_config(path, plain), resume))
     return load_config(path, [*plain, *settled]) if settled else config
 
 

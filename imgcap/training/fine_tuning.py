@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from imgcap.checkpoint.load import newest_checkpoint
-from imgcap.config import Config
+from imgcap.config.run import Config
 from imgcap.errors import UserError, is_main_process
 from imgcap.models.captioner import Captioner, build_captioner
 from imgcap.models.trained import config_of, load_captioner
@@ -22,6 +22,13 @@ from imgcap.text.vocabulary import Vocabulary
 FREE = {"encoder": ("weights", "train", "output_stride", "recompute"), "decoder": ("dropout",)}
 
 
+def adopted_decoder(config: Config, resume: str) -> list[str]:
+    """The type of the source's decoder as an override, where `config` doesn't say one."""
+    if "type" in config.model.decoder.model_fields_set:
+        return []
+    return [f"model.decoder.type={config_of(_origin(config, resume)).model.decoder.type}"]
+
+
 def adopted_model(config: Config, resume: str) -> str:
     """The source's model section as an override, with what `config` itself says of it; UserError where it can't."""
     origin = _origin(config, resume)
@@ -31,7 +38,7 @@ def adopted_model(config: Config, resume: str) -> str:
         f"model.{part}.{key} is {value}, there {model[part][key]}"
         for part, keys in given.items()
         for key, value in keys.items()
-        if key not in FREE[part] and value != model[part][key]
+        if key not in FREE[part] and key in model[part] and value != model[part][key]
     ]
     if differing:
         raise UserError(

@@ -12,7 +12,7 @@ import torch
 from imgcap.checkpoint.load import Checkpoint
 from imgcap.checkpoint.save import save_checkpoint
 from imgcap.checkpoint.saver import Saver
-from imgcap.config.schema import TrainConfig
+from imgcap.config.training import TrainConfig
 from imgcap.data.coins import coins
 from imgcap.data.loader import reading
 from imgcap.data.plan import Accumulation, Plan

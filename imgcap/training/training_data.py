@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from imgcap.config import Config
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
+from imgcap.config.run import Config
 from imgcap.data.dataset import TrainDataset, place_of
 from imgcap.data.loader import PlanSampler, TrainLoader
 from imgcap.data.mixture import MixedReader, Share, mixture_sha256, refuse_other_features

@@ -16,10 +16,10 @@ from naive_search import (
     tiny,
 )
 
-from imgcap.config.schema import EvalConfig
-from imgcap.decoding import beam
+from imgcap.config.decoding import DecodeOptions
+from imgcap.config.evaluation import EvalConfig
+from imgcap.decoding import search
 from imgcap.decoding.generate import generate
-from imgcap.decoding.options import DecodeOptions
 from imgcap.decoding.search import beam_search
 from imgcap.errors import UserError
 from imgcap.models.decoders.forcing import predict
@@ -27,11 +27,11 @@ from imgcap.types import PAD, SOS
 
 METHODS = [
     DecodeOptions(beam=3, best=2),
-    DecodeOptions("greedy"),
+    DecodeOptions(method="greedy"),
     DecodeOptions(beam=2, best=2, min_length=3, no_repeat_ngram=2),
     DecodeOptions(beam=2, best=2, required=("w05", "w04")),
-    DecodeOptions("diverse", 4, best=4, groups=2),
-    DecodeOptions("sample", samples=3, top_p=0.9, seed=2),
+    DecodeOptions(method="diverse", beam=4, best=4, groups=2),
+    DecodeOptions(method="sample", samples=3, top_p=0.9, seed=2),
 ]
 NAMES = ["beam", "greedy", "n-gram", "required", "diverse", "sample"]
 
@@ -45,7 +45,7 @@ def test_captions_do_not_depend_on_the_batch_nor_on_who_leaves_it(
         keys = torch.arange(IMAGES)
         results = []
         for shrink in (0.0, 1.0):
-            monkeypatch.setattr(beam, "SHRINK", shrink)
+            monkeypatch.setattr(search, "SHRINK", shrink)
             arguments = ([decoder], [features_BPE], options, named(), 9)
             results.append(generate(*arguments, attention=True, image_keys=keys))
         for name in ("tokens_BWL", "lengths_BW", "scores_BW", "attention_BLP"):
@@ -99,7 +99,7 @@ def test_plain_beam_search_is_what_generate_does_unless_told_otherwise() -> None
     ours = generate([decoder], [features_BPE], options, named(), MAX_LENGTH)
     plain = beam_search(decoder, features_BPE, 4, MAX_LENGTH, 0.3, forbidden=(PAD, SOS))
     assert (ours.tokens_BWL == plain.tokens_BWL).all() and (ours.scores_BW == plain.scores_BW).all()
-    greedy = generate([decoder], [features_BPE], DecodeOptions("greedy"), named(), MAX_LENGTH)
+    greedy = generate([decoder], [features_BPE], DecodeOptions(method="greedy"), named(), MAX_LENGTH)
     assert (greedy.tokens_BL == beam_search(decoder, features_BPE, 1, MAX_LENGTH).tokens_BL).all()
 
 
@@ -144,8 +144,8 @@ def test_options_are_those_of_the_evaluation_but_for_what_is_given() -> None:
     assert DecodeOptions.like_evaluation(config, beam=None, best=3, min_length=0) == DecodeOptions(
         beam=4, best=3, length_penalty=0.6, no_repeat_ngram=3
     )
-    assert DecodeOptions.like_evaluation(config, method="greedy") == DecodeOptions("greedy", **shared)
+    assert DecodeOptions.like_evaluation(config, method="greedy") == DecodeOptions(method="greedy", **shared)
     assert DecodeOptions.like_evaluation(config, method="sample", samples=2) == DecodeOptions(
-        "sample", samples=2, **shared
+        method="sample", samples=2, **shared
     )
     assert DecodeOptions.like_evaluation(EvalConfig()) == DecodeOptions(beam=EvalConfig().beam)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from imgcap.config import load_config
+from imgcap.config.load import load_config
 from imgcap.models.captioner import Captioner
 from imgcap.models.decoders.forcing import predict
 from imgcap.models.trained import LoadedCaptioner

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 import yaml
 
-from imgcap.config import load_config
+from imgcap.config.load import load_config, save_config
 from imgcap.errors import UserError
 from imgcap.export.artefact import export_run
 from imgcap.models.captioner import Captioner
@@ -115,6 +115,21 @@ def test_another_model_is_refused_by_its_keys(tmp_path, source):
     assert "model.encoder.name is resnet50, there resnet18; model.decoder.hidden_dim is 32, there 24" in str(
         raised.value
     )
+
+
+def test_keys_are_those_of_the_type_of_the_source(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    theirs = load_config(None, ["model.decoder={type: lstm, image_layers: 2, layers: 2}"])
+    save_config(theirs, source / "config.yaml")
+    given = [f"init_from={source}", f"run_dir={tmp_path / 'run'}"]
+    assert configure(None, [*given, "model.decoder.image_layers=2"], "auto").model == theirs.model
+    for key, words in {
+        "image_layers=1": "image_layers is 1, there 2",
+        "type=attention_lstm": "type is attention_lstm",
+    }.items():
+        with pytest.raises(UserError, match=f"model.decoder.{words}"):
+            configure(None, [*given, f"model.decoder.{key}"], "auto")
 
 
 def test_words_that_the_source_cannot_hold_are_refused(launch, tmp_path, source, dialect):

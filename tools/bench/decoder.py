@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from imgcap.config.schema import DecoderConfig
+from imgcap.config.model import AttentionLSTMConfig
 from imgcap.decoding.search import beam_search
 from imgcap.models.decoders.attention_lstm import AttentionLSTMDecoder
 from imgcap.models.decoders.build import build_decoder
@@ -27,7 +27,7 @@ from imgcap.types import EOS, PAD, SOS, SPECIAL_TOKENS, Forcing
 from tools.bench.timing import PRECISIONS, alternate, ceilings, row, timed
 
 CELLS, WIDTH, VOCABULARY = 49, 2048, 4096  # ResNet-50 at 224 pixels, a Flickr30k vocabulary
-DECODER = DecoderConfig()  # Show, Attend and Tell: 512, 512, 512, gate, mean initial state
+DECODER = AttentionLSTMConfig()  # Show, Attend and Tell: 512, 512, 512, gate, mean initial state
 NEVER = (PAD, SOS, EOS)  # random weights rarely end a caption: both searches go to the last step
 
 
@@ -135,7 +135,7 @@ def step_arguments(parser: argparse.ArgumentParser) -> None:
 class Variant:
     """A way to take the training step."""
 
-    config: DecoderConfig = DECODER
+    config: AttentionLSTMConfig = DECODER
     forcing: float | None = None  # the share of true words read, where not all are
     two_pass: bool = False
     plain_loop: bool = False  # autograd's own gradient through the steps
@@ -225,7 +225,7 @@ def random_tokens(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
 
 
 def training_step(
-    config: DecoderConfig,
+    config: AttentionLSTMConfig,
     features_BPE: torch.Tensor,
     captions: int,
     tokens: int,

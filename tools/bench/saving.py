@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from imgcap.config import load_config
+from imgcap.config.load import load_config
 from imgcap.data.loader import reading
 from imgcap.ranks.world import init_ranks
 from imgcap.training.assembly import assemble

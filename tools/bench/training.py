@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from imgcap.config import Config, load_config
-from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
+from imgcap.config.engine import EngineConfig
+from imgcap.config.load import load_config
+from imgcap.config.run import Config
+from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.data.loader import reading
 from imgcap.errors import UserError
 from imgcap.models.captioner import Captioner

@@ -7,7 +7,7 @@ H hidden width.
 import torch
 from torch import nn
 
-from imgcap.config.schema import DecoderConfig
+from imgcap.config.model import AttentionLSTMConfig
 from imgcap.models.decoders.attention import ATTENTION
 from imgcap.models.decoders.lstm_stack import LSTMStackDecoder, initialise_output
 from imgcap.models.kernels.dtypes import compute_dtype, exact_dtype
@@ -27,7 +27,7 @@ class AttendingDecoder(LSTMStackDecoder):
     attends = True
     reads_context: bool  # the first cell reads [word; context], not the word alone
 
-    def __init__(self, config: DecoderConfig, vocabulary_size: int, encoder_width: int):
+    def __init__(self, config: AttentionLSTMConfig, vocabulary_size: int, encoder_width: int):
         cell_width, encoder_width = encoder_width, config.feature_dim or encoder_width
         super().__init__(config, vocabulary_size, config.embed_dim + encoder_width * self.reads_context)
         self.embed_features = Linear(cell_width, encoder_width) if config.feature_dim else None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 
-from imgcap.config.schema import DecoderConfig
+from imgcap.config.model import AttentionLSTMConfig
 from imgcap.models.decoders.attending import AttendingDecoder
 from imgcap.models.decoders.attention import AdditiveAttention
 from imgcap.models.decoders.lstm_stack import Advance, LSTMState, Prepared
@@ -26,7 +26,7 @@ class AttentionLSTMDecoder(AttendingDecoder):
     reads_context = True
     attention: AdditiveAttention
 
-    def __init__(self, config: DecoderConfig, vocabulary_size: int, encoder_width: int):
+    def __init__(self, config: AttentionLSTMConfig, vocabulary_size: int, encoder_width: int):
         super().__init__(config, vocabulary_size, encoder_width)
         gate = 0 if self.gate is None else self.gate.out_features
         self._product_widths = [config.attention_dim, 4 * config.hidden_dim, gate]

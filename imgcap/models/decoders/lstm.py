@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from imgcap.config.schema import DecoderConfig
+from imgcap.config.model import LSTMConfig
 from imgcap.models.decoders.lstm_stack import Advance, LSTMStackDecoder, LSTMState, Prepared, initialise_output
 from imgcap.models.kernels.dropout import Dropout
 from imgcap.models.kernels.dtypes import compute_dtype, exact_dtype
@@ -21,7 +21,7 @@ class LSTMDecoder(LSTMStackDecoder):
 
     attends = False
 
-    def __init__(self, config: DecoderConfig, vocabulary_size: int, encoder_width: int):
+    def __init__(self, config: LSTMConfig, vocabulary_size: int, encoder_width: int):
         super().__init__(config, vocabulary_size, config.embed_dim)
         layers: list[nn.Module] = []
         width = encoder_width

@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import nn
 
-from imgcap.config.schema import DecoderConfig
+from imgcap.config.model import DecoderConfig
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.state import Axes, DecoderState
 from imgcap.models.kernels.dropout import Dropout

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from imgcap.config.schema import EncoderConfig
+from imgcap.config.model import EncoderConfig
 from imgcap.errors import UserError
 from imgcap.models.encoders.frozen import folded, recomputed
 from imgcap.models.encoders.resnet import build_resnet

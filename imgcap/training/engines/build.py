@@ -2,7 +2,8 @@
 
 import os
 
-from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
+from imgcap.config.engine import EngineConfig
+from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.errors import UserError
 from imgcap.ranks.world import World
 from imgcap.training.engines.ddp import DDPEngine

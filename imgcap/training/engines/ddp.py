@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
+from imgcap.config.engine import EngineConfig
+from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.models.captioner import Captioner
 from imgcap.models.losses import Loss
 from imgcap.models.precision import set_float32_matmul

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from imgcap.config.schema import TrainConfig
+from imgcap.config.training import TrainConfig
 from imgcap.models.captioner import Captioner
 from imgcap.models.decoders.forcing import unroll
 from imgcap.models.losses import Loss, caption_loss

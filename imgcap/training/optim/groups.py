@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW
 
-from imgcap.config.schema import OptimConfig
+from imgcap.config.training import OptimConfig
 
 FUSED_DEVICES = ("cpu", "cuda", "mps")
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from imgcap.config import load_config, save_config
+from imgcap.config.load import load_config, save_config
 from imgcap.evaluation.coco_files import with_other_images
 from imgcap.evaluation.results import write_json
 from imgcap.evaluation.signature import signature

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from imgcap.config.schema import DecoderConfig, EncoderConfig, ModelConfig
+from imgcap.config.model import AttentionLSTMConfig, EncoderConfig, ModelConfig
 from imgcap.models.captioner import Captioner
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.build import build_decoder
@@ -20,7 +20,7 @@ SIZES = {"embed_dim": 8, "hidden_dim": 9, "attention_dim": 5, "dropout": 0.0}
 
 def decoder(**options: object) -> Decoder:
     torch.manual_seed(0)
-    built = build_decoder(DecoderConfig(**(SIZES | options)), V, E)
+    built = build_decoder(ModelConfig(decoder=SIZES | options).decoder, V, E)
     for parameter in built.parameters():  # initial zeros would hide a bias that is used twice or not at all
         nn.init.normal_(parameter, std=0.3)
     return built
@@ -130,7 +130,7 @@ def test_unroll_follows_the_papers(options: dict) -> None:
 @torch.no_grad()
 def test_unroll_is_show_attend_and_tell_at_full_size() -> None:
     torch.manual_seed(0)
-    model = build_decoder(DecoderConfig(dropout=0.0), 1000, 2048)
+    model = build_decoder(AttentionLSTMConfig(dropout=0.0), 1000, 2048)
     features_BPE, tokens_BKT = torch.randn(1, 49, 2048).relu(), torch.randint(4, 1000, (1, 2, 8))
     logits_BKTV, _ = predict(model, features_BPE, tokens_BKT)
     for k in range(2):
@@ -317,10 +317,10 @@ IMGCAP = {"layers": 2, "embed_dim": 1024, "hidden_dim": 1024, "attention_dim": 1
 def test_parameter_counts_of_the_imgcap_models() -> None:
     with torch.device("meta"):
         encoder = EncoderConfig(name="resnet50", weights=None)
-        attention = DecoderConfig(type="attention_lstm", init_state="zeros", gate=False, **IMGCAP)
+        attention = AttentionLSTMConfig(init_state="zeros", gate=False, **IMGCAP)
         model = Captioner(ModelConfig(encoder=encoder, decoder=attention), 4096)
         assert trainable(model) == 36_722_689
-        lstm = DecoderConfig(type="lstm", image_layers=2, **IMGCAP)
+        lstm = {"type": "lstm", "image_layers": 2, **IMGCAP}
         model = Captioner(ModelConfig(encoder=encoder, decoder=lstm), 4096)
     assert trainable(model) == 29_383_680
     assert sum(parameter.numel() for parameter in model.encoder.parameters()) == 23_508_032

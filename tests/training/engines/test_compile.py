@@ -5,7 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from imgcap.config.schema import DecoderConfig, EncoderConfig, EngineConfig, ModelConfig, OptimConfig, TrainConfig
+from imgcap.config.engine import EngineConfig
+from imgcap.config.model import EncoderConfig, ModelConfig
+from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.models.captioner import build_captioner
 from imgcap.models.decoders.forcing import unroll
 from imgcap.ranks.world import World
@@ -29,7 +31,7 @@ FORCINGS = ("none", "in_turn", "two_pass")
 def captioner(**decoder):
     torch.manual_seed(0)
     encoder = EncoderConfig(name="resnet18", weights=None)
-    return build_captioner(ModelConfig(encoder=encoder, decoder=DecoderConfig(**SMALL, **decoder)), WORDS)
+    return build_captioner(ModelConfig(encoder=encoder, decoder=SMALL | decoder), WORDS)
 
 
 def batch(seed):

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from imgcap.config.schema import DecoderConfig, EncoderConfig, EngineConfig, ModelConfig, OptimConfig, TrainConfig
+from imgcap.config.engine import EngineConfig
+from imgcap.config.model import AttentionLSTMConfig, EncoderConfig, ModelConfig
+from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.errors import UserError
 from imgcap.models.captioner import build_captioner
 from imgcap.ranks.world import World
@@ -17,7 +19,7 @@ from imgcap.types import EOS, PAD, SOS, Batch, Forcing, StepInputs
 CPU = World(0, 1, 0, torch.device("cpu"))
 MODEL = ModelConfig(
     encoder=EncoderConfig(name="resnet18", weights=None, train="all"),
-    decoder=DecoderConfig(embed_dim=16, hidden_dim=24, attention_dim=16, dropout=0.0),
+    decoder=AttentionLSTMConfig(embed_dim=16, hidden_dim=24, attention_dim=16, dropout=0.0),
 )
 
 
