@@ -30,7 +30,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, default=DEMO, help="a YAML file (default: the demo)")
     parser.add_argument("--debug", action="store_true", help="one process, a few samples, shapes, anomaly detection")
     parser.add_argument("--dry-run", action="store_true", help="build everything, print one JSON line, exit")
-    parser.add_argument("--overfit", type=int, metavar="IMAGES", help="one batch until it is known by heart")
+    parser.add_argument("--overfit", type=int, metavar="IMAGES", help="one batch until it is overfitted")
     parser.add_argument("--profile", type=int, metavar="STEPS", help="trace some steps to RUN/profile")
     parser.add_argument("--env", action="store_true", help="report versions, devices and settings, exit")
     parser.add_argument("--resume", default="auto", metavar="auto|PATH|no", help="default: auto")

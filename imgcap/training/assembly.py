@@ -38,10 +38,10 @@ from imgcap.training.unfreezing import Unfreezing
 
 def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool = False) -> Trainer:
     """Build every part of a run, and load the checkpoint it goes on from, if there is one. A dry run writes nothing."""
-    data = open_training_data(config, world)
+    data = open_training_data(config.data, config.train.global_batch, config.seed, world)
     plan, counts = data.plan, data.counts
     vocabulary = build_vocabulary(counts.counts, config.vocab, origin(config.init_from, resumption))
-    cut = cut_batch(config.train.global_batch, config.train.micro_batch, world.world_size)
+    accumulation = cut_batch(config.train.global_batch, config.train.micro_batch, world.world_size)
     timetable = _timetable(config, plan.steps_per_epoch)
     saved = None if dry_run else resumption.agreed()
     if saved:
@@ -69,9 +69,9 @@ def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool
         config=config.train,
         engine=engine,
         average=WeightAverage(engine.raw_model, config.train.ema),
-        loader=data.load(vocabulary, cut, start, timetable.total),
+        loader=data.load(vocabulary, accumulation, start, timetable.total),
         plan=plan,
-        cut=cut,
+        cut=accumulation,
         timetable=timetable,
         rate=LearningRate(config.optim, timetable.total, plan.steps_per_epoch),
         unfreezing=Unfreezing(config.train.unfreeze, model.encoder.frozen_stages, plan.steps_per_epoch),
@@ -86,7 +86,7 @@ def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool
     if not dry_run:
         on_main(lambda: _describe_run(config, vocabulary))
         if world.is_main:
-            _tell_cuts(counts, config)
+            _report_truncation(counts, config.data.max_tokens, config.vocab.oov)
     monitor.rewind(trainer.step)
     monitor.config(config, trainer.step)
     if config.data.mode == "stream":
@@ -161,13 +161,13 @@ def _describe_run(config: Config, vocabulary: Vocabulary) -> None:
     vocabulary.save(run / "vocab.json")
 
 
-def _tell_cuts(counts: TokenCounts, config: Config) -> None:
-    longest, captions = config.data.max_tokens, sum(counts.lengths.values())
-    cut = counts.longer_than(longest)
-    if cut:
-        at_least = "at least " if config.vocab.oov == "characters" else ""  # spelled words take more places
-        told = f"data.max_tokens={longest} cuts {at_least}{cut:,} of {captions:,} captions ({cut / captions:.1%})"
-        print(told, file=sys.stderr, flush=True)
+def _report_truncation(counts: TokenCounts, longest: int, oov: str) -> None:
+    """Say how many captions are longer than `longest` tokens, where the counts know their lengths."""
+    captions, longer = sum(counts.lengths.values()), counts.longer_than(longest)
+    if longer:
+        at_least = "at least " if oov == "characters" else ""  # spelled words take more places
+        share = f"{longer:,} of {captions:,} captions ({longer / captions:.1%})"
+        print(f"data.max_tokens={longest} cuts {at_least}{share}", file=sys.stderr, flush=True)
 
 
 def _load_model(model: torch.nn.Module, saved: Checkpoint) -> None:

@@ -13,11 +13,11 @@ class Unfreezing:
     def __init__(self, schedule: Mapping[Stage, str], frozen: int, steps_per_epoch: int):
         """`schedule` is `train.unfreeze`; before it, the first `frozen` stages are frozen."""
         self.frozen = frozen
-        self.thaws = [
+        starts = [
             (steps_of(duration, steps_per_epoch), STAGES_BEFORE[stage], stage) for stage, duration in schedule.items()
         ]
-        self.thaws.sort(key=lambda thaw: (thaw[0], -thaw[1]))
-        for start, stages, stage in self.thaws:
+        self.starts = sorted(starts, key=lambda start: (start[0], -start[1]))
+        for start, stages, stage in self.starts:
             if stages >= frozen:
                 raise UserError(
                     f"train.unfreeze.{stage}={schedule[stage]}: {stage} trains from before step {start} on; a stage "
@@ -26,5 +26,5 @@ class Unfreezing:
             frozen = stages
 
     def frozen_at(self, step: int) -> int:
-        """Of the update that follows `step` finished ones."""
-        return min([self.frozen, *(stages for start, stages, _ in self.thaws if start <= step)])
+        """How many stages are frozen in the update that follows `step` finished ones."""
+        return min([self.frozen, *(stages for start, stages, _ in self.starts if start <= step)])
