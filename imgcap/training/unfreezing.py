@@ -18,11 +18,11 @@ class Unfreezing:
         `frozen_before` is the encoder's: how many are frozen where a stage and all behind it train.
         """
         self.frozen = frozen
-        self.thaws = [
+        starts = [
             (steps_of(duration, steps_per_epoch), frozen_before(stage), stage) for stage, duration in schedule.items()
         ]
-        self.thaws.sort(key=lambda thaw: (thaw[0], -thaw[1]))
-        for start, stages, stage in self.thaws:
+        self.starts = sorted(starts, key=lambda start: (start[0], -start[1]))
+        for start, stages, stage in self.starts:
             if stages >= frozen:
                 raise UserError(
                     f"train.unfreeze.{stage}={schedule[stage]}: {stage} trains from before step {start} on; a stage "
@@ -31,5 +31,5 @@ class Unfreezing:
             frozen = stages
 
     def frozen_at(self, step: int) -> int:
-        """Of the update that follows `step` finished ones."""
-        return min([self.frozen, *(stages for start, stages, _ in self.thaws if start <= step)])
+        """How many stages are frozen in the update that follows `step` finished ones."""
+        return min([self.frozen, *(stages for start, stages, _ in self.starts if start <= step)])

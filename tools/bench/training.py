@@ -28,6 +28,7 @@ from imgcap.training.assembly import assemble
 from imgcap.training.engines.build import build_engine
 from imgcap.training.engines.protocol import Engine
 from imgcap.training.objectives.cross_entropy import CrossEntropy
+from imgcap.training.resumption import Resumption
 from imgcap.training.trainer import Trainer
 from imgcap.types import Batch, StepInputs
 from tools.bench.decoder import VOCABULARY, random_tokens
@@ -60,7 +61,9 @@ def bench_train(arguments: argparse.Namespace) -> dict[str, Any]:
         for compiled in ("off", "default") if arguments.compile else ("off",):
             with ExitStack() as stack:
                 folder = stack.enter_context(TemporaryDirectory())
-                trainer = assemble(_config(arguments, precision, compiled, folder), world, "no")
+                trainer = assemble(
+                    _config(arguments, precision, compiled, folder), world, Resumption(Path(folder), "no")
+                )
                 batches = stack.enter_context(reading(trainer.loader))
                 if arguments.steps:
                     rows += _many_steps(trainer, batches, arguments.steps, precision)
