@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from imgcap.config.schema import DataConfig
 from imgcap.data.augmentation import augmented_image, eval_image
 from imgcap.data.batch import NO_IMAGE, BatchShape
+from imgcap.data.keyed_random import generator
 from imgcap.data.mixture import MixedReader
 from imgcap.data.plan import MicroBatch
 from imgcap.errors import UserError
@@ -112,8 +113,7 @@ def chosen_captions(captions: int, wanted: int, key: tuple[int, ...]) -> np.ndar
     """Which of an image's captions to take where it has more than are wanted, by its key."""
     if captions <= wanted:
         return None
-    random = np.random.Generator(np.random.Philox(np.random.SeedSequence((*key, 1))))
-    return np.sort(random.permutation(captions)[:wanted])
+    return np.sort(generator(*key, 1).permutation(captions)[:wanted])
 
 
 class EvalDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):

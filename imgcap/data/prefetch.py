@@ -76,7 +76,7 @@ def prefetchers(readers: Sequence[ShardReader], plan: Plan, rank: int) -> Callab
     ]
 
     def reached(step: int) -> None:
-        for prefetcher, place in zip(ahead, plan.places(step), strict=True):
+        for prefetcher, place in zip(ahead, plan.positions(step), strict=True):
             if prefetcher is not None:
                 prefetcher.reached(place)
 
