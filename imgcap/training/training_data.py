@@ -10,7 +10,7 @@ from imgcap.data.dataset import TrainDataset, place_of
 from imgcap.data.loader import PlanSampler, TrainLoader
 from imgcap.data.mixture import MixedReader, Share, mixture_sha256, refuse_other_features
 from imgcap.data.plan import Accumulation, Plan
-from imgcap.data.prefetch import block_of_cache, prefetchers
+from imgcap.data.prefetch import block_of_cache, prefetching
 from imgcap.data.stream import NOT_EXACT, StreamLoader, StreamPlan, check_tars
 from imgcap.errors import UserError
 from imgcap.ranks.world import World
@@ -58,9 +58,9 @@ def open_training_data(config: Config, world: World) -> TrainingData:
 
     def load(vocabulary: Vocabulary, cut: Accumulation, start: int, stop: int) -> Iterable[Batch]:
         dataset = TrainDataset(source, vocabulary, config.data, config.seed)
-        reached = prefetchers(readers, plan, world.local_rank)
-        sampler = PlanSampler(plan, world.rank, world.world_size, cut, start, stop, reached)
-        return TrainLoader(dataset, sampler, config.data.workers, world.device.type == "cuda")
+        prefetch = prefetching(readers, plan, world.local_rank)
+        sampler = PlanSampler(plan, world.rank, world.world_size, cut, start, stop)
+        return TrainLoader(dataset, sampler, config.data.workers, world.device.type == "cuda", prefetch)
 
     return TrainingData(first, counts, plan, load)
 
