@@ -78,12 +78,14 @@ class TrainDataset:
     def write(self, micro_batch: MicroBatch, batch: Batch) -> None:
         """Read the samples of a micro-batch into their places.
 
-        A damaged one is named on stderr and gets weight 0, so that no rank shifts or stops.
+        A damaged one is named on stderr and gets weight 0 and no captions, so that no rank shifts or stops; its place
+        is taken by a picture that is sound, as a blank one would move BatchNorm's statistics.
         """
         images_BHWC = (batch.images_BCHW if self.features else batch.images_BCHW.permute(0, 2, 3, 1)).numpy()
         tokens_BKT = batch.tokens_BKT.numpy()
         weight_B, image_ids = batch.weight_B.numpy(), batch.image_ids.numpy()
         weight_B[:], tokens_BKT[:] = micro_batch.weight_N, PAD
+        damaged = []
         drawn = zip(micro_batch.passes_N.tolist(), micro_batch.indices_N.tolist(), strict=True)
         for place, (number, sample) in enumerate(drawn):
             key = (self.seed, number, sample)
@@ -93,7 +95,11 @@ class TrainDataset:
                 raise
             except DAMAGED as error:
                 print(f"skipped: sample {sample} of {self.reader.place}: {error}", file=sys.stderr, flush=True)
-                images_BHWC[place], image_ids[place], weight_B[place] = 0, NO_IMAGE, 0.0
+                damaged.append(place)
+        if damaged:
+            sound = np.setdiff1d(np.arange(len(image_ids)), damaged)
+            images_BHWC[damaged] = images_BHWC[np.resize(sound, len(damaged))] if len(sound) else 0
+            tokens_BKT[damaged], image_ids[damaged], weight_B[damaged] = PAD, NO_IMAGE, 0.0
 
     def _read(self, key: tuple[int, int, int], image_HWC: np.ndarray, tokens_KT: np.ndarray | None) -> int:
         """Write one image, and its captions where they are asked for; return its id."""
