@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from imgcap.config.schema import DataConfig
 from imgcap.data.augmentation import augmented_image, eval_image
-from imgcap.data.batch import NO_IMAGE, BatchShape
+from imgcap.data.batch import NO_IMAGE, PADDING, BatchShape
 from imgcap.data.keyed_random import generator
 from imgcap.data.mixture import MixedReader
 from imgcap.data.plan import MicroBatch
@@ -78,19 +78,19 @@ class TrainDataset:
     def write(self, micro_batch: MicroBatch, batch: Batch) -> None:
         """Read the samples of a micro-batch into their places.
 
-        A damaged one is named on stderr and gets weight 0 and no captions, so that no rank shifts or stops; its place
-        is taken by a picture that is sound, as a blank one would move BatchNorm's statistics.
+        A damaged one is named on stderr and doesn't count, so that no rank shifts or stops; its place is taken by a
+        picture that is sound, as a blank one would move BatchNorm's statistics.
         """
         images_BHWC = (batch.images_BCHW if self.features else batch.images_BCHW.permute(0, 2, 3, 1)).numpy()
         tokens_BKT = batch.tokens_BKT.numpy()
-        weight_B, image_ids = batch.weight_B.numpy(), batch.image_ids.numpy()
-        weight_B[:], tokens_BKT[:] = micro_batch.weight_N, PAD
+        image_ids = batch.image_ids.numpy()
+        tokens_BKT[:] = PAD
         damaged = []
-        drawn = zip(micro_batch.passes_N.tolist(), micro_batch.indices_N.tolist(), strict=True)
-        for place, (number, sample) in enumerate(drawn):
+        for place, (number, sample, padding) in enumerate(zip(*(x.tolist() for x in micro_batch), strict=True)):
             key = (self.seed, number, sample)
             try:
-                image_ids[place] = self._read(key, images_BHWC[place], tokens_BKT[place] if weight_B[place] else None)
+                image_id = self._read(key, images_BHWC[place], None if padding else tokens_BKT[place])
+                image_ids[place] = PADDING if padding else image_id
             except Unreachable:
                 raise
             except DAMAGED as error:
@@ -99,7 +99,7 @@ class TrainDataset:
         if damaged:
             sound = np.setdiff1d(np.arange(len(image_ids)), damaged)
             images_BHWC[damaged] = images_BHWC[np.resize(sound, len(damaged))] if len(sound) else 0
-            tokens_BKT[damaged], image_ids[damaged], weight_B[damaged] = PAD, NO_IMAGE, 0.0
+            tokens_BKT[damaged], image_ids[damaged] = PAD, NO_IMAGE
 
     def _read(self, key: tuple[int, int, int], image_HWC: np.ndarray, tokens_KT: np.ndarray | None) -> int:
         """Write one image, and its captions where they are asked for; return its id."""

@@ -11,12 +11,12 @@ Each epoch is another permutation of them.
 >>> [order.epoch(number).between(0, 6).tolist() for number in (0, 1)]
 [[4, 0, 2, 5, 3, 1], [0, 3, 5, 2, 1, 4]]
 
-An epoch's first global batch is the first four of these. Its last is filled up with itself, at weight 0.
+An epoch's first global batch is the first four of these. Its last is filled up with itself, which counts for nothing.
 
 >>> [plan.global_batch_at(step).indices_N.tolist() for step in (0, 1, 2, 3)]
 [[4, 0, 2, 5], [3, 1, 3, 1], [0, 3, 5, 2], [1, 4, 1, 4]]
->>> plan.global_batch_at(1).weight_N.tolist()
-[1.0, 1.0, 0.0, 0.0]
+>>> plan.global_batch_at(1).padding_N.tolist()
+[False, False, True, True]
 
 Two ranks take half a batch each, here in two micro-batches of one image.
 
@@ -51,14 +51,14 @@ from imgcap.errors import UserError
 
 
 class MicroBatch(NamedTuple):
-    """The samples that one rank sees in one forward: N indices, weight 0 for the padding.
+    """The samples that one rank sees in one forward: N indices, and which of them only fill an epoch's last batch up.
 
     The pass counts how often all of a sample's set has been seen before: augmentation is another in each.
     """
 
     passes_N: np.ndarray
     indices_N: np.ndarray
-    weight_N: np.ndarray
+    padding_N: np.ndarray
 
 
 @dataclass
@@ -84,14 +84,13 @@ class Plan:
         return -(-self.samples // self.global_batch)
 
     def global_batch_at(self, step: int) -> MicroBatch:
-        """The G samples of a step; an epoch's last batch is filled up with itself, at weight 0."""
+        """The G samples of a step; an epoch's last batch is filled up with itself."""
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self.global_batch
         drawn = self._between(epoch, start, min(start + self.global_batch, self.samples))
-        weight_N = np.zeros(self.global_batch, np.float32)
-        weight_N[: len(drawn[0])] = 1
+        padding_N = np.arange(self.global_batch) >= len(drawn[0])
         passes_N, indices_N = (np.resize(values_N, self.global_batch) for values_N in drawn)
-        return MicroBatch(passes_N, indices_N, weight_N)
+        return MicroBatch(passes_N, indices_N, padding_N)
 
     def positions(self, step: int) -> list[int]:
         """How far each set has been read before a step, over all epochs."""

@@ -137,7 +137,6 @@ class _Stream(IterableDataset[Batch | UserError]):
         while True:
             (batch,) = self.shape.allocate(1)
             images_BHWC, tokens_BKT = batch.images_BCHW.permute(0, 2, 3, 1).numpy(), batch.tokens_BKT.numpy()
-            batch.weight_B.fill_(1)
             batch.tokens_BKT.fill_(PAD)
             place = 0
             while place < self.shape.images:

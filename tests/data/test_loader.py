@@ -54,12 +54,12 @@ def kept(loader):
     return [Batch(*(tensor.clone() for tensor in batch)) for batch in loader]
 
 
-def test_a_damaged_image_weighs_nothing_and_shifts_nobody(capfd):
+def test_a_damaged_image_has_no_captions_and_shifts_nobody(capfd):
     sound = {int(i) for batch in batches(0, stop=3) for i in batch.image_ids}
     assert sound == {100 + i for i in range(12) if i != 5} | {-1}
     for batch in batches(0, stop=3):
-        for weight, image_id, tokens in zip(batch.weight_B, batch.image_ids, batch.tokens_BKT, strict=True):
-            assert (weight == 0) == (image_id == -1) == bool((tokens == 0).all())
+        for image_id, tokens in zip(batch.image_ids, batch.tokens_BKT, strict=True):
+            assert (image_id == -1) == bool((tokens == 0).all())
     assert "skipped: sample 5 of memory" in capfd.readouterr().err
 
 
@@ -79,7 +79,7 @@ def test_each_epoch_chooses_among_the_captions_anew():
 
     def captions(epoch):
         (batch,) = dataset.shape(1).allocate(1)
-        dataset.write(MicroBatch(np.array([epoch]), np.array([2]), np.array([1.0])), batch)
+        dataset.write(MicroBatch(np.array([epoch]), np.array([2]), np.array([False])), batch)
         return tuple(batch.tokens_BKT[0, :, 1].tolist())
 
     chosen = {epoch: captions(epoch) for epoch in range(40)}

@@ -17,8 +17,8 @@ counts = st.lists(st.integers(0, 6), min_size=1, max_size=4).filter(sum).map(tup
 def epoch_of(plan, epoch):
     """Passes and samples of an epoch, without the padding."""
     batches = [plan.global_batch_at(epoch * plan.steps_per_epoch + step) for step in range(plan.steps_per_epoch)]
-    passes, samples, weights = (np.concatenate(values) for values in zip(*batches, strict=True))
-    return passes[weights > 0].tolist(), samples[weights > 0].tolist()
+    passes, samples, padding = (np.concatenate(values) for values in zip(*batches, strict=True))
+    return passes[~padding].tolist(), samples[~padding].tolist()
 
 
 @given(counts, counts, st.integers(1, 30), st.integers(1, 7), st.integers(0, 9))
@@ -58,7 +58,7 @@ def test_any_cut_gives_the_same_batches_and_a_new_plan_goes_on_anywhere(step):
     whole = plan.global_batch_at(step)
     resumed = Plan(1, list(OWN), 4, "sha", 1, (Share(OTHER, 6, 1), Share((3,), 2)))
     pieces = [piece for rank in range(2) for piece in resumed.micro_batches(step, rank, 2, 2)]
-    for name in ("passes_N", "indices_N", "weight_N"):
+    for name in ("passes_N", "indices_N", "padding_N"):
         assert np.array_equal(np.concatenate([getattr(piece, name) for piece in pieces]), getattr(whole, name))
 
 

@@ -64,7 +64,7 @@ def test_the_worked_example_is_what_happens():
 def test_padding_repeats_the_last_batch_alone():
     plan = Plan(0, [4] * 5, 6, "sha", block=2)
     last = plan.global_batch_at(plan.steps_per_epoch - 1)
-    assert last.weight_N.tolist() == [1, 1, 0, 0, 0, 0]
+    assert last.padding_N.tolist() == [False] * 2 + [True] * 4
     assert set(last.indices_N[2:]) == set(last.indices_N[:2])
 
 
@@ -80,7 +80,7 @@ def test_any_cut_gives_the_same_global_batches(samples):
                 for piece in plan.micro_batches(step, rank, world_size, accumulation)
             ]
             assert np.array_equal(np.concatenate([p.indices_N for p in pieces]), whole.indices_N)
-            assert np.array_equal(np.concatenate([p.weight_N for p in pieces]), whole.weight_N)
+            assert np.array_equal(np.concatenate([p.padding_N for p in pieces]), whole.padding_N)
 
 
 @given(st.integers(1, 60), st.integers(1, 16))
@@ -90,7 +90,7 @@ def test_each_image_counts_exactly_once_an_epoch(samples, global_batch):
     for step in range(plan.steps_per_epoch, 2 * plan.steps_per_epoch):
         batch = plan.global_batch_at(step)
         assert set(batch.passes_N) == {1} and len(batch.indices_N) == global_batch
-        seen += list(batch.indices_N[batch.weight_N > 0])
+        seen += list(batch.indices_N[~batch.padding_N])
     assert sorted(seen) == list(range(samples))
 
 
