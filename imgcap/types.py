@@ -36,12 +36,11 @@ class Sample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one training step sees. Weight 0 marks the padding of an epoch's last batch."""
+    """What one training step sees. What doesn't count, as `image_ids` says, has no captions."""
 
     images_BCHW: "torch.Tensor"  # uint8, as decoded; the model normalises. Or cached features_BPE, float16
     tokens_BKT: "torch.Tensor"  # int64: <sos> words <eos> <pad> ...; all <pad> where there is no caption
-    weight_B: "torch.Tensor"  # float32, 1 or 0
-    image_ids: "torch.Tensor"  # int64, shape (B,)
+    image_ids: "torch.Tensor"  # int64, shape (B,); or `imgcap.data.batch.PADDING`, NO_IMAGE
 
 
 class Forcing(NamedTuple):

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance
 
+from imgcap.data.keyed_random import generator
+
 # What each level does: area and aspect of the random crop, and the strength of colour jitter.
 _CROP_SCALE = {"light": (0.7, 1.0), "strong": (0.4, 1.0)}
 _JITTER = {"light": 0.0, "strong": 0.3}
@@ -26,7 +28,7 @@ def augmented_image(
     """
     if level == "off":
         return _to_tensor(_squeezed(image, size), out_HWC)
-    random = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+    random = generator(*key)
     box = _random_box(image.size, _CROP_SCALE[level], random)
     image = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
     if random.random() < 0.5:

@@ -10,6 +10,7 @@ from imgcap.types import PAD, Batch
 
 HASH_MODULUS = 1 << 63
 NO_IMAGE = -1  # the image id of a sample that could not be read
+PADDING = -2  # of one that fills up an epoch's last batch
 
 
 class BatchShape(NamedTuple):
@@ -32,9 +33,9 @@ class BatchShape(NamedTuple):
         return [self._views(piece.split(sizes)) for piece in block.split(size)]
 
     def _sizes(self) -> list[int]:
-        """Bytes of tokens, ids, weights and images, the latter filled up so that the next batch's int64 fit."""
+        """Bytes of tokens, ids and images, the latter filled up so that the next batch's int64 fit."""
         pixels = self._image_bytes
-        return [self.images * self.captions * self.length * 8, self.images * 8, self.images * 8, -(-pixels // 8) * 8]
+        return [self.images * self.captions * self.length * 8, self.images * 8, -(-pixels // 8) * 8]
 
     @property
     def _image_bytes(self) -> int:
@@ -42,7 +43,7 @@ class BatchShape(NamedTuple):
         return self.images * each
 
     def _views(self, pieces: Sequence[torch.Tensor]) -> Batch:
-        tokens, ids, weights, pixels = pieces
+        tokens, ids, pixels = pieces
         side, pixels = self.image_size, pixels[: self._image_bytes]
         if self.features:
             images = pixels.view(torch.float16).view(self.images, *self.features)
@@ -51,7 +52,6 @@ class BatchShape(NamedTuple):
         return Batch(
             images_BCHW=images,
             tokens_BKT=tokens.view(torch.int64).view(self.images, self.captions, self.length),
-            weight_B=weights.view(torch.float32)[: self.images],
             image_ids=ids.view(torch.int64),
         )
 
@@ -65,9 +65,15 @@ def damaged_count(batch: Batch) -> int:
     return int((batch.image_ids == NO_IMAGE).sum())
 
 
+def counted_ids(batch: Batch) -> np.ndarray:
+    """The ids of the images that count: neither padding nor damaged."""
+    ids = batch.image_ids.numpy()
+    return ids[(ids != NO_IMAGE) & (ids != PADDING)]
+
+
 def batch_hash(batch: Batch, epoch: int) -> int:
-    """The sum, modulo 2^63, of a stable hash of (image_id, epoch) over the samples of weight 1."""
-    ids = batch.image_ids.numpy()[batch.weight_B.numpy() > 0].astype(np.uint64)
+    """The sum, modulo 2^63, of a stable hash of (image_id, epoch) over the images that count."""
+    ids = counted_ids(batch).astype(np.uint64)
     with np.errstate(over="ignore"):
         mixed = _mix(ids ^ _mix(np.full_like(ids, epoch)))
         return int(mixed.sum(dtype=np.uint64) % np.uint64(HASH_MODULUS))

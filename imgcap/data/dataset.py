@@ -9,7 +9,8 @@ from torch.utils.data import Dataset
 
 from imgcap.config.data import DataConfig
 from imgcap.data.augmentation import augmented_image, eval_image
-from imgcap.data.batch import NO_IMAGE, BatchShape
+from imgcap.data.batch import NO_IMAGE, PADDING, BatchShape
+from imgcap.data.keyed_random import generator
 from imgcap.data.mixture import MixedReader
 from imgcap.data.plan import MicroBatch
 from imgcap.errors import UserError
@@ -77,22 +78,28 @@ class TrainDataset:
     def write(self, micro_batch: MicroBatch, batch: Batch) -> None:
         """Read the samples of a micro-batch into their places.
 
-        A damaged one is named on stderr and gets weight 0, so that no rank shifts or stops.
+        A damaged one is named on stderr and doesn't count, so that no rank shifts or stops; its place is taken by a
+        picture that is sound, as a blank one would move BatchNorm's statistics.
         """
         images_BHWC = (batch.images_BCHW if self.features else batch.images_BCHW.permute(0, 2, 3, 1)).numpy()
         tokens_BKT = batch.tokens_BKT.numpy()
-        weight_B, image_ids = batch.weight_B.numpy(), batch.image_ids.numpy()
-        weight_B[:], tokens_BKT[:] = micro_batch.weight_N, PAD
-        drawn = zip(micro_batch.passes_N.tolist(), micro_batch.indices_N.tolist(), strict=True)
-        for place, (number, sample) in enumerate(drawn):
+        image_ids = batch.image_ids.numpy()
+        tokens_BKT[:] = PAD
+        damaged = []
+        for place, (number, sample, padding) in enumerate(zip(*(x.tolist() for x in micro_batch), strict=True)):
             key = (self.seed, number, sample)
             try:
-                image_ids[place] = self._read(key, images_BHWC[place], tokens_BKT[place] if weight_B[place] else None)
+                image_id = self._read(key, images_BHWC[place], None if padding else tokens_BKT[place])
+                image_ids[place] = PADDING if padding else image_id
             except Unreachable:
                 raise
             except DAMAGED as error:
                 print(f"skipped: sample {sample} of {self.reader.place}: {error}", file=sys.stderr, flush=True)
-                images_BHWC[place], image_ids[place], weight_B[place] = 0, NO_IMAGE, 0.0
+                damaged.append(place)
+        if damaged:
+            sound = np.setdiff1d(np.arange(len(image_ids)), damaged)
+            images_BHWC[damaged] = images_BHWC[np.resize(sound, len(damaged))] if len(sound) else 0
+            tokens_BKT[damaged], image_ids[damaged] = PAD, NO_IMAGE
 
     def _read(self, key: tuple[int, int, int], image_HWC: np.ndarray, tokens_KT: np.ndarray | None) -> int:
         """Write one image, and its captions where they are asked for; return its id."""
@@ -112,8 +119,7 @@ def chosen_captions(captions: int, wanted: int, key: tuple[int, ...]) -> np.ndar
     """Which of an image's captions to take where it has more than are wanted, by its key."""
     if captions <= wanted:
         return None
-    random = np.random.Generator(np.random.Philox(np.random.SeedSequence((*key, 1))))
-    return np.sort(random.permutation(captions)[:wanted])
+    return np.sort(generator(*key, 1).permutation(captions)[:wanted])
 
 
 class EvalDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):

@@ -3,11 +3,13 @@
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from imgcap.data.batch import BatchShape
 from imgcap.data.dataset import TrainDataset
 from imgcap.data.plan import Accumulation, MicroBatch, Plan
 from imgcap.errors import UserError
@@ -20,88 +22,93 @@ READ_AHEAD = 4  # batches of each worker
 class PlanSampler(Sampler[MicroBatch]):
     """The micro-batches of one rank, from step `start` to step `stop`."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        rank: int,
-        world_size: int,
-        cut: Accumulation,
-        start: int,
-        stop: int,
-        reached: Callable[[int], object] = lambda step: None,
-    ):
-        """`reached` is told each step whose micro-batches are about to be read."""
+    def __init__(self, plan: Plan, rank: int, world_size: int, cut: Accumulation, start: int, stop: int):
         self.plan, self.rank, self.world_size, self.cut = plan, rank, world_size, cut
-        self.start, self.stop, self.reached = start, stop, reached
+        self.start, self.stop = start, stop
 
     def __len__(self) -> int:
         return (self.stop - self.start) * self.cut.steps
 
     def __iter__(self) -> Iterator[MicroBatch]:
         for step in range(self.start, self.stop):
-            self.reached(step)
             yield from self.plan.micro_batches(step, self.rank, self.world_size, self.cut.steps)
+
+
+class BufferRing:
+    """Batches that are written again and again, in shared memory: each worker has its own, and writes them in turn.
+
+    A batch that has been taken stays as it is until more than `held` others have been taken after it. For a worker is
+    READ_AHEAD batches ahead of those taken at most, and every `workers`-th batch is its own.
+    """
+
+    def __init__(self, shape: BatchShape, workers: int, held: int):
+        self.each = 1 + (READ_AHEAD + held // workers if workers else held)
+        self.batches = shape.allocate(max(workers, 1) * self.each, shared=workers > 0)
+        self._written = 0  # by this process
+
+    def next_number(self) -> int:
+        """Which batch the process that asks, a worker or the only one, is to write next."""
+        worker = get_worker_info()
+        number = (worker.id if worker else 0) * self.each + self._written % self.each
+        self._written += 1
+        return number
 
 
 class TrainLoader:
     """Batches in the order of the plan, read ahead by `workers` processes (0: in this one).
 
-    Each worker writes into buffers of its own in shared memory, in turn, and sends the number of the one that is
-    ready. With workers, a batch is good until two steps' more micro-batches have been taken.
+    A batch is good until two steps' more micro-batches have been taken. `prefetch` is told each step that is about to
+    be read, so that it may fetch remote shards.
     """
 
-    def __init__(self, dataset: TrainDataset, sampler: PlanSampler, workers: int, pin_memory: bool):
+    def __init__(
+        self,
+        dataset: TrainDataset,
+        sampler: PlanSampler,
+        workers: int,
+        pin_memory: bool,
+        prefetch: Callable[[int], object] = lambda step: None,
+    ):
         self.dataset, self.sampler, self.workers, self.pin_memory = dataset, sampler, workers, pin_memory
+        self.prefetch = prefetch
 
     def __iter__(self) -> Iterator[Batch]:
-        shape = self.dataset.shape(self.sampler.cut.micro_batch)
-        if not self.workers:
-            for micro_batch in self.sampler:
-                (batch,) = shape.allocate(1)
-                self.dataset.write(micro_batch, batch)
-                yield self._pinned(batch)
-            return
-        buffers = shape.allocate(self.workers * self._buffers_each, shared=True)
+        cut, stop = self.sampler.cut, self.sampler.stop
+        ring = BufferRing(self.dataset.shape(cut.micro_batch), self.workers, held=2 * cut.steps)
         loader = DataLoader(
-            _Buffered(self.dataset, buffers, self._buffers_each),
+            _Buffered(self.dataset, ring),
             sampler=self.sampler,
             batch_size=None,  # an item is a whole batch already
             num_workers=self.workers,
             worker_init_fn=prepare_worker,
-            prefetch_factor=READ_AHEAD,
+            prefetch_factor=READ_AHEAD if self.workers else None,
         )
-        with reading(loader) as numbers:
-            for number in numbers:
-                if isinstance(number, UserError):  # met by a worker
-                    raise number
-                yield self._pinned(buffers[number])
-
-    @property
-    def _buffers_each(self) -> int:
-        """More than the batches that a worker is ahead, and those of two steps."""
-        return READ_AHEAD + 2 * self.sampler.cut.steps + 1
+        ahead = READ_AHEAD * self.workers // cut.steps  # steps that the workers are
+        with reading(loader) as numbers:  # workers have been forked, so prefetching may begin its threads
+            for step in range(self.sampler.start, stop):
+                self.prefetch(min(step + ahead, stop - 1))
+                for number in islice(numbers, cut.steps):
+                    if isinstance(number, UserError):  # met by a worker
+                        raise number
+                    yield self._pinned(ring.batches[number])
 
     def _pinned(self, batch: Batch) -> Batch:
         return Batch(*(tensor.pin_memory() for tensor in batch)) if self.pin_memory else batch
 
 
 class _Buffered(Dataset[int | UserError]):
-    """In a worker: writes micro-batches into its own `each` of the buffers.
+    """Writes micro-batches into a ring, in a worker or in this process.
 
-    An item is a buffer's number, or why there is none: raised, it would arrive with the worker's traceback in it.
+    An item is a batch's number there, or why there is none: raised, it would arrive with the worker's traceback in it.
     """
 
-    def __init__(self, dataset: TrainDataset, buffers: list[Batch], each: int):
-        self.dataset, self.buffers, self.each = dataset, buffers, each
-        self.written = 0
+    def __init__(self, dataset: TrainDataset, ring: BufferRing):
+        self.dataset, self.ring = dataset, ring
 
     def __getitem__(self, micro_batch: MicroBatch) -> int | UserError:
-        worker = get_worker_info()
-        assert worker is not None, "without workers a loader needs no buffers"
-        number = worker.id * self.each + self.written % self.each
-        self.written += 1
+        number = self.ring.next_number()
         try:
-            self.dataset.write(micro_batch, self.buffers[number])
+            self.dataset.write(micro_batch, self.ring.batches[number])
         except UserError as error:
             return error
         return number

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from imgcap.data.keyed_random import generator
 from imgcap.data.order import ORDER_VERSION
 from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of_bytes
@@ -12,7 +13,7 @@ from imgcap.shards.manifest import Manifest
 from imgcap.shards.reader import ShardReader
 from imgcap.types import Sample
 
-_CHUNK = 1 << 16  # places of an epoch between which the sets are counted
+_CHUNK = 1 << 16  # positions of an epoch between which the sets are counted
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Share:
     block: int | None = None
 
 
-class Turns:
-    """Whose turn it is at each place of an epoch: a seeded permutation of `shares[j]` turns of each set j."""
+class Interleaving:
+    """Which set each position of an epoch draws from: a seeded permutation with `shares[j]` positions of each set j."""
 
     def __init__(self, seed: int, shares: Sequence[int]):
         self.seed, self.shares = seed, shares
@@ -34,23 +35,22 @@ class Turns:
         self._before_CJ = np.zeros((1, len(shares)), np.int64)
 
     def between(self, epoch: int, start: int, stop: int) -> np.ndarray:
-        """The number of the set at the places [start, stop), uint8."""
-        self._turn_to(epoch)
+        """The number of the set at the positions [start, stop), uint8."""
+        self._hold(epoch)
         return self._sets_N[start:stop]
 
-    def before(self, epoch: int, place: int) -> np.ndarray:
-        """How many turns each set has had before a place, int64."""
-        self._turn_to(epoch)
-        chunk, rest = divmod(place, _CHUNK)
-        here = self._sets_N[place - rest : place]
+    def before(self, epoch: int, position: int) -> np.ndarray:
+        """How many samples of each set come before a position, int64."""
+        self._hold(epoch)
+        chunk, rest = divmod(position, _CHUNK)
+        here = self._sets_N[position - rest : position]
         return self._before_CJ[chunk] + np.bincount(here, minlength=len(self.shares))
 
-    def _turn_to(self, epoch: int) -> None:
+    def _hold(self, epoch: int) -> None:
         if epoch == self._epoch:
             return
-        key = np.random.SeedSequence([self.seed, epoch, ORDER_VERSION, 1, 1])  # no block's
         self._sets_N = np.repeat(np.arange(len(self.shares), dtype=np.uint8), self.shares)
-        np.random.Generator(np.random.Philox(key)).shuffle(self._sets_N)
+        generator(self.seed, epoch, ORDER_VERSION, 1, 1).shuffle(self._sets_N)
         chunks = [self._sets_N[first : first + _CHUNK] for first in range(0, len(self._sets_N), _CHUNK)]
         counts_CJ = [np.bincount(chunk, minlength=len(self.shares)) for chunk in chunks]
         self._before_CJ = np.concatenate([np.zeros((1, len(self.shares)), np.int64), np.cumsum(counts_CJ, axis=0)])

@@ -1,9 +1,42 @@
-"""The order of samples: a pure function of the seed, the epoch and the shard manifest.
+"""The samples of each step: a pure function of the seed, the step and the shard manifest.
 
 Global batch s of an epoch is positions [s·G, (s+1)·G) of that epoch's order, whatever the number of
-ranks, workers or micro-batches; it is cut contiguously over ranks, then over accumulation steps. Where sets are mixed,
-an epoch holds each sample of the first once, and so many of each other as its share says, which go on from epoch to
-epoch through an order of their own.
+ranks, workers or micro-batches; it is cut contiguously over ranks, then over accumulation steps.
+
+Six images in shards of 2, 1 and 3: shard 0 holds images 0 and 1, shard 1 image 2, shard 2 images 3, 4 and 5.
+Each epoch is another permutation of them.
+
+>>> plan = Plan(seed=5, shard_counts=[2, 1, 3], global_batch=4, manifest_sha256="")
+>>> [order] = plan.orders()
+>>> [order.epoch(number).between(0, 6).tolist() for number in (0, 1)]
+[[4, 0, 2, 5, 3, 1], [0, 3, 5, 2, 1, 4]]
+
+An epoch's first global batch is the first four of these. Its last is filled up with itself, which counts for nothing.
+
+>>> [plan.global_batch_at(step).indices_N.tolist() for step in (0, 1, 2, 3)]
+[[4, 0, 2, 5], [3, 1, 3, 1], [0, 3, 5, 2], [1, 4, 1, 4]]
+>>> plan.global_batch_at(1).padding_N.tolist()
+[False, False, True, True]
+
+Two ranks take half a batch each, here in two micro-batches of one image.
+
+>>> [[part.indices_N.tolist() for part in plan.micro_batches(0, rank, 2, accumulation=2)] for rank in (0, 1)]
+[[[4], [0]], [[2], [5]]]
+
+In blocks of two shards, shards are permuted and samples mix within their block only.
+
+>>> [order] = Plan(5, [2, 1, 3], 4, "", block=2).orders()
+>>> [(shards.tolist(), order.epoch(0).samples(block).tolist()) for block, shards in enumerate(order.epoch(0).blocks)]
+[([1, 0], [2, 0, 1]), ([2], [5, 3, 4])]
+
+Mixed with a set of two images, one of them an epoch: these count on, as 6 and 7, and come in an order of their own,
+whose pass 0 lasts two epochs.
+
+>>> mixed = Plan(5, [2, 1, 3], 7, "", others=(Share(shard_counts=(2,), samples=1),))
+>>> [mixed.global_batch_at(epoch).indices_N.tolist() for epoch in (0, 1, 2)]
+[[4, 0, 6, 2, 5, 3, 1], [0, 3, 5, 2, 7, 1, 4], [6, 1, 3, 4, 0, 5, 2]]
+>>> mixed.global_batch_at(2).passes_N.tolist()
+[1, 2, 2, 2, 2, 2, 2]
 """
 
 from collections.abc import Iterator
@@ -12,20 +45,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from imgcap.data.mixture import Share, Turns
+from imgcap.data.mixture import Interleaving, Share
 from imgcap.data.order import ORDER_VERSION, EndlessOrder
 from imgcap.errors import UserError
 
 
 class MicroBatch(NamedTuple):
-    """The samples that one rank sees in one forward: N indices, weight 0 for the padding.
+    """The samples that one rank sees in one forward: N indices, and which of them only fill an epoch's last batch up.
 
     The pass counts how often all of a sample's set has been seen before: augmentation is another in each.
     """
 
     passes_N: np.ndarray
     indices_N: np.ndarray
-    weight_N: np.ndarray
+    padding_N: np.ndarray
 
 
 @dataclass
@@ -40,13 +73,10 @@ class Plan:
     others: tuple[Share, ...] = ()
 
     def __post_init__(self) -> None:
-        own = sum(self.shard_counts)
-        self._shares = [own, *(other.samples for other in self.others)]
-        self._orders = [EndlessOrder(self.seed, self.shard_counts, self.block)]
-        for number, other in enumerate(self.others, start=1):
-            self._orders.append(EndlessOrder(self.seed + (number << 32), other.shard_counts, other.block))
+        self._shares = [sum(self.shard_counts), *(other.samples for other in self.others)]
+        self._orders = self.orders()
         self._firsts = np.cumsum([0, *(order.samples for order in self._orders)])  # index of each set's first sample
-        self._turns = Turns(self.seed, self._shares) if self.others else None
+        self._interleaving = Interleaving(self.seed, self._shares) if self.others else None
         self.samples = sum(self._shares)
 
     @property
@@ -54,38 +84,39 @@ class Plan:
         return -(-self.samples // self.global_batch)
 
     def global_batch_at(self, step: int) -> MicroBatch:
-        """The G samples of a step; an epoch's last batch is filled up with itself, at weight 0."""
+        """The G samples of a step; an epoch's last batch is filled up with itself."""
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self.global_batch
         drawn = self._between(epoch, start, min(start + self.global_batch, self.samples))
-        weight_N = np.zeros(self.global_batch, np.float32)
-        weight_N[: len(drawn[0])] = 1
+        padding_N = np.arange(self.global_batch) >= len(drawn[0])
         passes_N, indices_N = (np.resize(values_N, self.global_batch) for values_N in drawn)
-        return MicroBatch(passes_N, indices_N, weight_N)
+        return MicroBatch(passes_N, indices_N, padding_N)
 
-    def places(self, step: int) -> list[int]:
+    def positions(self, step: int) -> list[int]:
         """How far each set has been read before a step, over all epochs."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        start = position * self.global_batch
-        before = [start] if self._turns is None else self._turns.before(epoch, start)
-        return [epoch * share + int(count) for share, count in zip(self._shares, before, strict=True)]
+        return self._positions(epoch, position * self.global_batch)
 
     def orders(self) -> list[EndlessOrder]:
-        """Of each set, for another thread: they share nothing with the plan's own."""
-        return [EndlessOrder(order.seed, order.shard_counts, order.block) for order in self._orders]
+        """An order for each set. They share nothing with the plan's own, so that another thread may have them."""
+        own = EndlessOrder((self.seed,), self.shard_counts, self.block)
+        others = enumerate(self.others, start=1)
+        return [own, *(EndlessOrder((self.seed, number), set.shard_counts, set.block) for number, set in others)]
+
+    def _positions(self, epoch: int, position: int) -> list[int]:
+        before = [position] if self._interleaving is None else self._interleaving.before(epoch, position)
+        return [epoch * share + int(count) for share, count in zip(self._shares, before, strict=True)]
 
     def _between(self, epoch: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Passes and samples at the places [start, stop) of an epoch."""
-        if self._turns is None:
-            return self._orders[0].between(epoch * self.samples + start, epoch * self.samples + stop)
-        sets_N = self._turns.between(epoch, start, stop)
-        before = self._turns.before(epoch, start)
+        """Passes and samples at the positions [start, stop) of an epoch: each set is read on from where it stands."""
+        ends = zip(self._orders, self._positions(epoch, start), self._positions(epoch, stop), strict=True)
+        read = [order.between(begin, end) for order, begin, end in ends]
+        if self._interleaving is None:
+            return read[0]
+        sets_N = self._interleaving.between(epoch, start, stop)
         passes_N, indices_N = np.zeros(len(sets_N), np.int64), np.zeros(len(sets_N), np.int64)
-        for number, order in enumerate(self._orders):
-            mine = sets_N == number
-            place = epoch * self._shares[number] + int(before[number])
-            passes, samples = order.between(place, place + int(mine.sum()))
-            passes_N[mine], indices_N[mine] = passes, samples + self._firsts[number]
+        for number, (passes, samples) in enumerate(read):
+            passes_N[sets_N == number], indices_N[sets_N == number] = passes, samples + self._firsts[number]
         return passes_N, indices_N
 
     def micro_batches(self, step: int, rank: int, world_size: int, accumulation: int) -> Iterator[MicroBatch]:

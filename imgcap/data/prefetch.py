@@ -35,15 +35,15 @@ class Prefetcher:
     def __init__(self, reader: ShardReader, order: EndlessOrder, rank: int):
         """`order` is this thread's alone."""
         self.reader, self.order, self.rank = reader, order, rank
-        self._place = -1
+        self._position = -1
         self._moved = Condition()
         self._thread: Thread | None = None
         self._fetched: set[tuple[int, int]] = set()  # pass and number of a block
 
-    def reached(self, place: int) -> None:
-        """A place of the order is about to be read. The first call begins: the loader's workers have been forked."""
+    def go_to(self, position: int) -> None:
+        """A position of the order is about to be read. The first call begins the thread."""
         with self._moved:
-            self._place = place
+            self._position = position
             self._moved.notify()
         if self._thread is None:
             self._thread = Thread(target=self._run, name="prefetcher", daemon=True)
@@ -52,11 +52,11 @@ class Prefetcher:
     def _run(self) -> None:
         try:
             while True:
-                for number, block in self.order.blocks(self._place, AHEAD):
+                for number, block in self.order.blocks(self._position, AHEAD):
                     self._fetch(number, block)
                 with self._moved:
-                    place = self._place
-                    self._moved.wait_for(lambda place=place: self._place != place)  # type: ignore[misc]
+                    position = self._position
+                    self._moved.wait_for(lambda position=position: self._position != position)  # type: ignore[misc]
         except UserError:
             return
 
@@ -68,16 +68,17 @@ class Prefetcher:
         self._fetched.add((number, block))
 
 
-def prefetchers(readers: Sequence[ShardReader], plan: Plan, rank: int) -> Callable[[int], None]:
-    """One for each of a plan's sets that is remote; what comes back is to be told each step that is reached."""
-    ahead = [
-        Prefetcher(reader, order, rank) if reader.is_remote else None
-        for reader, order in zip(readers, plan.orders(), strict=True)
-    ]
+def prefetching(readers: Sequence[ShardReader], plan: Plan, rank: int) -> Callable[[int], None]:
+    """What to tell each step that is about to be read, so that a plan's remote sets are fetched ahead of it.
 
-    def reached(step: int) -> None:
-        for prefetcher, place in zip(ahead, plan.places(step), strict=True):
-            if prefetcher is not None:
-                prefetcher.reached(place)
+    The first call begins a thread for each of them, and should come after workers have been forked.
+    """
+    numbered = enumerate(zip(readers, plan.orders(), strict=True))
+    prefetchers = {number: Prefetcher(*pair, rank) for number, pair in numbered if pair[0].is_remote}
 
-    return reached if any(ahead) else lambda step: None
+    def go_to(step: int) -> None:
+        positions = plan.positions(step) if prefetchers else []
+        for number, prefetcher in prefetchers.items():
+            prefetcher.go_to(positions[number])
+
+    return go_to

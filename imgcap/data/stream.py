@@ -24,6 +24,7 @@ from imgcap.config.data import DataConfig
 from imgcap.data.augmentation import augmented_image
 from imgcap.data.batch import BatchShape
 from imgcap.data.dataset import DAMAGED, CaptionRows, chosen_captions
+from imgcap.data.keyed_random import generator
 from imgcap.data.loader import prepare_worker, reading
 from imgcap.data.plan import Accumulation
 from imgcap.errors import UserError
@@ -127,7 +128,7 @@ class _Stream(IterableDataset[Batch | UserError]):
             yield error
 
     def _batches(self, key: tuple[int, ...]) -> Iterator[Batch]:
-        random = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+        random = generator(*key)
         drawn = webdataset.ResampledShards(
             list(self.plan.tars), deterministic=True, worker_seed=lambda: int(random.integers(1 << 62))
         )
@@ -136,7 +137,6 @@ class _Stream(IterableDataset[Batch | UserError]):
         while True:
             (batch,) = self.shape.allocate(1)
             images_BHWC, tokens_BKT = batch.images_BCHW.permute(0, 2, 3, 1).numpy(), batch.tokens_BKT.numpy()
-            batch.weight_B.fill_(1)
             batch.tokens_BKT.fill_(PAD)
             place = 0
             while place < self.shape.images:

@@ -1,8 +1,8 @@
 """Which continuations a step keeps: the likeliest, the likeliest of unlike groups or of banks, or drawn ones.
 
-A frontier takes the log probability of every row so far and of every word after it, and says which rows live on:
-each as its new log probability, its parent and its word. It knows how many rows an image begins with and how many pools
-its finished captions go to.
+A frontier takes the rows so far and the log probability of every word after each, and says which rows live on: each as
+its new log probability, its parent and its word. It knows how many rows an image begins with and how many pools its
+finished captions go to.
 
 Dimensions: R images still searched, W rows of each, T words so far, V vocabulary, C required words, S = C + 1 banks,
 K rows of a group or bank, X candidates.
@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from imgcap.types import EOS
 
 
-class Place(NamedTuple):
-    """Where a search stands."""
+class Prefixes(NamedTuple):
+    """The beginnings of captions that a step extends. One of log probability -inf is none."""
 
-    step: int  # words so far
+    step: int  # words of each
     images_R: torch.Tensor
+    log_prob_RW: torch.Tensor
     words_RWT: torch.Tensor | None  # only where something reads them
 
 
@@ -36,53 +37,47 @@ class Chosen(NamedTuple):
 
 
 class Frontier(Protocol):
-    """How rows are chosen. `begin` gives the log probability of the rows before the first word."""
+    """How rows are chosen."""
 
     rows: int  # of an image at the first step
-    pools: int  # of an image's finished captions
+    pools: int = 1  # of an image's finished captions
     pool_size: int
-    reads_words: bool
+    reads_words: bool = False
 
-    def begin(self, images: int, device: torch.device) -> torch.Tensor: ...
+    def begin(self, images: int, device: torch.device) -> torch.Tensor:
+        """The log probability of the rows before the first word."""
+        return torch.zeros(images, self.rows, device=device)
 
-    def extend(self, live_RW: torch.Tensor, log_probs_RWV: torch.Tensor, place: Place) -> Chosen:
+    def extend_(self, prefixes: Prefixes, log_probs_RWV: torch.Tensor) -> Chosen:
         """Choose; `log_probs_RWV` may be overwritten."""
         ...
 
 
-class Likeliest:
+class Likeliest(Frontier):
     """Plain beam search: the `beam` likeliest of all rows × words."""
 
-    rows, pools, reads_words = 1, 1, False
+    rows = 1
 
     def __init__(self, beam: int):
         self.pool_size = beam
 
-    def begin(self, images: int, device: torch.device) -> torch.Tensor:
-        return torch.zeros(images, 1, device=device)
-
-    def extend(self, live_RW: torch.Tensor, log_probs_RWV: torch.Tensor, place: Place) -> Chosen:
-        return _top(log_probs_RWV.add_(live_RW[..., None]), self.pool_size)
+    def extend_(self, prefixes: Prefixes, log_probs_RWV: torch.Tensor) -> Chosen:
+        return _top(log_probs_RWV.add_(prefixes.log_prob_RW[..., None]), self.pool_size)
 
 
-class Groups:
+class Groups(Frontier):
     """Diverse beam search (Vijayakumar et al. 2018) with Hamming diversity.
 
     The groups choose in turn, each a plain beam, but a word costs `diversity` for every beam of an earlier group that
     has just chosen it. The penalty is in the choice only: log probabilities stay those of the model.
     """
 
-    reads_words = False
-
     def __init__(self, groups: int, beams_of_each: int, diversity: float):
         self.rows = self.pools = groups
         self.pool_size, self.diversity = beams_of_each, diversity
 
-    def begin(self, images: int, device: torch.device) -> torch.Tensor:
-        return torch.zeros(images, self.rows, device=device)
-
-    def extend(self, live_RW: torch.Tensor, log_probs_RWV: torch.Tensor, place: Place) -> Chosen:
-        candidates_RWV = log_probs_RWV.add_(live_RW[..., None])
+    def extend_(self, prefixes: Prefixes, log_probs_RWV: torch.Tensor) -> Chosen:
+        candidates_RWV = log_probs_RWV.add_(prefixes.log_prob_RW[..., None])
         penalty_RV = torch.zeros_like(candidates_RWV[:, 0])
         chosen = []
         for group, candidates_RKV in enumerate(candidates_RWV.chunk(self.rows, dim=1)):
@@ -95,7 +90,7 @@ class Groups:
         return Chosen(*(torch.cat(parts, dim=1) for parts in zip(*chosen, strict=True)))
 
 
-class Banks:
+class Banks(Frontier):
     """Constrained beam search: a bank of `beam` rows for each number of required words that they hold.
 
     The grid of Hokamp & Liu 2017, for single words. A row moves to the next bank by a word that it lacks, and may end
@@ -103,7 +98,7 @@ class Banks:
     holds them.
     """
 
-    pools, reads_words = 1, True
+    reads_words = True
 
     def __init__(self, beam: int, required_C: torch.Tensor, max_length: int):
         self.rows, self.pool_size = len(required_C) + 1, beam
@@ -114,49 +109,56 @@ class Banks:
         live_S[0] = 0.0  # nothing is said yet
         return live_S.repeat(images, 1)
 
-    def extend(self, live_RW: torch.Tensor, log_probs_RWV: torch.Tensor, place: Place) -> Chosen:
-        banks = self.rows
-        in_banks_RSKV = log_probs_RWV.add_(live_RW[..., None]).unflatten(1, (banks, -1))
-        in_banks_RSKV[:, :-1, :, EOS] = -torch.inf
-        assert place.words_RWT is not None, "the words say what is lacking"
-        lacks_RWC = (place.words_RWT[..., None] != self.required_C).all(2)
-        required_RWC = log_probs_RWV.index_select(2, self.required_C)
-        log_probs_RWV.index_copy_(2, self.required_C, required_RWC.masked_fill(lacks_RWC, -torch.inf))
-        gaining_RSKC = required_RWC.masked_fill(~lacks_RWC, -torch.inf).unflatten(1, (banks, -1))
-        staying, gaining = (_top_of_banks(x, self.pool_size) for x in (in_banks_RSKV, gaining_RSKC))
-        gaining = gaining._replace(token_RW=self.required_C[gaining.token_RW])
-        both = zip(staying, gaining, strict=True)
-        candidates_RSX = Chosen(*(torch.cat([stay_RSX, _to_the_next(gain_RSX)], dim=2) for stay_RSX, gain_RSX in both))
+    def extend_(self, prefixes: Prefixes, log_probs_RWV: torch.Tensor) -> Chosen:
+        assert prefixes.words_RWT is not None, "the words say what is lacking"
+        lacks_RWC = (prefixes.words_RWT[..., None] != self.required_C).all(2)
+        candidates_RWV = log_probs_RWV.add_(prefixes.log_prob_RW[..., None])
+        in_banks_RSKV, lacks_RSKC = (x.unflatten(1, (self.rows, -1)) for x in (candidates_RWV, lacks_RWC))
+        in_banks_RSKV[:, :-1, :, EOS] = -torch.inf  # only the last bank may end
+        coming = self._coming(in_banks_RSKV, lacks_RSKC)
+        staying = self._staying_(in_banks_RSKV, lacks_RSKC)
+        return self._best(staying, coming, prefixes.step)
+
+    def _coming(self, in_banks_RSKV: torch.Tensor, lacks_RSKC: torch.Tensor) -> Chosen:
+        """The likeliest that come to each bank from the one before, by a word that they lacked."""
+        required_RSKC = in_banks_RSKV.index_select(3, self.required_C)
+        leaving = _top_of_banks(required_RSKC.masked_fill(~lacks_RSKC, -torch.inf), self.pool_size)
+        leaving = leaving._replace(token_RW=self.required_C[leaving.token_RW])
+        return Chosen(*(_to_the_next(leaving_RSX) for leaving_RSX in leaving))
+
+    def _staying_(self, in_banks_RSKV: torch.Tensor, lacks_RSKC: torch.Tensor) -> Chosen:
+        """The likeliest that stay in each bank, by any other word. Overwrites the candidates."""
+        required_RSKC = in_banks_RSKV.index_select(3, self.required_C)
+        in_banks_RSKV.index_copy_(3, self.required_C, required_RSKC.masked_fill(lacks_RSKC, -torch.inf))
+        return _top_of_banks(in_banks_RSKV, self.pool_size)
+
+    def _best(self, staying: Chosen, coming: Chosen, step: int) -> Chosen:
+        """The likeliest of both in each bank, but none where more words are lacking than there is room for."""
+        candidates_RSX = Chosen(*(torch.cat(both, dim=2) for both in zip(staying, coming, strict=True)))
         log_prob_RSX = candidates_RSX.log_prob_RW
-        too_late = self.rows - (self.max_length - place.step)  # banks that lack more words than there is room for
-        if too_late > 0:
-            log_prob_RSX[:, :too_late] = -torch.inf
+        closed = max(self.rows - (self.max_length - step), 0)
+        log_prob_RSX[:, :closed] = -torch.inf
         best_RSK = candidates_RSX.gather(log_prob_RSX.topk(self.pool_size, dim=2).indices)
         return Chosen(*(x.flatten(1) for x in best_RSK))
 
 
-class Samples:
+class Samples(Frontier):
     """Each row goes on with a word drawn from the model: softmax(log P / temperature), less what is cut.
 
     `top_k` keeps the k likeliest words (Fan et al. 2018); of these, `top_p` the fewest that hold so much of the
     probability (Holtzman et al. 2020). Drawn by `coins_BWT`, one uniform number a word.
     """
 
-    reads_words = False
-
     def __init__(self, coins_BWT: torch.Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0):
         self.rows = self.pools = coins_BWT.shape[1]
         self.pool_size, self.coins_BWT = 1, coins_BWT
         self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
 
-    def begin(self, images: int, device: torch.device) -> torch.Tensor:
-        return torch.zeros(images, self.rows, device=device)
-
-    def extend(self, live_RW: torch.Tensor, log_probs_RWV: torch.Tensor, place: Place) -> Chosen:
-        coin_RW = self.coins_BWT[..., place.step].index_select(0, place.images_R)
+    def extend_(self, prefixes: Prefixes, log_probs_RWV: torch.Tensor) -> Chosen:
+        coin_RW = self.coins_BWT[..., prefixes.step].index_select(0, prefixes.images_R)
         token_RW = self._draw(log_probs_RWV, coin_RW)
-        log_prob_RW = live_RW + log_probs_RWV.gather(2, token_RW[..., None]).squeeze(2)
-        return Chosen(log_prob_RW, torch.arange(self.rows, device=live_RW.device).expand_as(token_RW), token_RW)
+        log_prob_RW = prefixes.log_prob_RW + log_probs_RWV.gather(2, token_RW[..., None]).squeeze(2)
+        return Chosen(log_prob_RW, torch.arange(self.rows, device=token_RW.device).expand_as(token_RW), token_RW)
 
     def _draw(self, log_probs_RWV: torch.Tensor, coin_RW: torch.Tensor) -> torch.Tensor:
         words = log_probs_RWV.shape[2]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from imgcap.config.decoding import DecodeOptions
-from imgcap.data.coins import coins
+from imgcap.data.keyed_random import coins
 from imgcap.decoding.constraints import Constraints
 from imgcap.decoding.ensemble import Ensemble
 from imgcap.decoding.frontier import Banks, Frontier, Groups, Likeliest, Samples

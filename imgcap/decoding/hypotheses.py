@@ -100,6 +100,11 @@ class Pool(NamedTuple):
         kept_BGK, index_BGK = scores.topk(size, dim=2)
         return Pool(kept_BGK, steps.gather(2, index_BGK), rows.gather(2, index_BGK))
 
+    def is_open(self, images_R: torch.Tensor, reach_RW: torch.Tensor) -> torch.Tensor:
+        """Whether a row of some images can still beat the worst of its pool; `reach_RW` is the most it can score."""
+        reach_RG = reach_RW.unflatten(1, (self.score_BGK.shape[1], -1)).amax(2)
+        return (reach_RG > self.score_BGK.index_select(0, images_R).amin(2)).any(1)
+
 
 def trace(pool: Pool, history: Sequence[Step], length: int) -> Hypotheses:
     """Walk the parents back from where each finished caption ended."""

@@ -10,8 +10,10 @@ probabilities only fall, so a live row of log probability s can at most reach s 
 length_penalty. Once no live row of an image can beat the worst of its full pool the image is done, with nothing
 lost. The search goes on with the others alone as soon as a quarter of its images is done.
 
+docs/decoding.md follows the search of two images row by row.
+
 Dimensions: B images, R images still searched, W rows (beams) of each, T words so far, V vocabulary, P grid cells,
-E encoder width, G pools of an image, L = max_length + 1 tokens.
+E encoder width.
 """
 
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ import torch
 
 from imgcap.decoding.constraints import Constraints
 from imgcap.decoding.ensemble import Ensemble
-from imgcap.decoding.frontier import Chosen, Frontier, Likeliest, Place
+from imgcap.decoding.frontier import Chosen, Frontier, Likeliest, Prefixes
 from imgcap.decoding.hypotheses import Hypotheses, Pool, Step, trace
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.kernels.dtypes import exact_dtype
@@ -63,6 +65,7 @@ def search(
     images, device = len(features_BPE[0]), features_BPE[0].device
     state = ensemble.init(features_BPE, frontier.rows, max_length + 1)
     images_R = torch.arange(images, device=device)
+    # All beams would begin alike, so W is 1 (one a group or a bank) until the first choice makes it the whole beam.
     live_RW = frontier.begin(images, device)
     token_RW = torch.full_like(live_RW, SOS, dtype=torch.int64)
     reads_words = frontier.reads_words or constraints.no_repeat_ngram > 0
@@ -74,7 +77,8 @@ def search(
         log_probs_RWV = logits_RWV.to(exact_dtype(logits_RWV.dtype)).log_softmax(-1)
         if step < max_length:
             constraints.forbid_(log_probs_RWV, step, words_RWT)
-            live_RW, parent_RW, token_RW = frontier.extend(live_RW, log_probs_RWV, Place(step, images_R, words_RWT))
+            prefixes = Prefixes(step, images_R, live_RW, words_RWT)
+            live_RW, parent_RW, token_RW = frontier.extend_(prefixes, log_probs_RWV)
         else:
             live_RW, parent_RW, token_RW = _end(live_RW, log_probs_RWV)
         history.append(Step(images_R, parent_RW, token_RW, attention_RWP if attention else None))
@@ -82,8 +86,7 @@ def search(
         finished_RW = (live_RW / (step + 1) ** length_penalty).masked_fill(~ended_RW, -torch.inf)
         pool = pool.merge(images_R, finished_RW, step)
         live_RW = live_RW.masked_fill(ended_RW, -torch.inf)
-        within_reach_RG = live_RW.unflatten(1, (frontier.pools, -1)).amax(2) / (max_length + 1) ** length_penalty
-        open_R = (within_reach_RG > pool.score_BGK.index_select(0, images_R).amin(2)).any(1)
+        open_R = pool.is_open(images_R, live_RW / (max_length + 1) ** length_penalty)
         remaining = int(open_R.sum())
         if not remaining:
             break

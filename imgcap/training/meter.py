@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from imgcap.data.batch import HASH_MODULUS, batch_hash, damaged_count, target_count
+from imgcap.data.batch import HASH_MODULUS, batch_hash, counted_ids, damaged_count, target_count
 from imgcap.models.losses import Loss
 from imgcap.ranks.collectives import begin_sum_across_ranks, sum_across_ranks
 from imgcap.types import Batch
@@ -26,7 +26,7 @@ class StepCounts:
         local = [
             sum(target_count(batch) for batch in batches),
             sum(batch_hash(batch, epoch) for batch in batches) % HASH_MODULUS,
-            sum(int(batch.weight_B.sum()) for batch in batches),
+            sum(len(counted_ids(batch)) for batch in batches),
             sum(damaged_count(batch) for batch in batches),
             int(stop),
         ]

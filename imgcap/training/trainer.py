@@ -13,7 +13,7 @@ from imgcap.checkpoint.load import Checkpoint
 from imgcap.checkpoint.save import save_checkpoint
 from imgcap.checkpoint.saver import Saver
 from imgcap.config.training import TrainConfig
-from imgcap.data.coins import coins
+from imgcap.data.keyed_random import coins
 from imgcap.data.loader import reading
 from imgcap.data.plan import Accumulation, Plan
 from imgcap.data.stream import StreamPlan

@@ -9,7 +9,7 @@ from imgcap.data.dataset import TrainDataset, place_of
 from imgcap.data.loader import PlanSampler, TrainLoader
 from imgcap.data.mixture import MixedReader, Share, mixture_sha256, refuse_other_features
 from imgcap.data.plan import Accumulation, Plan
-from imgcap.data.prefetch import block_of_cache, prefetchers
+from imgcap.data.prefetch import block_of_cache, prefetching
 from imgcap.data.stream import NOT_EXACT, StreamLoader, StreamPlan, check_tars
 from imgcap.errors import UserError
 from imgcap.ranks.world import World
@@ -57,9 +57,9 @@ def open_training_data(data: DataConfig, global_batch: int, seed: int, world: Wo
 
     def load(vocabulary: Vocabulary, accumulation: Accumulation, start: int, stop: int) -> Iterable[Batch]:
         dataset = TrainDataset(source, vocabulary, data, seed)
-        reached = prefetchers(readers, plan, world.local_rank)
-        sampler = PlanSampler(plan, world.rank, world.world_size, accumulation, start, stop, reached)
-        return TrainLoader(dataset, sampler, data.workers, world.device.type == "cuda")
+        prefetch = prefetching(readers, plan, world.local_rank)
+        sampler = PlanSampler(plan, world.rank, world.world_size, accumulation, start, stop)
+        return TrainLoader(dataset, sampler, data.workers, world.device.type == "cuda", prefetch)
 
     return TrainingData(first, counts, plan, load)
 

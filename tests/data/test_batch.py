@@ -2,17 +2,16 @@
 
 import torch
 
-from imgcap.data.batch import HASH_MODULUS, batch_hash, target_count
+from imgcap.data.batch import HASH_MODULUS, NO_IMAGE, PADDING, batch_hash, target_count
 from imgcap.types import EOS, PAD, SOS, Batch
 
 MASK = 2**64 - 1
 
 
-def batch(ids, weights=None):
+def batch(ids):
     count = len(ids)
     tokens = torch.tensor([[[SOS, 7, EOS, PAD]]]).repeat(count, 1, 1)
-    weight = torch.ones(count) if weights is None else torch.tensor(weights)
-    return Batch(torch.zeros(count, 3, 2, 2, dtype=torch.uint8), tokens, weight, torch.tensor(ids))
+    return Batch(torch.zeros(count, 3, 2, 2, dtype=torch.uint8), tokens, torch.tensor(ids))
 
 
 def splitmix64(value):
@@ -35,7 +34,7 @@ def test_shares_of_a_batch_add_up_in_any_order():
 
 
 def test_padding_leaves_no_trace_and_every_image_and_epoch_does():
-    assert batch_hash(batch([5, 6, 5], [1.0, 1.0, 0.0]), 2) == batch_hash(batch([5, 6]), 2)
+    assert batch_hash(batch([5, 6, PADDING, NO_IMAGE]), 2) == batch_hash(batch([5, 6]), 2)
     assert len({batch_hash(batch([5, other]), epoch) for other in range(50) for epoch in range(20)}) == 1000
 
 

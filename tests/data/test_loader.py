@@ -15,10 +15,10 @@ from PIL import Image
 
 from imgcap.config.data import DataConfig
 from imgcap.data.dataset import TrainDataset
-from imgcap.data.loader import PlanSampler, TrainLoader, reading
+from imgcap.data.loader import READ_AHEAD, PlanSampler, TrainLoader, reading
 from imgcap.data.plan import Accumulation, MicroBatch, Plan
 from imgcap.text.vocabulary import Vocabulary
-from imgcap.types import Sample
+from imgcap.types import Batch, Sample
 
 WORDS = [f"w{i}" for i in range(9)]
 VOCABULARY = Vocabulary.build(dict.fromkeys(WORDS, 1), None, 1, "unk")
@@ -49,12 +49,17 @@ def batches(workers, start=0, stop=6):
     return TrainLoader(TrainDataset(Reader(), VOCABULARY, DATA, 3), sampler, workers, pin_memory=False)
 
 
-def test_a_damaged_image_weighs_nothing_and_shifts_nobody(capfd):
+def kept(loader):
+    """All batches of a loader, each in memory of its own."""
+    return [Batch(*(tensor.clone() for tensor in batch)) for batch in loader]
+
+
+def test_a_damaged_image_has_no_captions_and_shifts_nobody(capfd):
     sound = {int(i) for batch in batches(0, stop=3) for i in batch.image_ids}
     assert sound == {100 + i for i in range(12) if i != 5} | {-1}
     for batch in batches(0, stop=3):
-        for weight, image_id, tokens in zip(batch.weight_B, batch.image_ids, batch.tokens_BKT, strict=True):
-            assert (weight == 0) == (image_id == -1) == bool((tokens == 0).all())
+        for image_id, tokens in zip(batch.image_ids, batch.tokens_BKT, strict=True):
+            assert (image_id == -1) == bool((tokens == 0).all())
     assert "skipped: sample 5 of memory" in capfd.readouterr().err
 
 
@@ -65,7 +70,7 @@ def test_workers_change_nothing(workers):
 
 
 def test_a_resumed_loader_goes_on_where_the_first_would_be():
-    for found, expected in zip(batches(0, start=2), list(batches(0))[4:], strict=True):
+    for found, expected in zip(batches(0, start=2), kept(batches(0))[4:], strict=True):
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
@@ -74,7 +79,7 @@ def test_each_epoch_chooses_among_the_captions_anew():
 
     def captions(epoch):
         (batch,) = dataset.shape(1).allocate(1)
-        dataset.write(MicroBatch(np.array([epoch]), np.array([2]), np.array([1.0])), batch)
+        dataset.write(MicroBatch(np.array([epoch]), np.array([2]), np.array([False])), batch)
         return tuple(batch.tokens_BKT[0, :, 1].tolist())
 
     chosen = {epoch: captions(epoch) for epoch in range(40)}
@@ -107,9 +112,19 @@ def test_reading_needs_no_workers():
         assert len(list(iterator)) == 12
 
 
-def test_a_worker_s_buffers_outlast_the_batches_that_a_step_holds():
-    expected = list(batches(0, stop=12))
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_a_batch_lives_until_two_steps_more_have_been_taken(workers):
+    expected = kept(batches(0, stop=12))
     held = []
-    for found, batch in zip(batches(2, stop=12), expected, strict=True):
-        held = [*held[-3:], (found, batch)]  # a step here holds two micro-batches; keep two steps' worth
+    for found, batch in zip(batches(workers, stop=12), expected, strict=True):
+        held = [*held[-4:], (found, batch)]  # a step here has two micro-batches
+        time.sleep(0.03)  # now the workers are as far ahead as they can be
         assert all(torch.equal(a, b) for pair in held for a, b in zip(*pair, strict=True))
+
+
+def test_steps_are_told_to_the_prefetch_before_they_are_read():
+    for workers, ahead in ((0, 0), (1, READ_AHEAD // 2)):
+        told, loader = [], batches(workers)
+        loader.prefetch = told.append
+        for number, _ in enumerate(loader):
+            assert told[-1] == min(number // 2 + ahead, 5)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgcap.data import mixture as module
-from imgcap.data.mixture import MixedReader, Share, Turns, mixture_sha256
+from imgcap.data.mixture import Interleaving, MixedReader, Share, mixture_sha256
 from imgcap.data.plan import Plan
 from imgcap.shards.reader import ShardReader
 
@@ -17,8 +17,8 @@ counts = st.lists(st.integers(0, 6), min_size=1, max_size=4).filter(sum).map(tup
 def epoch_of(plan, epoch):
     """Passes and samples of an epoch, without the padding."""
     batches = [plan.global_batch_at(epoch * plan.steps_per_epoch + step) for step in range(plan.steps_per_epoch)]
-    passes, samples, weights = (np.concatenate(values) for values in zip(*batches, strict=True))
-    return passes[weights > 0].tolist(), samples[weights > 0].tolist()
+    passes, samples, padding = (np.concatenate(values) for values in zip(*batches, strict=True))
+    return passes[~padding].tolist(), samples[~padding].tolist()
 
 
 @given(counts, counts, st.integers(1, 30), st.integers(1, 7), st.integers(0, 9))
@@ -58,7 +58,7 @@ def test_any_cut_gives_the_same_batches_and_a_new_plan_goes_on_anywhere(step):
     whole = plan.global_batch_at(step)
     resumed = Plan(1, list(OWN), 4, "sha", 1, (Share(OTHER, 6, 1), Share((3,), 2)))
     pieces = [piece for rank in range(2) for piece in resumed.micro_batches(step, rank, 2, 2)]
-    for name in ("passes_N", "indices_N", "weight_N"):
+    for name in ("passes_N", "indices_N", "padding_N"):
         assert np.array_equal(np.concatenate([getattr(piece, name) for piece in pieces]), getattr(whole, name))
 
 
@@ -67,18 +67,18 @@ def test_blocks_bound_what_each_set_reads_at_once():
     orders = plan.orders()
     for step in range(3 * plan.steps_per_epoch):
         batch = plan.global_batch_at(step)
-        for order, place, first in zip(orders, plan.places(step), (0, 60), strict=True):
-            near = [order.epoch(number).samples(block) for number, block in order.blocks(place, 3)]
+        for order, position, first in zip(orders, plan.positions(step), (0, 60), strict=True):
+            near = [order.epoch(number).samples(block) for number, block in order.blocks(position, 3)]
             mine = batch.indices_N[(batch.indices_N < 60) == (first == 0)] - first
             assert set(mine) <= set(np.concatenate(near))
 
 
-def test_turns_are_counted_across_chunks(monkeypatch):
+def test_sets_are_counted_across_chunks(monkeypatch):
     monkeypatch.setattr(module, "_CHUNK", 8)
-    turns = Turns(0, [20, 13])
-    whole = turns.between(4, 0, 33)
-    for place in range(34):
-        assert turns.before(4, place).tolist() == np.bincount(whole[:place], minlength=2).tolist()
+    mixed = Interleaving(0, [20, 13])
+    whole = mixed.between(4, 0, 33)
+    for position in range(34):
+        assert mixed.before(4, position).tolist() == np.bincount(whole[:position], minlength=2).tolist()
 
 
 def test_the_identity_of_a_set_alone_is_its_own():

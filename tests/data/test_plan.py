@@ -1,10 +1,13 @@
 """The order of samples: a permutation each epoch, the same for every way of cutting it."""
 
+import doctest
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imgcap.data import plan as module
 from imgcap.data.order import EpochOrder
 from imgcap.data.plan import Plan, cut_batch
 from imgcap.errors import UserError
@@ -15,8 +18,8 @@ shard_counts = st.lists(st.integers(0, 9), min_size=1, max_size=7)
 ORDER_OF_VERSION_1 = [2, 9, 1, 5, 0, 4, 7, 3, 10, 8, 6, 11]  # seed 7, epoch 2, shards of 3, 4 and 5 samples
 
 
-def order(*arguments, **options):
-    epoch = EpochOrder(*arguments, **options)
+def order(seed, epoch, counts, block=None):
+    epoch = EpochOrder((seed, epoch), counts, block)
     return epoch.between(0, len(epoch))
 
 
@@ -43,7 +46,7 @@ def test_a_block_keeps_its_shards_together():
 def test_any_part_of_the_order_is_that_of_the_whole(counts, block, data):
     whole = order(3, 1, counts, block)
     places = st.integers(0, len(whole))
-    epoch = EpochOrder(3, 1, counts, block)
+    epoch = EpochOrder((3, 1), counts, block)
     for _ in range(4):
         start, stop = sorted((data.draw(places), data.draw(places)))
         assert np.array_equal(epoch.between(start, stop), whole[start:stop])
@@ -53,10 +56,15 @@ def test_the_order_is_the_one_of_all_versions_so_far():
     assert order(7, 2, [3, 4, 5]).tolist() == ORDER_OF_VERSION_1
 
 
+def test_the_worked_example_is_what_happens():
+    assert doctest.testmod(module).attempted > 5
+    assert not doctest.testmod(module).failed
+
+
 def test_padding_repeats_the_last_batch_alone():
     plan = Plan(0, [4] * 5, 6, "sha", block=2)
     last = plan.global_batch_at(plan.steps_per_epoch - 1)
-    assert last.weight_N.tolist() == [1, 1, 0, 0, 0, 0]
+    assert last.padding_N.tolist() == [False] * 2 + [True] * 4
     assert set(last.indices_N[2:]) == set(last.indices_N[:2])
 
 
@@ -72,7 +80,7 @@ def test_any_cut_gives_the_same_global_batches(samples):
                 for piece in plan.micro_batches(step, rank, world_size, accumulation)
             ]
             assert np.array_equal(np.concatenate([p.indices_N for p in pieces]), whole.indices_N)
-            assert np.array_equal(np.concatenate([p.weight_N for p in pieces]), whole.weight_N)
+            assert np.array_equal(np.concatenate([p.padding_N for p in pieces]), whole.padding_N)
 
 
 @given(st.integers(1, 60), st.integers(1, 16))
@@ -82,7 +90,7 @@ def test_each_image_counts_exactly_once_an_epoch(samples, global_batch):
     for step in range(plan.steps_per_epoch, 2 * plan.steps_per_epoch):
         batch = plan.global_batch_at(step)
         assert set(batch.passes_N) == {1} and len(batch.indices_N) == global_batch
-        seen += list(batch.indices_N[batch.weight_N > 0])
+        seen += list(batch.indices_N[~batch.padding_N])
     assert sorted(seen) == list(range(samples))
 
 

@@ -71,7 +71,7 @@ def parts_of_a_sample(dataset: TrainDataset, reader: ShardReader, data: DataConf
     jpegs = [reader.read(index).jpeg for index in range(count)]
     images = [decode(jpeg, size) for jpeg in jpegs]
     [batch] = dataset.shape(count).allocate(1)
-    samples = MicroBatch(np.zeros(count, np.int64), np.arange(count), np.ones(count, np.float32))
+    samples = MicroBatch(np.zeros(count, np.int64), np.arange(count), np.zeros(count, bool))
     parts: dict[str, Callable[[], object]] = {
         "read": lambda: [reader.read(index) for index in range(count)],
         "decode": lambda: [decode(jpeg, size) for jpeg in jpegs],

@@ -35,7 +35,7 @@ def bench_plan(arguments: argparse.Namespace) -> dict[str, Any]:
 def _row(arguments: argparse.Namespace, counts: list[int], shard_gb: float, block: int) -> dict[str, Any]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.perf_counter()
-    order = EpochOrder(0, 0, counts, block)
+    order = EpochOrder((0, 0), counts, block)
     opened = time.perf_counter() - began
     began = time.perf_counter()
     order.samples(0)

@@ -37,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def bench_reading(arguments: argparse.Namespace) -> dict[str, Any]:
     """One process; ours in the shuffled order of an epoch, webdataset's in the order of the tars."""
     reader = ShardReader(arguments.shards, arguments.split)
-    order = EpochOrder(0, 0, reader.shard_counts)
+    order = EpochOrder((0, 0), reader.shard_counts)
     shuffled = order.between(0, len(order)).tolist()
     tars = [str(reader.place / shard.file) for shard in reader.shards]
     runs = {

@@ -186,7 +186,7 @@ def _synthetic_step(engine: Engine, images: int, captions: int, arguments: argpa
     images_BCHW = torch.randint(256, (images, 3, size, size), dtype=torch.uint8, device=device)
     images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
     tokens_BKT = random_tokens((images, captions, arguments.tokens), device)
-    batch = Batch(images_BCHW, tokens_BKT, torch.ones(images, device=device), torch.arange(images, device=device))
+    batch = Batch(images_BCHW, tokens_BKT, torch.arange(images, device=device))
 
     def step() -> None:
         loss = engine.loss(batch, StepInputs())

@@ -1,15 +1,31 @@
-"""The coins of scheduled sampling: random numbers that depend on no rank, worker or batch.
+"""Random numbers as functions of keys: no rank, worker, batch or resume changes what is drawn.
+
+| drawn | key |
+|---|---|
+| the order of a set's shards, then of the samples in its first block | seed [, number of a mixed-in set], pass, 1 |
+| the order of the samples in another block | as above, and the block's number |
+| which set each position of an epoch draws from | seed, epoch, 1, 1, 1 |
+| the augmentation of a sample | seed, pass, sample |
+| which of its captions | seed, pass, sample, 1 |
+| the tars of a stream | seed, first step, rank, worker |
+| the coins of scheduled sampling, and of drawn captions | seed, step, image, caption, position |
 
 Dimensions: B images, K captions an image, T tokens.
 """
 
+import numpy as np
 import torch
 
 LOW_32 = 0xFFFFFFFF
 
 
+def generator(*key: int) -> np.random.Generator:
+    """NumPy's generator for a key of integers from 0 on."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
 def coins(seed: int, step: int | torch.Tensor, image_ids: torch.Tensor, captions: int, length: int) -> torch.Tensor:
-    """Draw coins_BKT, float32, uniform on [0, 1): a pure function of (seed, step, image id, caption, position)."""
+    """Uniform numbers on [0, 1) for a whole batch and on its device: coins_BKT, float32."""
     device = image_ids.device
     coin_B = _absorb(_absorb(_mix(image_ids & LOW_32), (image_ids >> 32) & LOW_32), seed)
     coin_B11 = _absorb(coin_B, step)[:, None, None]

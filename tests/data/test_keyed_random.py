@@ -1,8 +1,8 @@
-"""The coins: uniform, independent of each other, and a function of their keys alone."""
+"""Keyed random numbers: functions of their keys alone; the coins uniform and independent of each other."""
 
 import torch
 
-from imgcap.data.coins import coins
+from imgcap.data.keyed_random import coins, generator
 
 
 def test_a_coin_depends_on_its_keys_and_on_nothing_else() -> None:
@@ -44,3 +44,10 @@ def test_no_two_of_a_million_coins_share_more_than_chance_makes_them() -> None:
     drawn = coins(0, 0, torch.arange(5000), 5, 40).flatten()
     expected = 2**24 * (1 - (1 - 2.0**-24) ** len(drawn))  # distinct values of so many draws out of 2^24
     assert abs(drawn.unique().numel() - expected) < 0.001 * expected
+
+
+def test_a_generator_is_that_of_its_key() -> None:
+    drawn = {key: generator(*key).integers(1 << 62) for key in [(1, 2), (2, 1), (1, 2, 3), (1, 3), (1, 2, 1 << 40)]}
+    assert len(set(drawn.values())) == len(drawn)
+    assert all(generator(*key).integers(1 << 62) == value for key, value in drawn.items())
+    assert generator(7, 2, 1).permutation(5).tolist() == [1, 0, 4, 2, 3]  # as in all versions so far
