@@ -16,7 +16,7 @@ from naive_search import (
 )
 
 from imgcap.config.schema import DecoderConfig
-from imgcap.decoding import beam as search
+from imgcap.decoding import search
 from imgcap.decoding.search import beam_search
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.state import DecoderState

@@ -17,7 +17,7 @@ from naive_search import (
 )
 
 from imgcap.config.schema import EvalConfig
-from imgcap.decoding import beam
+from imgcap.decoding import search
 from imgcap.decoding.generate import generate
 from imgcap.decoding.options import DecodeOptions
 from imgcap.decoding.search import beam_search
@@ -44,7 +44,7 @@ def test_captions_do_not_depend_on_the_batch_nor_on_who_leaves_it(
         keys = torch.arange(IMAGES)
         results = []
         for shrink in (0.0, 1.0):
-            monkeypatch.setattr(beam, "SHRINK", shrink)
+            monkeypatch.setattr(search, "SHRINK", shrink)
             arguments = ([decoder], [features_BPE], options, named(), 9)
             results.append(generate(*arguments, attention=True, image_keys=keys))
         for name in ("tokens_BWL", "lengths_BW", "scores_BW", "attention_BLP"):

@@ -187,7 +187,7 @@ import sys
 sys.path.insert(0, "launch")
 import evaluate
 from imgcap.errors import UserError
-from imgcap.evaluation import Evaluator
+from imgcap.evaluation.evaluator import Evaluator
 decode = Evaluator._decode
 def failing(self, *arguments):
     if self.world.rank == 1:

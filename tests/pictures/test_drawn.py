@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont, features
 
+from imgcap.pictures import attention
+from imgcap.pictures import sheet as samples
 from imgcap.pictures.attention import draw_attention
 from imgcap.pictures.lettering import as_seen, font, is_right_to_left, width_of, wrap
 from imgcap.pictures.sheet import draw_sheet
-from imgcap.training.monitor import attention, samples
 
 GREY = Image.new("RGB", (96, 96), (128, 128, 128))
 

@@ -22,7 +22,8 @@ PROGRAM = """
 import resource, sys, time
 from pathlib import Path
 from imgcap.errors import exits_cleanly
-from imgcap.shards import Source, build
+from imgcap.shards.builder import build
+from imgcap.shards.source import Source
 from imgcap.types import Record
 
 class SlowWords:
