@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from imgcap.checkpoint.load import Checkpoint, load_checkpoint, load_checkpoint_folder, newest_checkpoint
-from imgcap.config import Config, save_config
+from imgcap.config import Config, as_yaml
 from imgcap.config.schema import steps_of
 from imgcap.data.dataset import features_of
 from imgcap.data.plan import cut_batch
 from imgcap.data.stream import NOT_EXACT
 from imgcap.errors import UserError
 from imgcap.evaluation.evaluator import Evaluator
+from imgcap.files.durable import write_whole
 from imgcap.models.captioner import Captioner
 from imgcap.ranks.collectives import broadcast_object, gather_objects, on_main
 from imgcap.ranks.world import World
@@ -160,7 +161,7 @@ def _describe_run(config: Config, vocabulary: Vocabulary) -> None:
     run = config.run_path
     run.mkdir(parents=True, exist_ok=True)
     remove_marker(run)
-    save_config(config, run / "config.yaml")
+    write_whole(run / "config.yaml", as_yaml(config))
     vocabulary.save(run / "vocab.json")
 
 

@@ -1,5 +1,6 @@
 """`curves.png`: what a run has logged so far, on one sheet."""
 
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
+from imgcap.files.durable import write_whole
 from imgcap.training.monitor.writers import read_metrics
 
 COLUMNS = 3
@@ -69,9 +71,9 @@ def draw_curves(metrics: Path, out: Path) -> None:
         figure.text(0.5, 0.5, "nothing logged yet", ha="center", color=INK)
     for place, (panel, lines) in enumerate(panels, start=1):
         _draw(figure.add_subplot(rows, min(len(panels), COLUMNS), place), panel, lines)
-    temporary = out.with_name(f".{out.name}.tmp")
-    canvas.print_png(str(temporary))
-    temporary.replace(out)
+    png = io.BytesIO()
+    canvas.print_png(png)
+    write_whole(out, png.getvalue(), durable=False)
 
 
 def _series(lines: list[dict[str, Any]]) -> dict[str, Series]:
