@@ -1,12 +1,13 @@
 """The user's mistakes, and how a command ends on one."""
 
+import difflib
 import errno
 import functools
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 USER_MISTAKE = 2
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -17,6 +18,11 @@ _AFTER_RANK_0, _AFTER_LOCAL_RANK, _AFTER_MISTAKES = 3.0, 0.25, 10.0
 
 class UserError(Exception):
     """A mistake that the user can mend. Its message is one line: what, where, and how to mend it."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name most like a misspelt one."""
+    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
 
 
 def is_main_process() -> bool:

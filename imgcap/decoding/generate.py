@@ -3,8 +3,7 @@
 Dimensions: B images, W captions of each, P grid cells, E encoder width.
 """
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -15,7 +14,7 @@ from imgcap.decoding.frontier import Banks, Frontier, Groups, Likeliest, Samples
 from imgcap.decoding.hypotheses import Hypotheses
 from imgcap.decoding.options import DecodeOptions
 from imgcap.decoding.search import search
-from imgcap.errors import UserError
+from imgcap.errors import UserError, nearest
 from imgcap.models.decoders.base import Decoder
 from imgcap.text.vocabulary import Vocabulary
 from imgcap.types import EOS, PAD, SOS, SPECIAL_TOKENS, UNK
@@ -65,13 +64,9 @@ def _token(word: str, vocabulary: Vocabulary) -> int:
     if vocabulary.oov == "characters" and len(word) == 1:
         raise UserError(f"{word!r} also spells words that the vocabulary lacks, so it can't be banned or required")
     if len(tokens) != 1 or tokens[0] == UNK:
-        raise UserError(f"the vocabulary has no word {word!r}; the nearest is {_nearest(word, vocabulary.words)!r}")
+        words = [other for other in vocabulary.words if other not in SPECIAL_TOKENS]
+        raise UserError(f"the vocabulary has no word {word!r}; the nearest is {nearest(word.lower(), words)!r}")
     return tokens[0]
-
-
-def _nearest(word: str, words: Iterable[str]) -> str:
-    known = [other for other in words if other not in SPECIAL_TOKENS]
-    return difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.0)[0]
 
 
 def _check_room(options: DecodeOptions, words: int, max_length: int) -> None:

@@ -3,7 +3,6 @@
 Dimensions: B images, C colour channels, H W pixels, P grid cells, E encoder width.
 """
 
-import difflib
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models import ResNet
 
 from imgcap.config.schema import EncoderConfig
-from imgcap.errors import UserError
+from imgcap.errors import UserError, nearest
 from imgcap.models.kernels.dtypes import compute_dtype
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -174,9 +173,9 @@ def _folded(backbone: ResNet, stage: tuple[str, ...]) -> nn.Sequential:
 def _build_backbone(name: str) -> ResNet:
     known = [other for other in torchvision.models.list_models(torchvision.models) if other.startswith(FAMILIES)]
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise UserError(
-            f"model.encoder.name={name} is no encoder; the nearest is {nearest} (there are {', '.join(sorted(known))})"
+            f"model.encoder.name={name} is no encoder; the nearest is {nearest(name, known)} "
+            f"(there are {', '.join(sorted(known))})"
         )
     backbone = torchvision.models.get_model(name, weights=None)
     assert isinstance(backbone, ResNet)

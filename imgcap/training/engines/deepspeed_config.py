@@ -1,12 +1,11 @@
 """DeepSpeed's own configuration, made from ours; a raw `engine.deepspeed` section may add to it."""
 
-import difflib
 from typing import Any
 
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
 from imgcap.config.schema import EngineConfig, TrainConfig
-from imgcap.errors import UserError
+from imgcap.errors import UserError, nearest
 
 # Sections of DeepSpeed's configuration that leave the training step as it is.
 _FREE = (
@@ -71,5 +70,6 @@ def _check(prefix: str, given: dict[str, Any], free: tuple[str, ...]) -> None:
         if prefix + key in _OURS:
             raise UserError(f"engine.deepspeed.{prefix}{key} is set by {_OURS[prefix + key]}; set that instead")
         if key not in free:
-            nearest = difflib.get_close_matches(key, free, n=1, cutoff=0.0)[0]
-            raise UserError(f"unknown key engine.deepspeed.{prefix}{key}; the nearest one is {prefix}{nearest}")
+            raise UserError(
+                f"unknown key engine.deepspeed.{prefix}{key}; the nearest one is {prefix}{nearest(key, free)}"
+            )
