@@ -8,7 +8,6 @@ import hashlib
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,7 +118,7 @@ def _caption(loaded: LoadedCaptioner, inputs: Inputs, work: _Work, journal: Jour
         worker_init_fn=prepare_worker,
     )
     everywhere, told = SharedCounter(f"{label} done"), 0
-    bar = Progress(work.images, "captioning") if world.is_main else nullcontext()
+    bar = Progress(work.images, "captioning", enabled=world.is_main)
     with reading(loader) as batches, bar as progress:
         for items in batches:
             if isinstance(items, UserError):  # met by a worker
@@ -127,9 +126,8 @@ def _caption(loaded: LoadedCaptioner, inputs: Inputs, work: _Work, journal: Jour
             doing("captioning")
             journal.append(_captioned(loaded, items))
             done = everywhere.add(len(items))
-            if progress is not None:
-                progress.advance(done - told)
-                told = done
+            progress.advance(done - told)
+            told = done
 
 
 def _captioned(loaded: LoadedCaptioner, items: dict[str, Item]) -> dict[str, Row]:
