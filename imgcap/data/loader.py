@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
@@ -62,18 +62,9 @@ class TrainLoader:
                 yield self._pinned(batch)
             return
         buffers = shape.allocate(self.workers * self._buffers_each, shared=True)
-        loader = DataLoader(
-            _Buffered(self.dataset, buffers, self._buffers_each),
-            sampler=self.sampler,
-            batch_size=None,  # an item is a whole batch already
-            num_workers=self.workers,
-            worker_init_fn=prepare_worker,
-            prefetch_factor=READ_AHEAD,
-        )
-        with reading(loader) as numbers:
+        write = _Buffered(self.dataset, buffers, self._buffers_each).write
+        with reading(read_ahead(write, self.sampler, self.workers, ahead=READ_AHEAD)) as numbers:
             for number in numbers:
-                if isinstance(number, UserError):  # met by a worker
-                    raise number
                 yield self._pinned(buffers[number])
 
     @property
@@ -85,42 +76,74 @@ class TrainLoader:
         return Batch(*(tensor.pin_memory() for tensor in batch)) if self.pin_memory else batch
 
 
-class _Buffered(Dataset[int | UserError]):
-    """In a worker: writes micro-batches into its own `each` of the buffers.
-
-    An item is a buffer's number, or why there is none: raised, it would arrive with the worker's traceback in it.
-    """
+class _Buffered:
+    """In a worker: writes micro-batches into its own `each` of the buffers."""
 
     def __init__(self, dataset: TrainDataset, buffers: list[Batch], each: int):
         self.dataset, self.buffers, self.each = dataset, buffers, each
         self.written = 0
 
-    def __getitem__(self, micro_batch: MicroBatch) -> int | UserError:
+    def write(self, micro_batch: MicroBatch) -> int:
+        """Returns the number of the buffer that holds it now."""
         worker = get_worker_info()
         assert worker is not None, "without workers a loader needs no buffers"
         number = worker.id * self.each + self.written % self.each
         self.written += 1
-        try:
-            self.dataset.write(micro_batch, self.buffers[number])
-        except UserError as error:
-            return error
+        self.dataset.write(micro_batch, self.buffers[number])
         return number
 
 
+class _MistakesAsItems(Dataset[T | UserError]):
+    """What a function reads. A mistake is an item too: raised in a worker, it would arrive with a traceback in it."""
+
+    def __init__(self, read: Callable[[Any], T]):
+        self.read = read
+
+    def __getitem__(self, key: Any) -> T | UserError:
+        try:
+            return self.read(key)
+        except UserError as mistake:
+            return mistake
+
+
+def read_ahead(
+    read: Callable[[Any], T], keys: Iterable[Any], workers: int, pin_memory: bool = False, ahead: int | None = None
+) -> DataLoader[T | UserError]:
+    """A loader, for `reading`, whose `workers` processes (0: this one) read a whole batch for each key, in order.
+
+    Each is up to `ahead` batches ahead (none: 2).
+    """
+    return DataLoader(
+        _MistakesAsItems(read),
+        sampler=keys,
+        batch_size=None,  # an item is a whole batch already
+        num_workers=workers,
+        pin_memory=pin_memory,
+        prefetch_factor=ahead,
+        worker_init_fn=prepare_worker,
+    )
+
+
 @contextmanager
-def reading(loader: Iterable[T]) -> Iterator[Iterator[T]]:
-    """Iterate over a loader, and end its workers also when the reader raises.
+def reading(loader: Iterable[T | UserError]) -> Iterator[Iterator[T]]:
+    """Iterate over a loader, raise the mistakes that its workers met, and end them also when the reader raises.
 
     They ignore SIGTERM, with which Python would end them at exit: it would wait for them for ever.
     """
     batches = iter(loader)
     try:
-        yield batches
+        yield map(_sound, batches)
     finally:
         # DataLoader's iterator has the one where it has workers, TrainLoader's the other.
         end = getattr(batches, "_shutdown_workers", None) or getattr(batches, "close", None)
         if end:
             end()
+
+
+def _sound(item: T | UserError) -> T:
+    if isinstance(item, UserError):
+        raise item
+    return item
 
 
 def prepare_worker(worker: int) -> None:
