@@ -22,6 +22,12 @@ def write_whole(path: Path, data: bytes | str, durable: bool = True) -> None:
         raise
 
 
+def write_hashed(path: Path, data: bytes) -> str:
+    """Write a file whole; returns the sha256 of its bytes."""
+    write_whole(path, data)
+    return sha256_of_bytes(data)
+
+
 def temporary_name(path: Path) -> Path:
     """The name beside `path` that this process, and no other, writes it under."""
     return path.with_name(f"{path.name}.{os.getpid()}.tmp")

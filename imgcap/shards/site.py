@@ -78,7 +78,7 @@ class BuildSite:
         for path in _own_files(self.folder):
             if path.name not in recorded:
                 path.unlink()
-        write_whole(records / _PLAN, json.dumps(dataclasses.asdict(self.settings)).encode())
+        write_whole(records / _PLAN, json.dumps(dataclasses.asdict(self.settings)))
 
     def __enter__(self) -> Self:
         return self

@@ -39,7 +39,7 @@ class FinishedShard:
         content["info"] = dataclasses.asdict(self.info)
         content["rows"] = [list(row) for row in self.rows]
         content["skipped"] = [dataclasses.astuple(item) for item in self.skipped]
-        write_whole(path, json.dumps(content).encode())
+        write_whole(path, json.dumps(content))
 
     @classmethod
     def load(cls, path: Path, shards: Path) -> "FinishedShard | None":

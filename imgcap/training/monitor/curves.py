@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,18 +63,27 @@ def draw_curves(metrics: Path, out: Path) -> None:
     series = _series(read_metrics(metrics))
     panels = [(panel, {name: series[name] for name in series if panel.takes(name)}) for panel in PANELS]
     panels = [(panel, lines) for panel, lines in panels if lines]
-    rows = max(math.ceil(len(panels) / COLUMNS), 1)
-    size = (4.6 * min(max(len(panels), 1), COLUMNS), 3.1 * rows)
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
-    figure = Figure(figsize=size, dpi=110, layout=layout, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
+    figure, charts = sheet(len(panels), height=3.1)
     if not panels:
         figure.text(0.5, 0.5, "nothing logged yet", ha="center", color=INK)
-    for place, (panel, lines) in enumerate(panels, start=1):
-        _draw(figure.add_subplot(rows, min(len(panels), COLUMNS), place), panel, lines)
-    png = io.BytesIO()
-    canvas.print_png(png)
-    write_whole(out, png.getvalue(), durable=False)
+    for axes, (panel, lines) in zip(charts, panels, strict=True):
+        _draw(axes, panel, lines)
+    write_whole(out, as_png(figure), durable=False)
+
+
+def sheet(charts: int, height: float) -> tuple[Figure, Iterator[Axes]]:
+    """A figure for so many charts, at most COLUMNS a row of `height` inches, and their axes as they are asked for."""
+    columns, rows = min(max(charts, 1), COLUMNS), max(math.ceil(charts / COLUMNS), 1)
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(4.6 * columns, height * rows), dpi=110, layout=layout, facecolor="white")
+    return figure, (figure.add_subplot(rows, columns, place) for place in range(1, charts + 1))
+
+
+def as_png(figure: Figure) -> bytes:
+    """The bytes of a PNG file."""
+    out = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(out)
+    return out.getvalue()
 
 
 def _series(lines: list[dict[str, Any]]) -> dict[str, Series]:
