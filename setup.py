@@ -8,6 +8,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["imgcap", "imgcap.*"]),
+    package_data={"imgcap": ["**/*.html"]},
     # Lower bounds; constraints.txt holds the exact versions that the tests ran with.
     install_requires=[
         "torch>=2.11",

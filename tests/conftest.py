@@ -12,6 +12,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+from photos import draw_photo
 from warm import Interpreter
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -129,6 +130,11 @@ def in_process(monkeypatch, capfd):
         return code, *capfd.readouterr()
 
     return run
+
+
+@pytest.fixture
+def photo():
+    return draw_photo
 
 
 @pytest.fixture

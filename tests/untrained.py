@@ -3,7 +3,7 @@
 import torch
 
 from imgcap.checkpoint.save import save_checkpoint
-from imgcap.config.load import load_config, save_config
+from imgcap.config.load import as_yaml, load_config
 from imgcap.models.captioner import Captioner
 from imgcap.text.vocabulary import Vocabulary
 
@@ -19,7 +19,7 @@ def save_run(folder, words, *settings, seed=1, step=1):
     captioner = Captioner(config.model, len(vocabulary))
     with torch.no_grad():
         captioner.decoder.output.weight.mul_(60)
-    save_config(config, folder / "config.yaml")
+    (folder / "config.yaml").write_text(as_yaml(config))
     vocabulary.save(folder / "vocab.json")
     save_checkpoint(folder / "checkpoints", step, captioner.state_dict(), {}, {}, keep=1, best=True)
     return folder

@@ -8,20 +8,19 @@ import hashlib
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from imgcap.captioning.batch import caption_pictures
 from imgcap.captioning.inputs import Inputs, Item
 from imgcap.captioning.journal import Journal, Row
 from imgcap.config.decoding import SHARED, DecodeOptions
 from imgcap.data.augmentation import eval_image
-from imgcap.data.loader import prepare_worker, reading
+from imgcap.data.loader import read_ahead, reading
 from imgcap.errors import UserError
 from imgcap.models.precision import autocast
 from imgcap.models.trained import LoadedCaptioner
@@ -108,25 +107,17 @@ def _prepare(journal: Journal, inputs: Inputs, settings: dict[str, Any], batch: 
 def _caption(loaded: LoadedCaptioner, inputs: Inputs, work: _Work, journal: Journal, world: World) -> None:
     """This rank's share, as it comes."""
     data, label = loaded.config.data, f"{journal.folder}/{work.start}"
-    loader = DataLoader(
-        _Batches(inputs, data.image_size),
-        sampler=_Claims(work.pending, SharedCounter(f"{label} claimed")),
-        batch_size=None,  # an item is a whole batch already
-        num_workers=min(data.workers, len(work.pending)),
-        worker_init_fn=prepare_worker,
-    )
+    claims = _claims(work.pending, SharedCounter(f"{label} claimed"))
+    loader = read_ahead(partial(_read, inputs, data.image_size), claims, min(data.workers, len(work.pending)))
     everywhere, told = SharedCounter(f"{label} done"), 0
-    bar = Progress(work.images, "captioning") if world.is_main else nullcontext()
+    bar = Progress(work.images, "captioning", enabled=world.is_main)
     with reading(loader) as batches, bar as progress:
         for items in batches:
-            if isinstance(items, UserError):  # met by a worker
-                raise items
             doing("captioning")
             journal.append(_captioned(loaded, items))
             done = everywhere.add(len(items))
-            if progress is not None:
-                progress.advance(done - told)
-                told = done
+            progress.advance(done - told)
+            told = done
 
 
 def _captioned(loaded: LoadedCaptioner, items: dict[str, Item]) -> dict[str, Row]:
@@ -160,34 +151,19 @@ def _finish(journal: Journal, inputs: Inputs, settings: dict[str, Any], images_p
     return summary
 
 
-class _Claims(Sampler[list[int]]):
+def _claims(pending: list[list[int]], claimed: SharedCounter) -> Iterator[list[int]]:
     """Of the pending batches, those that this rank comes to first."""
-
-    def __init__(self, pending: list[list[int]], claimed: SharedCounter):
-        self.pending, self.claimed = pending, claimed
-
-    def __iter__(self) -> Iterator[list[int]]:
-        while (number := self.claimed.add(1) - 1) < len(self.pending):
-            yield self.pending[number]
+    while (number := claimed.add(1) - 1) < len(pending):
+        yield pending[number]
 
 
-class _Batches(Dataset[dict[str, Item] | UserError]):
-    """The items of a batch by their keys, squeezed to what the model reads.
+def _read(inputs: Inputs, size: int, places: list[int]) -> dict[str, Item]:
+    """The items of a batch by their keys, squeezed to what the model reads."""
+    return {inputs.key(i): _squeezed(inputs.read(i, size), size) for i in places}
 
-    A mistake that a worker meets is an item: raised there, it would arrive with the worker's traceback in it.
-    """
 
-    def __init__(self, inputs: Inputs, size: int):
-        self.inputs, self.size = inputs, size
-
-    def __getitem__(self, places: list[int]) -> dict[str, Item] | UserError:
-        try:
-            return {self.inputs.key(i): self._squeezed(self.inputs.read(i, self.size)) for i in places}
-        except UserError as error:
-            return error
-
-    def _squeezed(self, item: Item) -> Item:
-        if item.picture is None:
-            return item
-        pixels_HWC = eval_image(item.picture, self.size).permute(1, 2, 0).numpy()
-        return item._replace(picture=Image.fromarray(pixels_HWC))
+def _squeezed(item: Item, size: int) -> Item:
+    if item.picture is None:
+        return item
+    pixels_HWC = eval_image(item.picture, size).permute(1, 2, 0).numpy()
+    return item._replace(picture=Image.fromarray(pixels_HWC))

@@ -53,7 +53,7 @@ class Journal:
         begun = self.folder / "settings.json"
         if begun.exists():
             _refuse_others(self.folder, begun, settings)
-        write_whole(begun, json.dumps(settings, indent=1).encode())
+        write_whole(begun, json.dumps(settings, indent=1))
         return True
 
     def read(self) -> dict[str, Row]:

@@ -6,13 +6,14 @@
 - `.saving-*`: a save that never finished; the next one removes it
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from imgcap.files.durable import sha256_of, sha256_of_bytes
 
 MODEL, TRAINING, STATE, RECORD = "model.safetensors", "training.pt", "state.json", "files.json"
 LATEST, BEST = "latest", "best"
@@ -96,7 +97,7 @@ def read_pointer(root: Path, pointer: str) -> Path | None:
 
 def fingerprints(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Bytes and sha256 of some of a folder's files."""
-    return {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in names}
+    return {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names}
 
 
 def verify(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
@@ -106,7 +107,7 @@ def verify(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
             size = (folder / name).stat().st_size
             if size != expected["bytes"]:
                 raise DamagedCheckpoint(f"{name} has {size} bytes, not {expected['bytes']}")
-            if sha256(folder / name) != expected["sha256"]:
+            if sha256_of(folder / name) != expected["sha256"]:
                 raise DamagedCheckpoint(f"the sha256 of {name} isn't the one it was saved with")
         except FileNotFoundError:
             raise DamagedCheckpoint(f"{name} is missing") from None
@@ -114,11 +115,6 @@ def verify(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
             raise DamagedCheckpoint(f"{name} can't be read: {error.strerror}") from None
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def seal_of(body: Mapping[str, Any]) -> str:
     """The hash of what a record says, for the record itself: no flipped bit in it passes."""
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return sha256_of_bytes(json.dumps(body, sort_keys=True).encode())

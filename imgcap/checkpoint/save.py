@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from imgcap.checkpoint.layout import (
     read_pointer,
 )
 from imgcap.errors import UserError
+from imgcap.files.durable import sync, write_whole
 
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 _FULL_DISK_WORDS = ("No space left on device", "Disk quota exceeded")
@@ -57,7 +57,7 @@ def save_checkpoint(
             _write_files(unfinished, model, dict(training), {"step": step, "state": dict(state)}, order)
             pointers = [LATEST, BEST] if best else [LATEST]
             for pointer in pointers:  # their bytes before any renaming, which no full disk can stop
-                _write_pointer(root / f"{UNFINISHED}{pointer}", folder_name(step))
+                write_whole(root / f"{UNFINISHED}{pointer}", folder_name(step) + "\n")
             folder = put_in_place(unfinished, root / folder_name(step))
             for pointer in pointers:
                 (root / f"{UNFINISHED}{pointer}").replace(root / pointer)
@@ -80,9 +80,7 @@ def _write_files(
     (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     for path in folder.iterdir():
         sync(path)
-    (folder / RECORD).write_text(Record.of(folder, order).text(), encoding="utf-8")
-    sync(folder / RECORD)
-    sync(folder)
+    write_whole(folder / RECORD, Record.of(folder, order).text())
 
 
 def without_sharing(model: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -109,11 +107,6 @@ def put_in_place(unfinished: Path, folder: Path) -> Path:
     return folder
 
 
-def _write_pointer(path: Path, name: str) -> None:
-    path.write_text(name + "\n", encoding="utf-8")
-    sync(path)
-
-
 def _retain(root: Path, keep: int) -> None:
     """Remove all but the last `keep` saves and the best; a folder with no sound record counts as none."""
     saved, damaged = by_order(root)
@@ -132,15 +125,6 @@ def _remove_unfinished(root: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """Bring a file's or folder's bytes to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

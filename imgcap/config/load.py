@@ -34,13 +34,6 @@ def as_yaml(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def save_config(config: Config, path: Path) -> None:
-    """Write it whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(as_yaml(config), encoding="utf-8")
-    partial.replace(path)
-
-
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))

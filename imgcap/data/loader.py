@@ -4,7 +4,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
@@ -22,16 +22,16 @@ READ_AHEAD = 4  # batches of each worker
 class PlanSampler(Sampler[MicroBatch]):
     """The micro-batches of one rank, from step `start` to step `stop`."""
 
-    def __init__(self, plan: Plan, rank: int, world_size: int, cut: Accumulation, start: int, stop: int):
-        self.plan, self.rank, self.world_size, self.cut = plan, rank, world_size, cut
+    def __init__(self, plan: Plan, rank: int, world_size: int, accumulation: Accumulation, start: int, stop: int):
+        self.plan, self.rank, self.world_size, self.accumulation = plan, rank, world_size, accumulation
         self.start, self.stop = start, stop
 
     def __len__(self) -> int:
-        return (self.stop - self.start) * self.cut.steps
+        return (self.stop - self.start) * self.accumulation.steps
 
     def __iter__(self) -> Iterator[MicroBatch]:
         for step in range(self.start, self.stop):
-            yield from self.plan.micro_batches(step, self.rank, self.world_size, self.cut.steps)
+            yield from self.plan.micro_batches(step, self.rank, self.world_size, self.accumulation.steps)
 
 
 class BufferRing:
@@ -73,61 +73,84 @@ class TrainLoader:
         self.prefetch = prefetch
 
     def __iter__(self) -> Iterator[Batch]:
-        cut, stop = self.sampler.cut, self.sampler.stop
-        ring = BufferRing(self.dataset.shape(cut.micro_batch), self.workers, held=2 * cut.steps)
-        loader = DataLoader(
-            _Buffered(self.dataset, ring),
-            sampler=self.sampler,
-            batch_size=None,  # an item is a whole batch already
-            num_workers=self.workers,
-            worker_init_fn=prepare_worker,
-            prefetch_factor=READ_AHEAD if self.workers else None,
-        )
-        ahead = READ_AHEAD * self.workers // cut.steps  # steps that the workers are
+        accumulation, stop = self.sampler.accumulation, self.sampler.stop
+        ring = BufferRing(self.dataset.shape(accumulation.micro_batch), self.workers, held=2 * accumulation.steps)
+        loader = read_ahead(_Written(self.dataset, ring).number, self.sampler, self.workers, ahead=READ_AHEAD)
+        ahead = READ_AHEAD * self.workers // accumulation.steps  # steps that the workers are
         with reading(loader) as numbers:  # workers have been forked, so prefetching may begin its threads
             for step in range(self.sampler.start, stop):
                 self.prefetch(min(step + ahead, stop - 1))
-                for number in islice(numbers, cut.steps):
-                    if isinstance(number, UserError):  # met by a worker
-                        raise number
+                for number in islice(numbers, accumulation.steps):
                     yield self._pinned(ring.batches[number])
 
     def _pinned(self, batch: Batch) -> Batch:
         return Batch(*(tensor.pin_memory() for tensor in batch)) if self.pin_memory else batch
 
 
-class _Buffered(Dataset[int | UserError]):
-    """Writes micro-batches into a ring, in a worker or in this process.
-
-    An item is a batch's number there, or why there is none: raised, it would arrive with the worker's traceback in it.
-    """
+class _Written:
+    """Micro-batches that a worker, or this process, has written into a ring."""
 
     def __init__(self, dataset: TrainDataset, ring: BufferRing):
         self.dataset, self.ring = dataset, ring
 
-    def __getitem__(self, micro_batch: MicroBatch) -> int | UserError:
+    def number(self, micro_batch: MicroBatch) -> int:
+        """Write a micro-batch; the number of the ring's batch that holds it now."""
         number = self.ring.next_number()
-        try:
-            self.dataset.write(micro_batch, self.ring.batches[number])
-        except UserError as error:
-            return error
+        self.dataset.write(micro_batch, self.ring.batches[number])
         return number
 
 
+class _MistakesAsItems(Dataset[T | UserError]):
+    """What a function reads. A mistake is an item too: raised in a worker, it would arrive with a traceback in it."""
+
+    def __init__(self, read: Callable[[Any], T]):
+        self.read = read
+
+    def __getitem__(self, key: Any) -> T | UserError:
+        try:
+            return self.read(key)
+        except UserError as mistake:
+            return mistake
+
+
+def read_ahead(
+    read: Callable[[Any], T], keys: Iterable[Any], workers: int, pin_memory: bool = False, ahead: int | None = None
+) -> DataLoader[T | UserError]:
+    """A loader, for `reading`, whose `workers` processes (0: this one) read a whole batch for each key, in order.
+
+    Each is up to `ahead` batches ahead (none: 2).
+    """
+    return DataLoader(
+        _MistakesAsItems(read),
+        sampler=keys,
+        batch_size=None,  # an item is a whole batch already
+        num_workers=workers,
+        pin_memory=pin_memory,
+        prefetch_factor=ahead,
+        worker_init_fn=prepare_worker,
+    )
+
+
 @contextmanager
-def reading(loader: Iterable[T]) -> Iterator[Iterator[T]]:
-    """Iterate over a loader, and end its workers also when the reader raises.
+def reading(loader: Iterable[T | UserError]) -> Iterator[Iterator[T]]:
+    """Iterate over a loader, raise the mistakes that its workers met, and end them also when the reader raises.
 
     They ignore SIGTERM, with which Python would end them at exit: it would wait for them for ever.
     """
     batches = iter(loader)
     try:
-        yield batches
+        yield map(_sound, batches)
     finally:
         # DataLoader's iterator has the one where it has workers, TrainLoader's the other.
         end = getattr(batches, "_shutdown_workers", None) or getattr(batches, "close", None)
         if end:
             end()
+
+
+def _sound(item: T | UserError) -> T:
+    if isinstance(item, UserError):
+        raise item
+    return item
 
 
 def prepare_worker(worker: int) -> None:

@@ -8,7 +8,10 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
 from pathlib import Path
 from queue import Queue
 from tempfile import TemporaryDirectory
@@ -17,7 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 import webdataset
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import get_worker_info
 from webdataset import tariterators
 
 from imgcap.config.data import DataConfig
@@ -25,7 +28,7 @@ from imgcap.data.augmentation import augmented_image
 from imgcap.data.batch import BatchShape
 from imgcap.data.dataset import DAMAGED, CaptionRows, chosen_captions
 from imgcap.data.keyed_random import generator
-from imgcap.data.loader import prepare_worker, reading
+from imgcap.data.loader import read_ahead, reading
 from imgcap.data.plan import Accumulation
 from imgcap.errors import UserError
 from imgcap.files.fetch import fetch, is_address
@@ -85,26 +88,17 @@ class StreamLoader:
         start: int,
         pin_memory: bool,
     ):
-        self.dataset = _Stream(plan, data, vocabulary, cut.micro_batch, (plan.seed, start, rank))
+        self.stream = _Stream(plan, data, vocabulary, cut.micro_batch, (plan.seed, start, rank))
         self.workers, self.pin_memory = data.workers, pin_memory
 
     def __iter__(self) -> Iterator[Batch]:
-        loader = DataLoader(
-            self.dataset,
-            batch_size=None,  # an item is a whole batch already
-            num_workers=self.workers,
-            worker_init_fn=prepare_worker,
-            pin_memory=self.pin_memory,
-        )
-        with reading(loader) as batches:
-            for batch in batches:
-                if isinstance(batch, UserError):  # met by a worker
-                    raise batch
-                yield batch
+        stream = copy(self.stream)  # it has drawn nothing yet
+        with reading(read_ahead(stream.draw, count(), self.workers, self.pin_memory)) as batches:
+            yield from batches
 
 
-class _Stream(IterableDataset[Batch | UserError]):
-    """What one worker draws, a micro-batch an item, or at the end why there are no more."""
+class _Stream:
+    """What one worker draws, micro-batch after micro-batch."""
 
     def __init__(
         self,
@@ -119,15 +113,16 @@ class _Stream(IterableDataset[Batch | UserError]):
         self.shape = BatchShape(images, data.image_size, self.rows.captions, self.rows.length)
         self.tokenise = Tokeniser(data.language)
 
-    def __iter__(self) -> Iterator[Batch | UserError]:
-        worker = get_worker_info()
-        key = (*self.key, worker.id if worker else 0)
-        try:
-            yield from self._batches(key)
-        except UserError as error:
-            yield error
+    def draw(self, number: int) -> Batch:
+        """The next micro-batch, whatever its number."""
+        return next(self._batches)
 
-    def _batches(self, key: tuple[int, ...]) -> Iterator[Batch]:
+    @cached_property
+    def _batches(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        return self._drawn((*self.key, worker.id if worker else 0))
+
+    def _drawn(self, key: tuple[int, ...]) -> Iterator[Batch]:
         random = generator(*key)
         drawn = webdataset.ResampledShards(
             list(self.plan.tars), deterministic=True, worker_seed=lambda: int(random.integers(1 << 62))

@@ -4,14 +4,15 @@ Dimensions: B images, K captions an image, T tokens, C colour channels.
 """
 
 import sys
+from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from imgcap.data.batch import NO_IMAGE
 from imgcap.data.dataset import DAMAGED, EvalDataset
-from imgcap.data.loader import prepare_worker
+from imgcap.data.loader import read_ahead
 from imgcap.errors import UserError
 from imgcap.files.fetch import Unreachable
 from imgcap.types import PAD
@@ -39,25 +40,6 @@ class EvalBatch(NamedTuple):
     sound: list[bool]
 
 
-class SoundItems(Dataset[EvalItem]):
-    """The images of an `EvalDataset`. A damaged one is named on stderr and shifts nothing."""
-
-    def __init__(self, dataset: EvalDataset):
-        self.dataset = dataset
-
-    def __getitem__(self, index: int) -> EvalItem:
-        rows = self.dataset.rows
-        try:
-            sample = self.dataset.reader.read(index)
-            image_CHW, tokens_KT = self.dataset[index]
-        except Unreachable:
-            raise
-        except DAMAGED as error:
-            print(f"skipped: sample {index} of {self.dataset.reader.place}: {error}", file=sys.stderr, flush=True)
-            return EvalItem(self.dataset.blank(), rows([]), NO_IMAGE, [], False)
-        return EvalItem(image_CHW, tokens_KT, sample.image_id, sample.captions, True)
-
-
 class FixedBatches:
     """Batch b holds images [b·B, (b+1)·B) of `count`, filled up from the start; rank r takes r, r + world, …
 
@@ -82,34 +64,11 @@ class FixedBatches:
 
     def loader(self, dataset: EvalDataset, workers: int, pin_memory: bool) -> DataLoader[EvalBatch | UserError]:
         """The batches of this rank, in order, read ahead by `workers` processes (0: in this one)."""
-        return DataLoader(
-            _Batches(SoundItems(dataset), self),
-            batch_size=None,  # an item is a whole batch already
-            num_workers=min(workers, len(self)),
-            pin_memory=pin_memory,
-            worker_init_fn=prepare_worker,
-        )
+        return read_ahead(partial(self._read, dataset), self.numbers, min(workers, len(self)), pin_memory)
 
-
-class _Batches(Dataset[EvalBatch | UserError]):
-    """A mistake that a worker meets is an item: raised there, it would arrive with the worker's traceback in it."""
-
-    def __init__(self, items: SoundItems, batches: FixedBatches):
-        self.items, self.batches = items, batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, step: int) -> EvalBatch | UserError:
-        try:
-            return self._batch(step)
-        except UserError as error:
-            return error
-
-    def _batch(self, step: int) -> EvalBatch:
-        number = self.batches.numbers[step]
-        real = self.batches.real(number)
-        items = [self.items[index] for index in self.batches.indices(number)]
+    def _read(self, dataset: EvalDataset, number: int) -> EvalBatch:
+        real = self.real(number)
+        items = [_read_item(dataset, index) for index in self.indices(number)]
         tokens_BKT = torch.stack([item.tokens_KT for item in items])
         tokens_BKT[real:] = PAD  # what fills up has no part in the loss
         return EvalBatch(
@@ -121,3 +80,16 @@ class _Batches(Dataset[EvalBatch | UserError]):
             references=[item.references for item in items],
             sound=[item.sound for item in items],
         )
+
+
+def _read_item(dataset: EvalDataset, index: int) -> EvalItem:
+    """A damaged image is named on stderr and shifts nothing."""
+    try:
+        sample = dataset.reader.read(index)
+        image_CHW, tokens_KT = dataset[index]
+    except Unreachable:
+        raise
+    except DAMAGED as error:
+        print(f"skipped: sample {index} of {dataset.reader.place}: {error}", file=sys.stderr, flush=True)
+        return EvalItem(dataset.blank(), dataset.rows([]), NO_IMAGE, [], False)
+    return EvalItem(image_CHW, tokens_KT, sample.image_id, sample.captions, True)

@@ -150,10 +150,8 @@ class Evaluator:
                     raise EvaluationStopped
         return _Outcome(decoded)
 
-    def _decode(self, model: Captioner, batch: EvalBatch | UserError) -> _Decoded:
+    def _decode(self, model: Captioner, batch: EvalBatch) -> _Decoded:
         """Encode a batch once, for its captions and for its loss."""
-        if isinstance(batch, UserError):  # met by a worker
-            raise batch
         device = self.world.device
         with autocast(device, self.precision):
             features_BPE = model.encode(batch.images_BCHW.to(device, non_blocking=True))

@@ -4,13 +4,14 @@ Dimensions: L words of a caption, P grid cells.
 """
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from imgcap.files.durable import write_whole
 
 STEPS = "steps.json"
 
@@ -64,11 +65,9 @@ def write_results(run: Path, evaluation: Evaluation, step: int, label: str | Non
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write under a temporary name, then rename. Folders that are missing are made: scoring took too long to fail."""
+    """Write a file whole. Folders that are missing are made: scoring took too long to fail."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def scores_of(run: Path, step: int) -> tuple[dict[str, Any], list[str]]:

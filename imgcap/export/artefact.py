@@ -12,12 +12,12 @@ import torch
 
 import imgcap
 from imgcap.checkpoint.layout import fingerprints, seal_of
-from imgcap.checkpoint.save import put_in_place, sync, without_sharing
+from imgcap.checkpoint.save import put_in_place, without_sharing
 from imgcap.errors import UserError
 from imgcap.evaluation.results import scores_of, write_json
 from imgcap.export.card import model_card
 from imgcap.export.graphs import trace, write_onnx, write_programs
-from imgcap.files.durable import write_whole
+from imgcap.files.durable import sync, write_whole
 from imgcap.models.trained import (
     ARTEFACT_FORMAT,
     MANIFEST,

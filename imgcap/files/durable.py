@@ -2,33 +2,53 @@
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
-TEMPORARY_SUFFIX = ".tmp"
+TEMPORARY = re.compile(r"(\.\d+)?\.tmp$")  # how a temporary name ends; imgcap 0.1.0 wrote no number
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name, bring it to the disk, then rename it."""
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+def write_whole(path: Path, data: bytes | str, durable: bool = True) -> None:
+    """Write bytes, or a text in UTF-8, under a temporary name and rename it; several processes may do so at once.
+
+    Unless `durable`, a power cut may lose or tear the file, and nothing waits for the disk.
+    """
+    temporary = temporary_name(path)
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+        rename(temporary, path, durable)
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    rename(temporary, path)
 
 
-def rename(temporary: Path, path: Path) -> None:
-    """Give a file, already on the disk, its name; the name is on the disk too when this returns."""
+def write_hashed(path: Path, data: bytes) -> str:
+    """Write a file whole; returns the sha256 of its bytes."""
+    write_whole(path, data)
+    return sha256_of_bytes(data)
+
+
+def temporary_name(path: Path) -> Path:
+    """The name beside `path` that this process, and no other, writes it under."""
+    return path.with_name(f"{path.name}.{os.getpid()}.tmp")
+
+
+def rename(temporary: Path, path: Path, durable: bool = True) -> None:
+    """Give a written file its name; where `durable`, its bytes are on the disk before, and the name is afterwards."""
+    if durable:
+        sync(temporary)
     os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    if durable:
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Bring a file's or folder's bytes to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def sha256_of(path: Path) -> str:

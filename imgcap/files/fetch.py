@@ -3,7 +3,6 @@
 `http` and `https` are read with requests, everything else (`s3`, `gs`, `hf`, `file` ...) with fsspec.
 """
 
-import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import requests
 import urllib3
 
 from imgcap.errors import UserError
+from imgcap.files.durable import sha256_of
 
 TRIES = 6  # in a row without a single new byte that could be kept
 PAUSE, LONGEST_PAUSE = 0.5, 20.0  # seconds before the next try; doubled each time
@@ -124,8 +124,7 @@ def _check(path: Path, size: int | None, sha256: str | None) -> None:
         raise _Failure(f"it ended after {found} of {size} bytes")
     wrong = f"it has {found} bytes or more, and should have {size}" if size is not None and found > size else None
     if wrong is None and sha256 is not None:
-        with path.open("rb") as file:
-            other = hashlib.file_digest(file, "sha256").hexdigest()
+        other = sha256_of(path)
         wrong = None if other == sha256 else f"its bytes have the sha256 {other[:12]}…, and should have {sha256[:12]}…"
     if wrong is not None:
         path.unlink()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from imgcap.files.cache import cache_root
+from imgcap.files.durable import write_whole
 
 KEPT = 32  # files; the ones read longest ago go first
 
@@ -42,9 +43,7 @@ def cached(name: str, make: Callable[[], bytes]) -> bytes:
     data = make()
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{name}.{os.getpid()}.partial")
-        partial.write_bytes(hashlib.sha256(data).digest() + data)
-        partial.replace(path)
+        write_whole(path, hashlib.sha256(data).digest() + data, durable=False)
         for old in sorted(path.parent.iterdir(), key=lambda file: file.stat().st_mtime, reverse=True)[KEPT:]:
             old.unlink()
     return data

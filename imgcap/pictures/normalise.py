@@ -32,6 +32,11 @@ def normalised_jpeg(data: bytes, shorter_side: int | None, quality: int) -> byte
     picture = _in_rgb(picture)
     if shorter_side is not None and min(picture.size) > shorter_side:
         picture = picture.resize(_shrunk(picture.size, shorter_side), Image.Resampling.BICUBIC)
+    return jpeg_of(picture, quality)
+
+
+def jpeg_of(picture: Image.Image, quality: int) -> bytes:
+    """An RGB picture as the bytes of a JPEG file."""
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=quality)
     return out.getvalue()

@@ -1,45 +1,76 @@
-"""How far a long piece of work is: a bar on a terminal, now and then a plain line elsewhere."""
+"""How far a long piece of work is: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
+from datetime import timedelta
 from typing import Self
 
 from tqdm import tqdm
 
-_SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Counts up to `total` on stderr. `say` prints a line without tearing the bar."""
+    """Counts from `start` up to `total` on stderr. One that isn't enabled (a rank that doesn't speak) shows nothing."""
 
-    def __init__(self, total: int, label: str, unit: str = "images") -> None:
-        self._total, self._label, self._unit = total, label, unit
-        self._done = 0
-        self._began = self._told = time.monotonic()
-        self._bar: tqdm | None = None
+    def __init__(self, total: int, label: str = "", unit: str = "images", start: int = 0, enabled: bool = True) -> None:
+        self.total, self.label, self.unit = total, label, unit
+        self.start = self.done = start
+        self.enabled = enabled
+        self.began = self._told = time.monotonic()
+        self.bar: tqdm | None = None
+        if enabled and sys.stderr.isatty():
+            self.bar = tqdm(
+                total=total, initial=start, desc=label or None, unit=f" {unit}", dynamic_ncols=True, file=sys.stderr
+            )
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=self._total, desc=self._label, unit=f" {self._unit}", file=sys.stderr)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self.close()
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
     def advance(self, count: int = 1) -> None:
-        self._done += count
-        if self._bar is not None:
-            self._bar.update(count)
-            return
+        """That many more are done. Away from a terminal a line says so, now and then."""
+        self._move(self.done + count)
         now = time.monotonic()
-        if now - self._told >= _SECONDS_BETWEEN_LINES:
+        if self.bar is None and now - self._told >= SECONDS_BETWEEN_LINES:
             self._told = now
-            rate = self._done / (now - self._began)
-            self.say(f"{self._label}: {self._done} of {self._total} {self._unit}, {rate:.0f}/s")
+            rate = (self.done - self.start) / (now - self.began)
+            self.say(f"{self.label}: {self.done} of {self.total} {self.unit}, {rate:.0f}/s")
+
+    def update(self, done: int, **shown: float) -> None:
+        """`done` are done, which is worth a line, with these numbers; `images_per_s` reads as images/s."""
+        numbers = [_number(name, value) for name, value in shown.items()]
+        if self.bar is not None:
+            self.bar.set_postfix_str(", ".join(numbers), refresh=False)
+        self._move(done)
+        if self.bar is None:
+            self.say("  ".join([f"{self.unit} {done}/{self.total}", *numbers, f"eta {self.time_left()}"]))
 
     def say(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
-        else:
+        """Print a line without tearing the bar."""
+        if self.bar is not None:
+            self.bar.write(line, file=sys.stderr)
+        elif self.enabled:
             print(line, file=sys.stderr, flush=True)
+
+    def time_left(self) -> timedelta:
+        """At the pace since the start."""
+        each = (time.monotonic() - self.began) / max(self.done - self.start, 1)
+        return timedelta(seconds=round(each * (self.total - self.done)))
+
+    def _move(self, done: int) -> None:
+        if self.bar is not None:
+            self.bar.update(done - self.done)
+        self.done = done
+
+
+def _number(name: str, value: float) -> str:
+    if name.endswith("_per_s"):
+        return f"{value:.1f} {name.removesuffix('_per_s').replace('_', ' ')}/s"
+    return f"{name.replace('_', ' ')} {value:.4g}"

@@ -14,16 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imgcap.errors import UserError
-from imgcap.files.durable import sha256_of_bytes, write_whole
 from imgcap.ranks.progress import Progress
-from imgcap.shards.index import Index, index_name
-from imgcap.shards.manifest import (
-    TOKEN_COUNTS_NAME,
-    BuildSettings,
-    Manifest,
-    SplitInfo,
-    by_reason,
-)
+from imgcap.shards.index import Index
+from imgcap.shards.manifest import BuildSettings, Manifest, SplitInfo, by_reason
 from imgcap.shards.parallel import Workers
 from imgcap.shards.sample import EncodedSample, SampleEncoder, Tokeniser
 from imgcap.shards.site import BuildSite
@@ -169,28 +162,18 @@ def _finish(site: BuildSite, parts: dict[str, _SplitParts], skipped: list[Skippe
         splits[split] = SplitInfo(
             images=len(rows),
             captions=sum(shard.captions for shard in part.shards),
-            index_sha256=_write(site.folder / index_name(split), Index.from_rows(rows).to_bytes()),
+            index_sha256=Index.from_rows(rows).save(site.folder, split),
             shards=tuple(shard.info for shard in part.shards),
         )
         if split == "train":
-            token_counts_sha256 = _write_token_counts(site, part.shards)
+            counts = TokenCounts()
+            for shard in part.shards:
+                counts.update(shard.token_counts)
+            token_counts_sha256 = counts.save(site.folder, site.settings)
     all_skipped = skipped + [item for part in parts.values() for item in part.all_skipped()]
     manifest = Manifest(site.settings, splits, by_reason(all_skipped), token_counts_sha256)
     manifest.save(site.folder)
     return manifest
-
-
-def _write_token_counts(site: BuildSite, shards: list[FinishedShard]) -> str:
-    counts = TokenCounts()
-    for shard in shards:
-        counts.update(shard.token_counts)
-    content = {"tokeniser": site.settings.tokeniser, "language": site.settings.language} | counts.as_json()
-    return _write(site.folder / TOKEN_COUNTS_NAME, (json.dumps(content, indent=0) + "\n").encode())
-
-
-def _write(path: Path, data: bytes) -> str:
-    write_whole(path, data)
-    return sha256_of_bytes(data)
 
 
 def _refuse_duplicates(source: Source) -> None:

@@ -22,10 +22,9 @@ from imgcap.files.durable import sha256_of, sha256_of_bytes, write_whole
 from imgcap.files.fetch import fetch, is_address
 from imgcap.pictures.normalise import UnreadableImage, check_header
 from imgcap.ranks.progress import Progress
-from imgcap.shards.index import Index, IndexRow, index_name
+from imgcap.shards.index import Index, IndexRow
 from imgcap.shards.manifest import (
     MANIFEST_NAME,
-    TOKEN_COUNTS_NAME,
     BuildSettings,
     CaptionsInfo,
     Manifest,
@@ -330,18 +329,14 @@ def _finish(out: Path, parts: list[_Part], settings: BuildSettings) -> Manifest:
         held = [part.splits[split] for part in parts if split in part.splits]
         keys = iter(range(settings.records[split]))
         rows = [row._replace(shard=number, key=next(keys)) for number, part in enumerate(held) for row in part.rows]
-        index = Index.from_rows(rows).to_bytes()
-        write_whole(out / index_name(split), index)
+        index_sha256 = Index.from_rows(rows).save(out, split)
         captions = sum(part.captions for part in held)
-        splits[split] = SplitInfo(len(rows), captions, sha256_of_bytes(index), tuple(part.info for part in held))
+        splits[split] = SplitInfo(len(rows), captions, index_sha256, tuple(part.info for part in held))
         if split == "train":
             counts = TokenCounts()
             for part in held:
                 counts.update(part.counts)
-            content = {"tokeniser": settings.tokeniser, "language": settings.language} | counts.as_json()
-            data = (json.dumps(content, indent=0) + "\n").encode()
-            write_whole(out / TOKEN_COUNTS_NAME, data)
-            counts_sha256 = sha256_of_bytes(data)
+            counts_sha256 = counts.save(out, settings)
     if not splits:
         told = ", ".join(f"{names.count} × {reason}" for reason, names in skipped.items()) or "the tars are empty"
         raise UserError(f"no sample is left to put into {out}: {told}")

@@ -1,12 +1,13 @@
 """Where each sample of a split lies: shard, and offset, size and CRC-32 of its members."""
 
 import io
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from imgcap.errors import UserError
-from imgcap.files.durable import sha256_of_bytes
+from imgcap.files.durable import sha256_of_bytes, write_hashed
 from imgcap.shards.place import Place
 
 _MEND = "run tools/build_shards.py with the same --out again, it mends the set"
@@ -64,6 +65,10 @@ class Index:
         columns = {name: np.ascontiguousarray(column) for name, column in self.columns.items()}
         np.savez(out, allow_pickle=False, **columns)
         return out.getvalue()
+
+    def save(self, folder: Path, split: str) -> str:
+        """Write it beside its shards; returns its sha256, which the manifest holds."""
+        return write_hashed(folder / index_name(split), self.to_bytes())
 
     def samples_of_shards(self, shards: int) -> list[int]:
         """How many rows each shard has."""

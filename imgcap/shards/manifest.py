@@ -117,7 +117,7 @@ class Manifest:
                 if shard["captions"] is None:  # in the tar, as in every set that imgcap writes
                     del shard["captions"]
         content = {"format_version": content.pop("format_version")} | content.pop("settings") | content
-        write_whole(folder / MANIFEST_NAME, (json.dumps(content, indent=1) + "\n").encode())
+        write_whole(folder / MANIFEST_NAME, json.dumps(content, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: Path | str) -> "Manifest":

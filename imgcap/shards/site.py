@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from imgcap.errors import UserError
-from imgcap.files.durable import TEMPORARY_SUFFIX, sha256_of, write_whole
+from imgcap.files.durable import TEMPORARY, sha256_of, write_whole
 from imgcap.shards.manifest import MANIFEST_NAME, TOKEN_COUNTS_NAME, BuildSettings, Manifest
 from imgcap.shards.writer import FinishedShard
 
@@ -19,7 +19,7 @@ _RECORDS = ".building"  # the settings of the build, and a record for each finis
 _PLAN = "plan.json"
 _OURS = re.compile(
     rf"^((train|val|test)(-\d{{5}}\.tar|\.index\.npz)|{re.escape(MANIFEST_NAME)}|{re.escape(TOKEN_COUNTS_NAME)})"
-    rf"({re.escape(TEMPORARY_SUFFIX)})?$"
+    rf"({TEMPORARY.pattern}|$)"
 )
 _OPTIONS = {  # how a setting that differs is called on the command line
     "language": "--language",
@@ -78,14 +78,14 @@ class BuildSite:
         for path in _own_files(self.folder):
             if path.name not in recorded:
                 path.unlink()
-        write_whole(records / _PLAN, json.dumps(dataclasses.asdict(self.settings)).encode())
+        write_whole(records / _PLAN, json.dumps(dataclasses.asdict(self.settings)))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        for path in self.folder.glob(f"*{TEMPORARY_SUFFIX}"):
-            if _OURS.match(path.name):
+        for path in _own_files(self.folder):
+            if TEMPORARY.search(path.name):
                 path.unlink(missing_ok=True)
         if kind is None:
             shutil.rmtree(self.folder / _RECORDS)

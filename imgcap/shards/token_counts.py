@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from imgcap.errors import UserError
-from imgcap.shards.manifest import TOKEN_COUNTS_NAME
+from imgcap.files.durable import write_hashed
+from imgcap.shards.manifest import TOKEN_COUNTS_NAME, BuildSettings
 from imgcap.shards.place import Place
 
 
@@ -41,6 +42,11 @@ class TokenCounts:
         """From what `as_json` gave; KeyError, TypeError, ValueError or AttributeError for anything else."""
         lengths = {int(length): captions for length, captions in content.get("lengths", {}).items()}
         return cls(Counter(content["counts"]), Counter(lengths))
+
+    def save(self, folder: Path, settings: BuildSettings) -> str:
+        """Write them beside the shards of the train split; returns the file's sha256, which the manifest holds."""
+        content = {"tokeniser": settings.tokeniser, "language": settings.language} | self.as_json()
+        return write_hashed(folder / TOKEN_COUNTS_NAME, (json.dumps(content, indent=0) + "\n").encode())
 
     @classmethod
     def load(cls, where: Place | Path | str) -> "TokenCounts":

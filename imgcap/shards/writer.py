@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import tarfile
 import zlib
 from contextlib import suppress
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imgcap.files.durable import TEMPORARY_SUFFIX, rename, sha256_of, write_whole
+from imgcap.files.durable import rename, sha256_of, temporary_name, write_whole
 from imgcap.shards.index import IndexRow, key_name
 from imgcap.shards.manifest import ShardInfo
 from imgcap.shards.sample import EncodedSample
@@ -40,7 +39,7 @@ class FinishedShard:
         content["info"] = dataclasses.asdict(self.info)
         content["rows"] = [list(row) for row in self.rows]
         content["skipped"] = [dataclasses.astuple(item) for item in self.skipped]
-        write_whole(path, json.dumps(content).encode())
+        write_whole(path, json.dumps(content))
 
     @classmethod
     def load(cls, path: Path, shards: Path) -> "FinishedShard | None":
@@ -62,7 +61,7 @@ class ShardWriter:
 
     def __init__(self, folder: Path, file_name: str, number: int, first: int) -> None:
         self._path = folder / file_name
-        self._temporary = folder / (file_name + TEMPORARY_SUFFIX)
+        self._temporary = temporary_name(self._path)
         self._number = number
         self._first = first
         self._rows: list[IndexRow] = []
@@ -120,8 +119,6 @@ class ShardWriter:
 
     def finish(self, end: int) -> FinishedShard:
         self._file.write(bytes(_END + -(self._offset + _END) % tarfile.RECORDSIZE))
-        self._file.flush()
-        os.fsync(self._file.fileno())
         self._file.close()
         info = ShardInfo(self._path.name, self.samples, self._temporary.stat().st_size, sha256_of(self._temporary))
         rename(self._temporary, self._path)

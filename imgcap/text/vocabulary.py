@@ -5,13 +5,13 @@ follow, a space token closes it. Outside these borders "a" is the article, insid
 """
 
 import json
-import os
 import string
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from imgcap.errors import UserError
+from imgcap.files.durable import write_whole
 from imgcap.types import EOS, SOS, SPECIAL_TOKENS, UNK
 
 OutOfVocabulary = Literal["unk", "characters"]
@@ -105,11 +105,8 @@ class Vocabulary:
 
     def save(self, path: Path | str) -> None:
         """Write JSON, whole or not at all."""
-        path = Path(path)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         content = {"format": _FORMAT, "oov": self.oov, "words": self.words}
-        partial.write_text(json.dumps(content, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_whole(Path(path), json.dumps(content, ensure_ascii=False, indent=0) + "\n")
 
     @classmethod
     def load(cls, path: Path | str) -> "Vocabulary":

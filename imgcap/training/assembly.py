@@ -9,7 +9,7 @@ import torch
 
 from imgcap.checkpoint.load import Checkpoint
 from imgcap.config.data import VocabConfig
-from imgcap.config.load import save_config
+from imgcap.config.load import as_yaml
 from imgcap.config.run import Config
 from imgcap.config.section import steps_of
 from imgcap.data.dataset import features_of
@@ -17,6 +17,7 @@ from imgcap.data.plan import cut_batch
 from imgcap.data.stream import NOT_EXACT
 from imgcap.errors import UserError
 from imgcap.evaluation.evaluator import Evaluator
+from imgcap.files.durable import write_whole
 from imgcap.models.captioner import Captioner
 from imgcap.ranks.collectives import on_main
 from imgcap.ranks.world import World
@@ -162,7 +163,7 @@ def _describe_run(config: Config, vocabulary: Vocabulary) -> None:
     run = config.run_path
     run.mkdir(parents=True, exist_ok=True)
     remove_marker(run)
-    save_config(config, run / "config.yaml")
+    write_whole(run / "config.yaml", as_yaml(config))
     vocabulary.save(run / "vocab.json")
 
 

@@ -16,7 +16,7 @@ from imgcap.config.run import Config
 from imgcap.data.augmentation import eval_image
 from imgcap.data.dataset import place_of
 from imgcap.errors import UserError
-from imgcap.files.durable import sha256_of_bytes, write_whole
+from imgcap.files.durable import sha256_of_bytes, write_hashed
 from imgcap.models.encoders.base import Encoder
 from imgcap.models.encoders.weights import load_pretrained
 from imgcap.models.precision import autocast
@@ -25,7 +25,7 @@ from imgcap.pictures.files import decode
 from imgcap.ranks.collectives import gather_objects, on_main
 from imgcap.ranks.progress import Progress
 from imgcap.ranks.world import World
-from imgcap.shards.index import Index, index_name
+from imgcap.shards.index import Index
 from imgcap.shards.manifest import MANIFEST_NAME, TOKEN_COUNTS_NAME, Features, Manifest, SplitInfo
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.sample import EncodedSample
@@ -163,15 +163,13 @@ def _finish(
     infos = {}
     for split, reader in splits.items():
         shards = [finished[split, number] for number in range(len(reader.shards))]
-        index = Index.from_rows([row for shard in shards for row in shard.rows]).to_bytes()
-        write_whole(out / index_name(split), index)
+        index_sha256 = Index.from_rows([row for shard in shards for row in shard.rows]).save(out, split)
         captions = sum(shard.captions for shard in shards)
-        infos[split] = SplitInfo(len(reader), captions, sha256_of_bytes(index), tuple(shard.info for shard in shards))
+        infos[split] = SplitInfo(len(reader), captions, index_sha256, tuple(shard.info for shard in shards))
     counts_sha256 = None
     with suppress(FileNotFoundError):
         counts = next(iter(splits.values())).place.read(TOKEN_COUNTS_NAME)
-        write_whole(out / TOKEN_COUNTS_NAME, counts)
-        counts_sha256 = sha256_of_bytes(counts)
+        counts_sha256 = write_hashed(out / TOKEN_COUNTS_NAME, counts)
     manifest = dataclasses.replace(source, splits=infos, token_counts_sha256=counts_sha256, features=features)
     manifest.save(out)
     shutil.rmtree(out / RECORDS)

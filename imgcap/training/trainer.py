@@ -22,6 +22,7 @@ from imgcap.evaluation.evaluator import EvaluationStopped, Evaluator
 from imgcap.models.encoders.base import Encoder
 from imgcap.models.losses import RANKS
 from imgcap.ranks.collectives import broadcast_object, gather_objects, on_main, sum_across_ranks
+from imgcap.ranks.progress import Progress
 from imgcap.ranks.watchdog import at_step, doing
 from imgcap.ranks.world import World
 from imgcap.training.bottlenecks import Bottlenecks
@@ -29,7 +30,6 @@ from imgcap.training.early_stopping import EarlyStopping
 from imgcap.training.engines.protocol import Engine, StepResult
 from imgcap.training.engines.state import parameter_counts
 from imgcap.training.meter import Meter, StepCounts
-from imgcap.training.monitor.progress import Progress
 from imgcap.training.monitor.writers import Monitor
 from imgcap.training.optim.ema import WeightAverage
 from imgcap.training.optim.groups import rate_on
@@ -97,7 +97,7 @@ class Trainer:
             self._fit(batches)
 
     def _fit(self, batches: Iterator[Batch]) -> None:
-        progress = Progress(self.timetable.total, self.step, self.world.is_main)
+        progress = Progress(self.timetable.total, unit="step", start=self.step, enabled=self.world.is_main)
         self._evaluate_if_due()  # where a run ended between a save and its evaluation
         self.meter.restart_clock()
         while not self._finished:

@@ -23,7 +23,7 @@ class Words:
 
 
 @pytest.fixture(scope="session")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shards")
     random = np.random.default_rng(0)
     records = []
@@ -39,7 +39,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
-    data = f"data={{shards: {shards}, image_size: 32, captions_per_image: 2, max_tokens: 8, workers: 0}}"
+def run(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
+    data = f"data={{shards: {tiny}, image_size: 32, captions_per_image: 2, max_tokens: 8, workers: 0}}"
     scored = "eval={batch: 4, beam: 3, metrics: [BLEU, ROUGE-L, CIDEr]}"
     return save_run(tmp_path_factory.mktemp("runs") / "tiny", WORDS, data, scored, step=7)

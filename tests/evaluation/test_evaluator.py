@@ -31,9 +31,9 @@ ROOT = Path(__file__).parents[2]
 ALONE = World(0, 1, 0, torch.device("cpu"))
 
 
-def evaluate(loaded: LoadedCaptioner, shards: Path, **options: object) -> Evaluation:
+def evaluate(loaded: LoadedCaptioner, tiny: Path, **options: object) -> Evaluation:
     config = loaded.config
-    arguments = (ShardReader(shards, "val"), loaded.vocabulary, config.data, config.eval, ALONE)
+    arguments = (ShardReader(tiny, "val"), loaded.vocabulary, config.data, config.eval, ALONE)
     return Evaluator(*arguments, split="val", **options).run(loaded.model)
 
 
@@ -57,10 +57,10 @@ def test_batches_are_the_same_for_every_world_size(count: int, batch: int, world
     assert counted == list(range(count))
 
 
-def test_captions_and_loss_are_those_of_the_images_one_by_one(run: Path, shards: Path) -> None:
+def test_captions_and_loss_are_those_of_the_images_one_by_one(run: Path, tiny: Path) -> None:
     loaded = load_captioner(run)
-    evaluation = evaluate(loaded, shards)
-    reader = ShardReader(shards, "val")
+    evaluation = evaluate(loaded, tiny)
+    reader = ShardReader(tiny, "val")
     dataset = EvalDataset(reader, loaded.vocabulary, loaded.config.data)
     captions, cross_entropy, tokens = [], 0.0, 0
     for index in range(len(dataset)):
@@ -80,17 +80,17 @@ def test_captions_and_loss_are_those_of_the_images_one_by_one(run: Path, shards:
     assert len({caption["caption"] for caption in captions}) > 1, "the model says the same of every image"
 
 
-def test_references_are_the_raw_captions(run: Path, shards: Path) -> None:
-    evaluation = evaluate(load_captioner(run), shards)
-    first = ShardReader(shards, "val").read(0)
+def test_references_are_the_raw_captions(run: Path, tiny: Path) -> None:
+    evaluation = evaluate(load_captioner(run), tiny)
+    first = ShardReader(tiny, "val").read(0)
     assert evaluation.examples[0].references == first.captions
     assert evaluation.examples[0].image_id == first.image_id
     references = sum(1 + number % 3 for number in range(11))
     assert "images:11|" in evaluation.signature and f"references:{references}|" in evaluation.signature
 
 
-def test_each_image_has_scores_whose_mean_is_the_whole(run: Path, shards: Path, tmp_path: Path) -> None:
-    evaluation = evaluate(load_captioner(run), shards)
+def test_each_image_has_scores_whose_mean_is_the_whole(run: Path, tiny: Path, tmp_path: Path) -> None:
+    evaluation = evaluate(load_captioner(run), tiny)
     write_results(tmp_path, evaluation, step=1)
     images = json.loads((tmp_path / "results" / "val-images.json").read_text())
     assert [image["image_id"] for image in images] == [caption["image_id"] for caption in evaluation.captions]
@@ -99,60 +99,60 @@ def test_each_image_has_scores_whose_mean_is_the_whole(run: Path, shards: Path, 
     assert len({image["BLEU-4"] for image in images}) > 1
 
 
-def test_limit_takes_the_first_images(run: Path, shards: Path) -> None:
+def test_limit_takes_the_first_images(run: Path, tiny: Path) -> None:
     loaded = load_captioner(run)
-    whole, limited = evaluate(loaded, shards), evaluate(loaded, shards, limit=6)
+    whole, limited = evaluate(loaded, tiny), evaluate(loaded, tiny, limit=6)
     assert limited.captions == whole.captions[:6]
 
 
-def test_constraints_are_heeded_and_named_in_the_signature(run: Path, shards: Path) -> None:
-    plain = evaluate(load_captioner(run), shards)
+def test_constraints_are_heeded_and_named_in_the_signature(run: Path, tiny: Path) -> None:
+    plain = evaluate(load_captioner(run), tiny)
     assert "min_length" not in plain.signature and "no_repeat_ngram" not in plain.signature
     overrides = ["eval.min_length=6", "eval.no_repeat_ngram=2"]
     loaded = load_captioner(run, overrides=overrides)
-    evaluation = evaluate(loaded, shards)
+    evaluation = evaluate(loaded, tiny)
     assert "|length_penalty:1.0|min_length:6|no_repeat_ngram:2|max_words:8|" in evaluation.signature
     for example in evaluation.examples:
         assert len(example.words) >= 6 and len(set(pairwise(example.words))) == len(example.words) - 1
     assert evaluation.captions != plain.captions
 
 
-def test_attention_of_the_examples_has_a_row_a_word(run: Path, shards: Path) -> None:
-    for example in evaluate(load_captioner(run), shards).examples:
+def test_attention_of_the_examples_has_a_row_a_word(run: Path, tiny: Path) -> None:
+    for example in evaluate(load_captioner(run), tiny).examples:
         assert example.attention_LP.shape == (len(example.words), example.grid[0] * example.grid[1])
         assert example.attention_LP.sum(1) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_the_model_is_left_in_its_mode(run: Path, shards: Path) -> None:
+def test_the_model_is_left_in_its_mode(run: Path, tiny: Path) -> None:
     loaded = load_captioner(run)
     loaded.model.train()
-    evaluate(loaded, shards, limit=2)
+    evaluate(loaded, tiny, limit=2)
     assert loaded.model.decoder.training
 
 
-def test_a_damaged_image_is_named_and_left_out(run: Path, shards: Path, tmp_path: Path, capfd) -> None:
+def test_a_damaged_image_is_named_and_left_out(run: Path, tiny: Path, tmp_path: Path, capfd) -> None:
     copy = tmp_path / "copy"
-    shutil.copytree(shards, copy)
+    shutil.copytree(tiny, copy)
     tar = copy / "val-00000.tar"
     data = bytearray(tar.read_bytes())
     start = data.index(b"\xff\xd8\xff")
     data[start : start + 200] = bytes(200)  # of the first image
     tar.write_bytes(data)
     loaded = load_captioner(run)
-    whole, damaged = evaluate(loaded, shards), evaluate(loaded, copy)
+    whole, damaged = evaluate(loaded, tiny), evaluate(loaded, copy)
     assert "skipped: sample" in capfd.readouterr().err
     assert "skipped:1|" in damaged.signature and "images:10|" in damaged.signature
     assert len(damaged.captions) == 10
     assert all(caption in whole.captions for caption in damaged.captions)
 
 
-def test_a_failure_of_scoring_is_raised_as_what_it_is(run: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_scoring_is_raised_as_what_it_is(run: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_java(*arguments: object) -> None:
         raise UserError("no Java")
 
     monkeypatch.setattr(evaluator, "score_images", no_java)
     with pytest.raises(UserError, match="no Java"):
-        evaluate(load_captioner(run), shards)
+        evaluate(load_captioner(run), tiny)
 
 
 @pytest.mark.dist
@@ -188,7 +188,7 @@ import sys
 sys.path.insert(0, "launch")
 import evaluate
 from imgcap.errors import UserError
-from imgcap.evaluation import Evaluator
+from imgcap.evaluation.evaluator import Evaluator
 decode = Evaluator._decode
 def failing(self, *arguments):
     if self.world.rank == 1:

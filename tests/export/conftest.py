@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from imgcap.checkpoint.save import save_checkpoint
-from imgcap.config.load import load_config, save_config
+from imgcap.config.load import as_yaml, load_config
 from imgcap.models.captioner import Captioner
 from imgcap.text.vocabulary import Vocabulary
 
@@ -34,7 +34,7 @@ def make_run() -> Callable[..., Path]:
             model.decoder.output.weight.mul_(60)
             edit(model)
         folder.mkdir(parents=True)
-        save_config(config, folder / "config.yaml")
+        (folder / "config.yaml").write_text(as_yaml(config))
         vocabulary.save(folder / "vocab.json")
         save_checkpoint(folder / "checkpoints", 7, model.state_dict(), {}, {}, keep=2, best=True)
         return folder

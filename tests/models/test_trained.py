@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from imgcap.checkpoint.save import save_checkpoint
-from imgcap.config.load import load_config, save_config
+from imgcap.config.load import as_yaml, load_config
 from imgcap.errors import UserError
 from imgcap.export.artefact import export_run
 from imgcap.models.captioner import Captioner
@@ -34,7 +34,7 @@ def run(tmp_path: Path, original: Captioner) -> Path:
     """A run whose best checkpoint is step 1 and whose latest is step 2, of other weights."""
     folder = tmp_path / "run"
     folder.mkdir()
-    save_config(load_config(None, SMALL), folder / "config.yaml")
+    (folder / "config.yaml").write_text(as_yaml(load_config(None, SMALL)))
     VOCABULARY.save(folder / "vocab.json")
     weights = original.state_dict()
     save_checkpoint(folder / "checkpoints", 1, weights, {}, {}, keep=2, best=True)

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from imgcap.checkpoint import layout
-from imgcap.config.load import load_config, save_config
+from imgcap.config.load import as_yaml, load_config
 from imgcap.errors import UserError
 from imgcap.export.artefact import export_run
 from imgcap.models.captioner import Captioner
@@ -124,7 +124,7 @@ def test_keys_are_those_of_the_type_of_the_source(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     theirs = load_config(None, ["model.decoder={type: lstm, image_layers: 2, layers: 2}"])
-    save_config(theirs, source / "config.yaml")
+    (source / "config.yaml").write_text(as_yaml(theirs))
     given = [f"init_from={source}", f"run_dir={tmp_path / 'run'}"]
     assert configure(None, [*given, "model.decoder.image_layers=2"], "auto").model == theirs.model
     for key, words in {

@@ -118,30 +118,30 @@ class Page:
     def answer(self, path: str | None, decoding: Mapping[str, Any]) -> str:
         """The HTML for a file: a card for each model, or a message that says what is wrong with it."""
         if path is None:
-            return cards.EMPTY
+            return cards.HTML.empty()
         try:
             picture = self._shown(Path(path))
         except UnreadableImage as reason:
-            return cards.message(f"{Path(path).name} can't be captioned: {reason}")
+            return cards.HTML.message(f"{Path(path).name} can't be captioned: {reason}")
         return cards.result(picture, [self._card(name, path, decoding) for name in self.captioners])
 
     def laid_out(self, gradio: Any, examples: Sequence[Path]) -> Any:
         """The page as gradio's blocks."""
         first = next(iter(self.captioners.values())).loaded.config
         with gradio.Blocks(title="imgcap", analytics_enabled=False, fill_width=True, delete_cache=(3600, KEPT)) as page:
-            gradio.HTML(cards.TITLE, apply_default_css=False)
+            gradio.HTML(cards.HTML.title(), apply_default_css=False)
             with gradio.Row(equal_height=False):
                 with gradio.Column(scale=1, min_width=300):
                     file = gradio.File(label="Picture", file_types=list(SUFFIXES), height=140, elem_id="picture")
                     gradio.HTML(
-                        cards.hint(f"JPEG, PNG, WebP, BMP, GIF or TIFF, {self.limits}"), apply_default_css=False
+                        cards.HTML.hint(f"JPEG, PNG, WebP, BMP, GIF or TIFF, {self.limits}"), apply_default_css=False
                     )
                     if examples:
                         self._add_examples(gradio, examples, file)
                     controls = add_controls(gradio, DecodeOptions.like_evaluation(first.eval))
                     button = gradio.Button("Caption", variant="primary", elem_id="caption")
                 with gradio.Column(scale=3, min_width=320):
-                    result = gradio.HTML(cards.EMPTY, js_on_load=LOOK, apply_default_css=False, elem_id="result")
+                    result = gradio.HTML(cards.HTML.empty(), js_on_load=LOOK, apply_default_css=False, elem_id="result")
 
             def answer(path: str | None, *values: Any) -> str:
                 return self.answer(path, chosen_options(list(controls), values))
@@ -164,7 +164,7 @@ class Page:
         try:
             (caption,) = captioner.caption(path, attention=decoder.attends, **decoding)
         except UserError as reason:  # of options, and of words that this vocabulary lacks
-            return cards.refusal(name, about, str(reason))
+            return cards.HTML.refusal(name, about, str(reason))
         return cards.card(name, about, caption)
 
     def _add_examples(self, gradio: Any, examples: Sequence[Path], file: Any) -> None:

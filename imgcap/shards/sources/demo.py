@@ -1,10 +1,11 @@
 """The demo data: generated scenes, drawn here, so that training can be tried without a download."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from imgcap.errors import UserError
+from imgcap.files.durable import write_whole
+from imgcap.pictures.normalise import jpeg_of
 from imgcap.ranks.progress import Progress
 from imgcap.shards.parallel import Workers
 from imgcap.shards.scenes.captions import captions_of
@@ -69,6 +70,4 @@ def _draw_missing(records: Sequence[Record], workers: int) -> None:
 def _draw(job: tuple[int, Path]) -> None:
     """Write one JPEG, whole or not at all."""
     index, path = job
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    render(scene_at(index)).save(partial, "JPEG", quality=QUALITY)
-    partial.replace(path)
+    write_whole(path, jpeg_of(render(scene_at(index)), QUALITY), durable=False)

@@ -1,1 +1,1 @@
-"""What a run shows of itself: numbers, curves, captioned sheets, attention and progress."""
+"""What a run shows of itself: numbers and curves."""

@@ -1,6 +1,8 @@
 """`curves.png`: what a run has logged so far, on one sheet."""
 
+import io
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter, StrMethodFormatter
 
+from imgcap.files.durable import write_whole
 from imgcap.training.monitor.writers import read_metrics
 
 COLUMNS = 3
@@ -55,9 +58,7 @@ PANELS = (
 
 def draw_curves(metrics: Path, out: Path) -> None:
     """Draw `metrics.jsonl`, and replace `out` in one go."""
-    temporary = out.with_name(f".{out.name}.tmp")
-    FigureCanvasAgg(curves(read_metrics(metrics))).print_png(str(temporary))
-    temporary.replace(out)
+    write_whole(out, as_png(curves(read_metrics(metrics))), durable=False)
 
 
 def curves(lines: list[dict[str, Any]]) -> Figure:
@@ -65,15 +66,27 @@ def curves(lines: list[dict[str, Any]]) -> Figure:
     series = _series(lines)
     panels = [(panel, {name: series[name] for name in series if panel.takes(name)}) for panel in PANELS]
     panels = [(panel, drawn) for panel, drawn in panels if drawn]
-    rows = max(math.ceil(len(panels) / COLUMNS), 1)
-    size = (4.6 * min(max(len(panels), 1), COLUMNS), 3.1 * rows)
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
-    figure = Figure(figsize=size, dpi=110, layout=layout, facecolor="white")
+    figure, charts = sheet(len(panels), height=3.1)
     if not panels:
         figure.text(0.5, 0.5, "nothing logged yet", ha="center", color=INK)
-    for place, (panel, drawn) in enumerate(panels, start=1):
-        _draw(figure.add_subplot(rows, min(len(panels), COLUMNS), place), panel, drawn)
+    for axes, (panel, drawn) in zip(charts, panels, strict=True):
+        _draw(axes, panel, drawn)
     return figure
+
+
+def sheet(charts: int, height: float) -> tuple[Figure, Iterator[Axes]]:
+    """A figure for so many charts, at most COLUMNS a row of `height` inches, and their axes as they are asked for."""
+    columns, rows = min(max(charts, 1), COLUMNS), max(math.ceil(charts / COLUMNS), 1)
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(4.6 * columns, height * rows), dpi=110, layout=layout, facecolor="white")
+    return figure, (figure.add_subplot(rows, columns, place) for place in range(1, charts + 1))
+
+
+def as_png(figure: Figure) -> bytes:
+    """The bytes of a PNG file."""
+    out = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(out)
+    return out.getvalue()
 
 
 def _series(lines: list[dict[str, Any]]) -> dict[str, Series]:

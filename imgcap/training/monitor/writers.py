@@ -14,6 +14,7 @@ from PIL import Image
 from imgcap.config.load import as_yaml
 from imgcap.config.run import Config
 from imgcap.errors import UserError
+from imgcap.files.durable import write_whole
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -143,13 +144,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def _cut_back(path: Path, step: int) -> None:
     if not path.exists():
         return
-    kept = [json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= step]
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(kept)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_whole(path, "".join(json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= step))
 
 
 def _start_wandb(run: Path) -> Any:
@@ -162,7 +157,7 @@ def _start_wandb(run: Path) -> Any:
     run.mkdir(parents=True, exist_ok=True)
     kept = run / WANDB_ID
     if not kept.exists():
-        kept.write_text(secrets.token_hex(8))
+        write_whole(kept, secrets.token_hex(8))
     project = os.environ.get("WANDB_PROJECT", "imgcap")
     try:
         started = wandb.init(project=project, name=run.name, id=kept.read_text(), resume="allow", dir=run)

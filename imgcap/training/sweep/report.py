@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from imgcap.files.durable import write_whole
-from imgcap.training.monitor.curves import COLOURS, COLUMNS, INK, dress
+from imgcap.training.monitor.curves import COLOURS, INK, as_png, dress, sheet
 from imgcap.training.sweep.spec import Parameter, SweepConfig, Value
 from imgcap.training.sweep.trial import State
 
@@ -36,8 +33,8 @@ def write_report(folder: Path, config: SweepConfig, results: Sequence[Result]) -
     ordered = sorted(results, key=lambda result: _place(result, config.lower_is_better))
     header = [config.objective, *config.parameters, "state", "evaluations", "minutes", "trial", "note"]
     rows = [_row(result, config) for result in ordered]
-    write_whole(folder / "table.csv", _csv(header, rows).encode())
-    write_whole(folder / "table.md", _markdown(config, header, rows).encode())
+    write_whole(folder / "table.csv", _csv(header, rows))
+    write_whole(folder / "table.md", _markdown(config, header, rows))
     write_whole(folder / "parameters.png", _drawn(config, ordered))
 
 
@@ -73,18 +70,11 @@ def _markdown(config: SweepConfig, header: list[str], rows: list[list[str]]) -> 
 
 def _drawn(config: SweepConfig, ordered: Sequence[Result]) -> bytes:
     """A panel for each parameter, with a dot for each trial that has a value."""
-    columns = min(len(config.parameters), COLUMNS)
-    rows = math.ceil(len(config.parameters) / columns)
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
-    figure = Figure(figsize=(4.6 * columns, 3.4 * rows), dpi=110, layout=layout, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-    for place, (name, parameter) in enumerate(config.parameters.items(), start=1):
-        axes = figure.add_subplot(rows, columns, place)
+    figure, charts = sheet(len(config.parameters), height=3.4)
+    for axes, (name, parameter) in zip(charts, config.parameters.items(), strict=True):
         _panel(axes, name, parameter, ordered)
         axes.set_ylabel(config.objective, fontsize=8.5, color=INK)
-    image = io.BytesIO()
-    canvas.print_png(image)
-    return image.getvalue()
+    return as_png(figure)
 
 
 def _panel(axes: Axes, name: str, parameter: Parameter, results: Sequence[Result]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from imgcap.config.load import load_config, save_config
+from imgcap.config.load import as_yaml, load_config
 from imgcap.evaluation.coco_files import with_other_images
 from imgcap.evaluation.results import write_json
 from imgcap.evaluation.signature import signature
@@ -50,7 +50,7 @@ def a_run(shards: Path, tmp_path: Path, told: dict[int, str]) -> Callable[..., P
     def write(name: str, captions: dict[int, str] = told, **parts: object) -> Path:
         run, reader = tmp_path / name, ShardReader(shards, "train")
         run.mkdir()
-        save_config(load_config(None, [f"data.shards={shards}"]), run / "config.yaml")
+        (run / "config.yaml").write_text(as_yaml(load_config(None, [f"data.shards={shards}"])))
         results = [{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()]
         write_json(run / "results" / "train-captions.json", results)
         shown = {

@@ -25,9 +25,9 @@ def test_words_and_pairs_counted_by_hand() -> None:
 
 
 @pytest.fixture
-def both(shards: Path, tmp_path: Path) -> ShardReader:
-    """A set whose train split has the first five images of `shards`; opened at its test split, which has the others."""
-    reader, records = ShardReader(shards, "val"), []
+def both(tiny: Path, tmp_path: Path) -> ShardReader:
+    """A set whose train split has the first five images of `tiny`; opened at its test split, which has the others."""
+    reader, records = ShardReader(tiny, "val"), []
     for i in range(len(reader)):
         sample = reader.read(i)
         path = tmp_path / "photos" / sample.file_name
@@ -65,8 +65,8 @@ def test_hashes_are_made_once_and_a_damaged_caption_is_left_out(both: ShardReade
     assert TrainCaptions(train).share_of_others([first, second]) == 0.5, "they are on disk"
 
 
-def test_a_set_without_a_whole_train_split_has_none(both: ShardReader, shards: Path, tmp_path: Path) -> None:
-    assert train_split(ShardReader(shards, "val")) is None
+def test_a_set_without_a_whole_train_split_has_none(both: ShardReader, tiny: Path, tmp_path: Path) -> None:
+    assert train_split(ShardReader(tiny, "val")) is None
     shutil.copytree(tmp_path / "both", tmp_path / "part")
     (tmp_path / "part" / "train-00000.tar").unlink()
     assert train_split(ShardReader(tmp_path / "part", "test")) is None

@@ -8,11 +8,11 @@ import termios
 
 import pytest
 
-from imgcap.training.monitor.progress import Progress
+from imgcap.ranks.progress import Progress
 
 
 def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress(total=100, start=40, enabled=True)
+    progress = Progress(total=100, unit="step", start=40)
     progress.update(70, loss=2.34567, images_per_s=412.34)
     progress.update(100, loss=1e-5)
     progress.close()
@@ -23,14 +23,29 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_time_left_follows_the_pace_since_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    progress = Progress(total=100, start=40, enabled=True)
-    monkeypatch.setattr("time.perf_counter", lambda: progress.began + 10.0)
-    assert str(progress._eta(60)) == "0:00:20"  # 20 steps took 10 s, 40 are left
+    progress = Progress(total=100, unit="step", start=40)
+    progress.update(60)
+    monkeypatch.setattr("time.monotonic", lambda: progress.began + 10.0)
+    assert str(progress.time_left()) == "0:00:20"  # 20 steps took 10 s, 40 are left
+
+
+def test_what_is_counted_by_ones_is_told_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Progress(100, "building here") as progress:
+        for second in range(1, 25):
+            monkeypatch.setattr("time.monotonic", lambda second=second: progress.began + second)
+            progress.advance(2)
+        progress.say("skipped: a")
+    lines = [f"building here: {done} of 100 images, 2/s" for done in (20, 40)]
+    assert capsys.readouterr().err.splitlines() == [*lines, "skipped: a"]
 
 
 def test_other_ranks_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress(total=10, start=0, enabled=False)
+    progress = Progress(total=10, enabled=False)
     progress.update(5, loss=1.0)
+    progress.advance()
+    progress.say("a line")
     progress.close()
     assert capsys.readouterr() == ("", "")
 
@@ -38,7 +53,7 @@ def test_other_ranks_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_terminal_gets_a_bar() -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(ours, (24, 100))
-    script = "from imgcap.training.monitor.progress import Progress; p = Progress(8, 2); p.update(6, loss=0.5)"
+    script = "from imgcap.ranks.progress import Progress; p = Progress(8, start=2); p.update(6, loss=0.5)"
     script += "; p.bar.refresh(); p.close()"
     done = subprocess.run([sys.executable, "-c", script], stderr=theirs, stdout=subprocess.PIPE)
     os.close(theirs)
