@@ -17,15 +17,14 @@ from imgcap.captioning.bulk import caption_all
 from imgcap.captioning.contact_sheet import write_contact_sheet
 from imgcap.captioning.inputs import open_inputs
 from imgcap.errors import exits_cleanly
-from imgcap.models.precision import set_float32_matmul
-from imgcap.models.trained import load_captioner
+from imgcap.models.trained import open_trained
 from imgcap.ranks.collectives import from_main
 from imgcap.ranks.world import close_ranks, init_ranks
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", type=Path, metavar="RUN_OR_ARTEFACT")
+    parser.add_argument("path", metavar="RUN_OR_ARTEFACT", help="a folder, or user/name on the hub")
     parser.add_argument("input", metavar="FOLDER_OR_SHARDS", help="pictures, subfolders too; or a shard set")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="captions.jsonl or captions.csv")
     parser.add_argument("--split", help="of a shard set (default: test)")
@@ -45,8 +44,7 @@ def main() -> None:
     overrides = arguments.overrides + ([] if arguments.beam is None else [f"eval.beam={arguments.beam}"])
     world = init_ranks()
     try:
-        loaded = load_captioner(arguments.path, world.device, arguments.which, overrides)
-        set_float32_matmul(loaded.config.train.precision)
+        loaded = open_trained(arguments.path, world.device, arguments.which, overrides)
         inputs = from_main(lambda: open_inputs(arguments.input, arguments.split, loaded.config.data))
         summary = caption_all(loaded, inputs, arguments.out, world)
         if world.is_main:

@@ -16,15 +16,14 @@ from imgcap.errors import exits_cleanly
 from imgcap.evaluation.evaluator import Evaluator
 from imgcap.evaluation.metrics.diversity import train_split
 from imgcap.evaluation.results import write_json, write_results
-from imgcap.models.precision import set_float32_matmul
-from imgcap.models.trained import load_captioner
+from imgcap.models.trained import open_trained
 from imgcap.ranks.world import close_ranks, init_ranks
 from imgcap.shards.reader import ShardReader
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", type=Path, metavar="RUN_OR_ARTEFACT")
+    parser.add_argument("path", metavar="RUN_OR_ARTEFACT", help="a folder, or user/name on the hub")
     parser.add_argument("--split", default="test")
     parser.add_argument("--beam", type=int, help="default: eval.beam of the run")
     parser.add_argument("--which", choices=("best", "latest"), default="best", help="checkpoint of a run")
@@ -40,9 +39,8 @@ def main() -> None:
     overrides = arguments.overrides + ([] if arguments.beam is None else [f"eval.beam={arguments.beam}"])
     world = init_ranks()
     try:
-        loaded = load_captioner(arguments.path, world.device, arguments.which, overrides)
+        loaded = open_trained(arguments.path, world.device, arguments.which, overrides)
         config = loaded.config
-        set_float32_matmul(config.train.precision)
         reader = ShardReader(place_of(config.data), arguments.split)
         evaluator = Evaluator(
             reader,
@@ -54,12 +52,13 @@ def main() -> None:
             precision=config.train.precision,
             train=train_split(reader) if world.is_main else None,
         )
-        evaluation = evaluator.run(loaded.model)
+        with loaded.autocast():
+            evaluation = evaluator.run(loaded.model)
         if world.is_main:
             if loaded.is_run:
                 elsewhere = any(override.startswith("data.shards=") for override in overrides)
                 label = f"{reader.manifest.name}-{arguments.split}" if elsewhere else arguments.split
-                write_results(arguments.path, evaluation, loaded.step, label)
+                write_results(loaded.path, evaluation, loaded.step, label)
             if arguments.out:
                 write_json(arguments.out, evaluation.as_json())
             print(f"{arguments.path}, step {loaded.step}: {len(evaluation.captions)} images", file=sys.stderr)

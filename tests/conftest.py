@@ -116,13 +116,13 @@ def launch(shards, warm):
 
 @pytest.fixture
 def in_process(monkeypatch, capfd):
-    """Run tools/NAME.py in this process, which has torch already; returns exit code, stdout and stderr."""
+    """Run tools/NAME.py or the like in this process, which has torch already; returns exit code, stdout and stderr."""
 
-    def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+    def run(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
         capfd.readouterr()
         try:
-            runpy.run_path(str(CHECKOUT / "tools" / f"{name}.py"), run_name="__main__")
+            runpy.run_path(str(CHECKOUT / script), run_name="__main__")
             code = 0
         except SystemExit as ended:
             code = int(ended.code or 0)

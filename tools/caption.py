@@ -23,7 +23,7 @@ from PIL import Image
 from imgcap.captioning.batch import Captioned, caption_pictures
 from imgcap.decoding.options import DecodeOptions, Method
 from imgcap.errors import UserError, exits_cleanly
-from imgcap.models.trained import LoadedCaptioner, load_captioner
+from imgcap.models.trained import LoadedCaptioner, open_trained
 from imgcap.pictures.attention import draw_attention
 from imgcap.pictures.files import find_pictures, open_picture
 from imgcap.pictures.normalise import UnreadableImage
@@ -58,10 +58,10 @@ DECODING: dict[str, dict[str, dict[str, Any]]] = {  # by group: a flag for each 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, metavar="RUN_OR_ARTEFACT")
+    parser.add_argument("model", metavar="RUN_OR_ARTEFACT", help="a folder, or user/name on the hub")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE|DIR")
     mean = "with the mean of several models: another one; repeatable"
-    parser.add_argument("--with", dest="others", type=Path, action="append", default=[], metavar="MODEL", help=mean)
+    parser.add_argument("--with", dest="others", action="append", default=[], metavar="MODEL", help=mean)
     parser.add_argument("--json", action="store_true", help="print a list of {image, caption, score} and nothing else")
     parser.add_argument("--attention", type=Path, metavar="DIR", help="draw where each word looked, one file a picture")
     parser.add_argument("--which", choices=("best", "latest"), default="best", help="checkpoint of a run")
@@ -121,7 +121,7 @@ def main() -> None:
     arguments = parse_arguments()
     paths = find_pictures(arguments.images)
     device = init_ranks(arguments.device).device
-    loaded, *others = (load_captioner(path, device, arguments.which) for path in (arguments.model, *arguments.others))
+    loaded, *others = (open_trained(path, device, arguments.which) for path in (arguments.model, *arguments.others))
     given = {field.name: getattr(arguments, field.name) for field in fields(DecodeOptions)}
     options = DecodeOptions.like_evaluation(loaded.config.eval, **given)
     if arguments.attention:

@@ -43,7 +43,7 @@ def caption(model: Path, in_process: Callable[..., tuple[int, str, str]]) -> Cal
     """Run the tool in this process, which has torch already."""
 
     def start(*options: object) -> Ended:
-        return Ended(*in_process("caption", model, *options))
+        return Ended(*in_process("tools/caption.py", model, *options))
 
     return start
 

@@ -52,7 +52,7 @@ def run(in_process: Callable[..., tuple[int, str, str]]) -> Callable[..., Ended]
     """Run the tool in this process, which has torch already; returns exit code and output."""
 
     def start(*options: str) -> Ended:
-        return Ended(*in_process("score", *options))
+        return Ended(*in_process("tools/score.py", *options))
 
     return start
 
