@@ -44,18 +44,18 @@ def doors(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[st
 
 @pytest.mark.slow
 def test_every_door_gives_the_same_captions_and_scores(
-    doors: dict[str, Path | str], shards: Path, tmp_path: Path, in_process: Callable[..., tuple[int, str, str]]
+    doors: dict[str, Path | str], shards: Path, tmp_path: Path, command: Callable[..., Any]
 ) -> None:
     raw, split, said, scored = shards.parent / "demo-raw", ("--split", "train"), [], []
     for name, model in doors.items():
-        scored.append(_done(in_process("launch/evaluate.py", model, f"data.shards={shards}", *split)))
+        scored.append(_done(command("launch/evaluate.py", model, f"data.shards={shards}", *split)))
         out = tmp_path / f"{name}.jsonl"
-        _done(in_process("launch/caption.py", model, shards, *split, "--out", out, "data.workers=0"))
+        _done(command("launch/caption.py", model, shards, *split, "--out", out, "data.workers=0"))
         rows = [json.loads(line) for line in out.read_text().splitlines()]
         pictures = [raw / row["image"] for row in rows]
         assert len(rows) % BATCH == 0, "a rest would be captioned in other company than it was scored in"
         options = ("--json", "--batch", BATCH, "--device", "cpu")
-        told = json.loads(_done(in_process("tools/caption.py", model, *pictures, *options)))
+        told = json.loads(_done(command("tools/caption.py", model, *pictures, *options)))
         loaded = imgcap.load(model, "cpu")
         called = loaded.caption(pictures, batch_size=BATCH)
         alone = loaded.caption(pictures[0])[0].text
@@ -83,6 +83,5 @@ def test_a_model_is_in_its_own_precision_whatever_else_is_loaded(run: Path, tmp_
 
 
 def _done(ended: Any) -> str:
-    code, out, errors = ended
-    assert code == 0, errors
-    return str(out)
+    assert ended.returncode == 0, ended.stderr
+    return str(ended.stdout)

@@ -29,9 +29,9 @@ class Ended(NamedTuple):
 
 
 @pytest.fixture
-def compare(in_process: Callable[..., tuple[int, str, str]], tmp_path: Path) -> Callable[..., Ended]:
+def compare(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> Callable[..., Ended]:
     def start(*arguments: object) -> Ended:
-        return Ended(*in_process("tools/compare.py", *arguments, "--out", tmp_path / "page.html", "--resamples", 200))
+        return Ended(*command("tools/compare.py", *arguments, "--out", tmp_path / "page.html", "--resamples", 200))
 
     return start
 
