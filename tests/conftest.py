@@ -4,9 +4,11 @@ import json
 import os
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -115,21 +117,57 @@ def launch(shards, warm):
     return start
 
 
-@pytest.fixture
-def in_process(monkeypatch, capfd):
-    """Run tools/NAME.py in this process, which has torch already; returns exit code, stdout and stderr."""
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
 
-    def run(name, *arguments):
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+    @property
+    def mistake(self) -> str:
+        """What the command complained of: one line, exit code 2, and nothing else on stderr but progress."""
+        assert self.returncode == 2, (self.returncode, self.stderr)
+        *before, last = self.stderr.splitlines()
+        assert last.startswith("error: ") and "Traceback" not in self.stderr, self.stderr
+        assert all(line.startswith("step ") for line in before), self.stderr
+        return last
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Run `imgcap`, `launch/train.py` or the like in this process, which has torch already."""
+
+    def start(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        monkeypatch.chdir(CHECKOUT)
         capfd.readouterr()
+        code = 0
         try:
-            runpy.run_path(str(CHECKOUT / "tools" / f"{name}.py"), run_name="__main__")
-            code = 0
+            if script == "imgcap":
+                runpy.run_module(script, run_name="__main__")
+            else:
+                runpy.run_path(str(CHECKOUT / script), run_name="__main__")
         except SystemExit as ended:
             code = int(ended.code or 0)
-        return code, *capfd.readouterr()
+        return Ended(code, *capfd.readouterr())
 
-    return run
+    handlers = {name: signal.getsignal(name) for name in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
+    yield start
+    for name, handler in handlers.items():  # training installs its own
+        signal.signal(name, handler)
+
+
+@pytest.fixture
+def tiny():
+    """Settings of a model and a run that take a second."""
+    return [
+        "data={image_size: 32, workers: 0, augment: light}",
+        "model.encoder={name: resnet18, weights: none}",
+        "model.decoder={embed_dim: 16, hidden_dim: 24, attention_dim: 16}",
+        "train={global_batch: 8, epochs: 100, max_steps: 1}",
+        "eval={every: 0, limit: 4, beam: 2, metrics: [BLEU]}",
+        "checkpoint.every=0",
+        "log={every: 1, tensorboard: false}",
+    ]
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from imgcap.commands.main import NAMES
+
 CHECKOUT = Path(__file__).resolve().parent.parent
-TOOLS = [*sorted((CHECKOUT / "launch").glob("*.py")), *sorted((CHECKOUT / "tools").glob("*.py"))]
+OLDER = [*sorted((CHECKOUT / "launch").glob("*.py")), *sorted((CHECKOUT / "tools").glob("*.py"))]
 PAGES = [CHECKOUT / "README.md", CHECKOUT / "shards" / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 
 
@@ -26,9 +28,22 @@ def test_tests_that_are_named_exist(page: Path) -> None:
         assert not name or name in functions, f"{path}::{name}"
 
 
-@pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.name)
-def test_every_tool_has_an_example_in_its_help_and_a_page(tool: Path) -> None:
-    text, name = tool.read_text(), str(tool.relative_to(CHECKOUT))
-    docstring = ast.get_docstring(ast.parse(text)) or ""
-    assert name in docstring and "description=__doc__" in text
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_an_example_in_its_help_and_a_page(name: str) -> None:
+    text = (CHECKOUT / f"imgcap/commands/{name.replace('-', '_')}.py").read_text()
+    assert f"    imgcap {name} " in (ast.get_docstring(ast.parse(text)) or "") and "parser_for(__doc__)" in text
+    assert any(f"imgcap {name} " in page.read_text() for page in PAGES)
+
+
+@pytest.mark.parametrize("older", OLDER, ids=lambda older: older.name)
+def test_every_older_name_is_on_a_page(older: Path) -> None:
+    name = str(older.relative_to(CHECKOUT))
+    assert older.name in (ast.get_docstring(ast.parse(older.read_text())) or "")
     assert any(name in page.read_text() for page in PAGES)
+
+
+def test_the_readme_ends_with_the_tree() -> None:
+    tree = PAGES[0].read_text().split("```")[-2].splitlines()
+    named = {line.split()[0].strip("/") for line in tree if line.split()}
+    rooms = {path.name for path in (CHECKOUT / "imgcap").iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert rooms | {"configs", "docs", "imgcap", "launch", "shards", "tests", "tools"} <= named

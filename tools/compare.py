@@ -1,64 +1,6 @@
-"""Say which of two models captions better, and how sure that is.
+"""The older name of `imgcap compare`: `python tools/compare.py ...`."""
 
-    python tools/compare.py runs/a runs/b --split test --out comparison.html
-    python tools/compare.py a.json b.json --references shards/flickr8k:test
-
-A and B are runs that launch/evaluate.py has evaluated, or files of captions in COCO's result format. The table goes to
-stderr, the images that changed most to an HTML page, and one line of JSON to stdout.
-"""
-
-import argparse
-import dataclasses
-import json
-import sys
-from pathlib import Path
-
-from imgcap.errors import exits_cleanly
-from imgcap.evaluation.comparison.bootstrap import Difference
-from imgcap.evaluation.comparison.page import write_page
-from imgcap.evaluation.comparison.sides import compare, load_sides
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("a", metavar="A", help="a run, or a JSON list of {image_id, caption}")
-    parser.add_argument("b", metavar="B")
-    parser.add_argument("--split", default="test", help="of runs (default test)")
-    parser.add_argument("--references", help="captions_*.json of COCO, or shards/NAME:SPLIT (default: those of a run)")
-    parser.add_argument("--language", help="of the captions, as spaCy names it (default: of the shard set, else en)")
-    parser.add_argument("--out", type=Path, default=Path("comparison.html"), help="the page (default comparison.html)")
-    parser.add_argument("--resamples", type=positive, default=2000)
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples")
-    return parser.parse_args()
-
-
-def positive(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
-
-
-def print_table(differences: dict[str, Difference]) -> None:
-    print(f"{'':>10}{'A':>9}{'B':>9}{'B - A':>9}   {'95 % interval':<20}B wins", file=sys.stderr)
-    for name, found in differences.items():
-        interval = f"{found.low:+.4f} .. {found.high:+.4f}"
-        scores = f"{found.a:>9.4f}{found.b:>9.4f}{found.difference:>+9.4f}"
-        print(f"{name:>10}{scores}   {interval:<20}{found.b_wins:.1%}", file=sys.stderr)
-
-
-@exits_cleanly
-def main() -> None:
-    arguments = parse_arguments()
-    first, second = load_sides(arguments.a, arguments.b, arguments.split)
-    comparison = compare(
-        first, second, arguments.references, arguments.split, arguments.language, arguments.resamples, arguments.seed
-    )
-    write_page(arguments.out, comparison)
-    print_table(comparison.differences)
-    report = {name: dataclasses.asdict(found) for name, found in comparison.differences.items()}
-    found = {"a": first.name, "b": second.name, "images": len(comparison.references), "resamples": arguments.resamples}
-    print(json.dumps({**found, "seed": arguments.seed, "differences": report, "page": str(arguments.out)}), flush=True)
-
+from imgcap.commands.compare import main
 
 if __name__ == "__main__":
     main()

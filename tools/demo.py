@@ -1,52 +1,6 @@
-"""A web page that captions the pictures dropped on it, with one model or several side by side.
+"""The older name of `imgcap serve`: `python tools/demo.py ...`."""
 
-    python tools/demo.py runs/demo
-    python tools/demo.py runs/one artefacts/two user/three --port 8000 --examples photos/
-
-Only this machine can open it, unless --host or --share says otherwise; see docs/page.md. Needs gradio:
-pip install 'imgcap[demo]'.
-"""
-
-import argparse
-from pathlib import Path
-
-import imgcap
-from imgcap.captioning.page.server import Limits, check_address, serve
-from imgcap.errors import exits_cleanly
-from imgcap.pictures.files import find_pictures
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", metavar="RUN_OR_ARTEFACT", help="folders, or user/name on the hub")
-    parser.add_argument("--port", type=port, default=7860)
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0: whoever reaches this machine may use the page")
-    parser.add_argument("--share", action="store_true", help="make a public link, through gradio's servers")
-    parser.add_argument("--examples", type=Path, metavar="DIR", help="pictures to choose from (the first 24)")
-    parser.add_argument("--max-mb", type=float, default=Limits.megabytes, help="size of a file (default 20)")
-    parser.add_argument("--max-megapixels", type=float, default=Limits.megapixels, help="of a picture (default 40)")
-    parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
-    return parser.parse_args()
-
-
-def port(text: str) -> int:
-    if not 1 <= int(text) <= 65535:
-        raise ValueError
-    return int(text)
-
-
-@exits_cleanly
-def main() -> None:
-    arguments = parse_arguments()
-    limits = Limits(arguments.max_mb, arguments.max_megapixels)
-    check_address(arguments.host, arguments.port)
-    examples = find_pictures([arguments.examples]) if arguments.examples else []
-    models = list(dict.fromkeys(arguments.models))
-    names = [Path(model).name for model in models]
-    labels = names if len(set(names)) == len(names) else models
-    captioners = {label: imgcap.load(model, arguments.device) for label, model in zip(labels, models, strict=True)}
-    serve(captioners, arguments.host, arguments.port, examples, limits, arguments.share)
-
+from imgcap.commands.serve import main
 
 if __name__ == "__main__":
     main()

@@ -1,64 +1,6 @@
-"""Fetch a data set from its publisher, check it and unpack it: `python tools/download.py flickr8k --out data/flickr8k`.
+"""The older name of `imgcap download`: `python tools/download.py ...`."""
 
-A fetch that was stopped goes on where it stopped. Addresses are in tools/datasets.yaml; where one is gone, name a
-local file or another address: --source Flickr8k_text.zip=FILE_OR_ADDRESS.
-"""
-
-import argparse
-import sys
-from collections.abc import Callable
-from pathlib import Path
-
-from tqdm import tqdm
-
-from imgcap.errors import UserError, exits_cleanly
-from imgcap.files.datasets import download, missing, read_datasets
-
-SOURCES = Path(__file__).with_name("datasets.yaml")
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", help="flickr8k, flickr30k, coco2014, coco2017 or karpathy")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the raw data")
-    parser.add_argument("--source", action="append", default=[], metavar="FILE=PLACE", help="where a file is instead")
-    parser.add_argument("--sources", type=Path, default=SOURCES, help="another list of data sets")
-    parser.add_argument("--verify-only", action="store_true", help="count what is there, fetch nothing")
-    parser.add_argument("--force", action="store_true", help="fetch and unpack again what is there")
-    parser.add_argument("--keep", action="store_true", help="keep the archives")
-    return parser.parse_args()
-
-
-def show(label: str, total: int | None) -> Callable[[int], object]:
-    bar = tqdm(total=total, desc=label, unit="B", unit_scale=True, file=sys.stderr, mininterval=1.0)
-    return bar.update
-
-
-def places(given: list[str]) -> dict[str, str]:
-    wrong = next((text for text in given if "=" not in text), None)
-    if wrong:
-        raise UserError(f"--source {wrong}: write FILE=PLACE, a path or an address")
-    return dict(text.split("=", 1) for text in given)
-
-
-@exits_cleanly
-def main() -> None:
-    arguments = parse_arguments()
-    datasets = read_datasets(arguments.sources)
-    if arguments.dataset not in datasets:
-        raise UserError(f"there is no data set {arguments.dataset!r}; choose one of {', '.join(datasets)}")
-    dataset = datasets[arguments.dataset]
-    if not arguments.verify_only:
-        download(dataset, arguments.out, places(arguments.source), show, arguments.force, arguments.keep)
-    lacking = missing(dataset, arguments.out)
-    if lacking:
-        raise UserError(
-            f"{arguments.dataset} is not whole: {'; '.join(lacking)}; run without --verify-only, or --force"
-        )
-    for held in dataset.holds:
-        print(f"{held.count} × {arguments.out / held.path}")
-    print(f"next: {dataset.next.format(out=arguments.out)}")
-
+from imgcap.commands.download import main
 
 if __name__ == "__main__":
     main()

@@ -1,48 +1,6 @@
-"""Index tars that others have written, where they lie.
+"""The older name of `imgcap index`: `python tools/index_shards.py ...`."""
 
-    python tools/index_shards.py 'cc3m/{00000..00331}.tar' --out shards/cc3m
-
-The tars (of img2dataset, CC3M and the like: .jpg, .jpeg, .png or .webp with .txt, .caption or .json) may be behind
-http(s)://, s3://, gs:// or hf:// addresses. Nothing of them is rewritten; OUT holds captions, index and manifest.
-"""
-
-import argparse
-import os
-from pathlib import Path
-
-from imgcap.errors import exits_cleanly
-from imgcap.shards.foreign import expand, index_foreign
-from imgcap.text.tokeniser import Tokeniser
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tars", nargs="+", help="paths with wildcards, paths or addresses with ranges {00000..00331}")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the shard set")
-    parser.add_argument("--split", help="for all of them (default: about 5 %% val and test each, the rest train)")
-    parser.add_argument("--seed", type=int, default=0, help="of the splits")
-    parser.add_argument("--language", default="en", help="of the captions, as spaCy names it (default en)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
-    parser.add_argument("--skip-damaged", action="store_true", help="of a tar that is cut take what is whole")
-    return parser.parse_args()
-
-
-@exits_cleanly
-def main() -> None:
-    arguments = parse_arguments()
-    tokeniser = Tokeniser(arguments.language)
-    manifest = index_foreign(
-        expand(arguments.tars),
-        arguments.out,
-        tokeniser,
-        language=arguments.language,
-        split=arguments.split,
-        seed=arguments.seed,
-        workers=arguments.workers,
-        skip_damaged=arguments.skip_damaged,
-    )
-    print(manifest.summary(arguments.out))
-
+from imgcap.commands.index import main
 
 if __name__ == "__main__":
     main()

@@ -1,53 +1,6 @@
-"""Look at a shard set: samples with captions, caption lengths and words, and images that splits share.
+"""The older name of `imgcap inspect`: `python tools/inspect_shards.py ...`."""
 
-    python tools/inspect_shards.py shards/flickr8k --out shards/flickr8k-look
-
-OUT gets samples-SPLIT.png, captions.png, twice.png where splits share images, and report.json.
-"""
-
-import argparse
-import json
-from pathlib import Path
-from typing import Any
-
-from imgcap.errors import exits_cleanly
-from imgcap.shards.inspection import inspect
-from imgcap.shards.place import Place
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("shards", help="folder or address of the shard set")
-    parser.add_argument("--out", type=Path, help="folder for what is drawn (default: SHARDS-look)")
-    parser.add_argument("--seed", type=int, default=0, help="of the samples that are drawn")
-    parser.add_argument("--limit", type=int, help="look at so many images of each split at most")
-    parser.add_argument("--json", action="store_true", help="the report on stdout, nothing else there")
-    return parser.parse_args()
-
-
-def print_report(report: dict[str, Any]) -> None:
-    for split, numbers in report["splits"].items():
-        print(f"{split}: " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in numbers.items()))
-    for split, shares in report["unknown_words"].items():
-        told = ", ".join(f"min_count {least}: {share:.2%}" for least, share in shares.items())
-        print(f"words of {split} that the vocabulary of train lacks: {told}")
-    twice = report["twice"]
-    print(f"images in two splits: {twice['exact']} with the same bytes, {twice['alike']} that look alike")
-
-
-@exits_cleanly
-def main() -> None:
-    arguments = parse_arguments()
-    place = Place(arguments.shards)
-    out = arguments.out or Path(f"{Path(place.address).name if place.is_remote else place.address}-look")
-    report = inspect(place, out, arguments.seed, arguments.limit)
-    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    if arguments.json:
-        print(json.dumps(report))
-    else:
-        print_report(report)
-        print(f"look at {out}")
-
+from imgcap.commands.inspect import main
 
 if __name__ == "__main__":
     main()

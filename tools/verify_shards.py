@@ -1,48 +1,6 @@
-"""Check every byte of a shard set: `python tools/verify_shards.py shards/NAME [--decode] [--json]`.
+"""The older name of `imgcap verify`: `python tools/verify_shards.py ...`."""
 
-Exit code 0: all is as it was built. 1: damage, named line by line. 2: no shard set.
-"""
-
-import argparse
-import dataclasses
-import json
-import sys
-from pathlib import Path
-
-from imgcap.errors import exits_cleanly
-from imgcap.shards.manifest import Manifest
-from imgcap.shards.verify import verify
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--decode", action="store_true", help="decode every JPEG too")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    return parser.parse_args()
-
-
-@exits_cleanly
-def main() -> None:
-    arguments = parse_arguments()
-    damages = verify(arguments.folder, decode=arguments.decode)
-    if arguments.json:
-        print(json.dumps({"ok": not damages, "damages": [dataclasses.asdict(damage) for damage in damages]}))
-    elif damages:
-        for damage in damages:
-            print(" ".join(part for part in (damage.file, damage.key, damage.what) if part))
-        print(f"{len(damages)} damages in {arguments.folder}; mend it with tools/build_shards.py ... --force")
-    else:
-        print_summary(arguments.folder)
-    sys.exit(1 if damages else 0)
-
-
-def print_summary(folder: Path) -> None:
-    manifest = Manifest.load(folder)
-    for split, info in manifest.splits.items():
-        print(f"{split}: {info.images} images, {info.captions} captions, {len(info.shards)} shards")
-    print(f"{folder} is as it was built")
-
+from imgcap.commands.verify import main
 
 if __name__ == "__main__":
     main()

@@ -33,7 +33,7 @@ class Captioned:
 
     captions: list[Scored]
     words: list[str]
-    attention_LP: np.ndarray | None  # a row for each word; None unless asked for, or without attention
+    attention_LP: np.ndarray | None  # float32, a row for each word; None unless asked for, or without attention
 
     @property
     def caption(self) -> str:
@@ -52,34 +52,33 @@ def caption_pictures(
     attention: bool = False,
     others: Sequence[LoadedCaptioner] = (),
 ) -> Iterator[Captioned]:
-    """Caption a batch of RGB pictures, in order; `others` join the captioner as an ensemble.
+    """Caption a batch of RGB pictures, in order; `others` join the captioner as an ensemble, in its precision.
 
     Samples depend on the seed and on the picture itself. Raises `UserError` where the others have another vocabulary.
     """
     for other in others:
         _check_vocabulary(loaded, other)
     members = [loaded, *others]
-    device = next(loaded.model.parameters()).device
     prepared = [
         torch.stack([eval_image(picture, member.config.data.image_size) for picture in pictures]) for member in members
     ]
-    features_BPE = [member.model.encoder(own.to(device)) for member, own in zip(members, prepared, strict=True)]
-    found = generate(
-        [member.model.decoder for member in members],
-        features_BPE,
-        options,
-        loaded.vocabulary,
-        loaded.config.data.max_tokens,
-        attention,
-        image_keys=_keys(prepared[0]) if options.method == "sample" else None,
-    )
+    with loaded.autocast():
+        found = generate(
+            [member.model.decoder for member in members],
+            [member.model.encoder(own.to(loaded.device)) for member, own in zip(members, prepared, strict=True)],
+            options,
+            loaded.vocabulary,
+            loaded.config.data.max_tokens,
+            attention,
+            image_keys=_keys(prepared[0]) if options.method == "sample" else None,
+        )
     tokens, scores, lengths = found.tokens_BWL.tolist(), found.scores_BW.tolist(), found.lengths_BW.tolist()
     for place in range(len(pictures)):
         rows = zip(tokens[place], scores[place], lengths[place], strict=True)
         captions = [Scored(loaded.vocabulary.decode(row), score) for row, score, length in rows if length]
         words = [loaded.vocabulary.words[token] for token in tokens[place][0][: lengths[place][0] - 1]]
         attention_BLP = found.attention_BLP
-        attention_LP = None if attention_BLP is None else attention_BLP[place, : len(words)].cpu().numpy()
+        attention_LP = None if attention_BLP is None else attention_BLP[place, : len(words)].float().cpu().numpy()
         yield Captioned(captions, words, attention_LP)
 
 

@@ -22,7 +22,6 @@ from imgcap.config.decoding import SHARED, DecodeOptions
 from imgcap.data.augmentation import eval_image
 from imgcap.data.loader import read_ahead, reading
 from imgcap.errors import UserError
-from imgcap.models.precision import autocast
 from imgcap.models.trained import LoadedCaptioner
 from imgcap.ranks.collectives import SharedCounter, from_main, gather_objects
 from imgcap.ranks.progress import Progress
@@ -123,17 +122,15 @@ def _caption(loaded: LoadedCaptioner, inputs: Inputs, work: _Work, journal: Jour
 def _captioned(loaded: LoadedCaptioner, items: dict[str, Item]) -> dict[str, Row]:
     """The rows of a batch. The one place that decodes."""
     sound = [item.picture for item in items.values() if item.picture is not None]
-    options, device = DecodeOptions.like_evaluation(loaded.config.eval), next(loaded.model.parameters()).device
+    options = DecodeOptions.like_evaluation(loaded.config.eval)
+    found = iter(caption_pictures(loaded, sound, options) if sound else ())
     rows: dict[str, Row] = {}
-    with autocast(device, loaded.config.train.precision):
-        found = iter(caption_pictures(loaded, sound, options) if sound else ())
-        for key, item in items.items():
-            if item.picture is None:
-                rows[key] = item.columns | {"skipped": item.reason}
-            else:
-                captioned = next(found)
-                score = round(captioned.score, SCORE_DIGITS)
-                rows[key] = item.columns | {"caption": captioned.caption, "score": score}
+    for key, item in items.items():
+        if item.picture is None:
+            rows[key] = item.columns | {"skipped": item.reason}
+        else:
+            captioned = next(found)
+            rows[key] = item.columns | {"caption": captioned.caption, "score": round(captioned.score, SCORE_DIGITS)}
     return rows
 
 

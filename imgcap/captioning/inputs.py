@@ -105,7 +105,7 @@ def open_inputs(where: str, split: str | None, data: DataConfig) -> Inputs:
             raise UserError(f"split {reader.split} of {where} has no samples; name another with --split")
         return ShardInputs(reader)
     if folder.is_file():
-        raise UserError(f"{where} is a file; name its folder, or caption single pictures with tools/caption.py")
+        raise UserError(f"{where} is a file; name its folder, or leave out --out to caption single pictures")
     pictures = find_pictures([folder])
     if split is not None:
         raise UserError(f"{where} holds pictures and no {MANIFEST_NAME}; --split is for shard sets, leave it out")

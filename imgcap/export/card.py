@@ -31,8 +31,8 @@ for caption in captioner.caption(["photo.jpg", "other.png"]):
     print(caption.text, caption.score)
 ```
 ```
-python tools/caption.py {name} photo.jpg folder/
-python launch/evaluate.py {name} data.shards=shards/demo --split test
+imgcap caption {name} photo.jpg folder/
+imgcap evaluate {name} data.shards=shards/demo --split test
 ```
 By default it searches with {beam} beams, a length penalty of {penalty:g} and at most {longest} words.
 """

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from imgcap.errors import UserError
 from imgcap.files.fetch import Unreachable, fetch, is_address
 
+SOURCES = Path(__file__).with_name("datasets.yaml")
 DONE = ".unpacked"  # beside an archive: it has been unpacked
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -49,12 +50,12 @@ class Dataset(_Entry):
 
 
 def read_datasets(path: Path) -> dict[str, Dataset]:
-    """The data sets of a YAML file; UserError where it is not as the one in tools/."""
+    """The data sets of a YAML file; UserError where it is not as ours."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return {name: Dataset.model_validate(entry) for name, entry in content.items()}
     except (OSError, yaml.YAMLError, AttributeError, ValidationError) as error:
-        raise UserError(f"{path} is no list of data sets ({error}); see tools/datasets.yaml for one") from None
+        raise UserError(f"{path} is no list of data sets ({error}); see imgcap/files/datasets.yaml for one") from None
 
 
 def download(

@@ -22,7 +22,7 @@ def check_name(name: str) -> None:
 
 def download(name: str, files: list[str], revision: str | None = None) -> Path:
     """The folder, on this machine, of those files of a repository; raises `UserError` where it can't be had."""
-    hub = _library()
+    hub = _library(f"there is no folder {name}; to look for it on the hub")
     try:
         return Path(hub.snapshot_download(name, revision=revision, allow_patterns=files))
     except Exception as error:  # of the hub, its transport and the disk, each in classes of its own
@@ -38,7 +38,7 @@ def push(folder: Path, name: str, private: bool = False, owned: tuple[str, ...] 
     What the repository has in the subfolders `owned` and the folder lacks is removed there.
     """
     check_name(name)
-    hub = _library()
+    hub = _library("to push to the hub")
     try:
         api = hub.HfApi()
         address = api.create_repo(name, private=private, exist_ok=True)
@@ -52,11 +52,11 @@ def push(folder: Path, name: str, private: bool = False, owned: tuple[str, ...] 
     return str(address)
 
 
-def _library() -> Any:
+def _library(purpose: str) -> Any:
     try:
         import huggingface_hub
     except ImportError:
-        raise UserError("the hub needs huggingface_hub; pip install 'imgcap[hub]'") from None
+        raise UserError(f"{purpose}, pip install 'imgcap[hub]'") from None
     return huggingface_hub
 
 

@@ -1,12 +1,16 @@
-"""A trained captioner from where it lies: the folder of a run, or an artefact.
+"""A trained captioner from where it lies: the folder of a run, an artefact, or a name on the Hugging Face hub.
 
 A run folder holds `config.yaml`, `vocab.json` and `checkpoints/`. An artefact is what `imgcap.export` writes of one:
 `model.safetensors`, `vocab.json`, `scores.json` and `config.json`, which says what the model is, how it decodes, and
 the sha256 of the others. Nothing is unpickled and no pretrained weights are fetched: all weights are in the checkpoint.
+
+Every command opens its models here, so one model says the same through all of them: it computes as it was scored, in
+`train.precision` and with the stages folded that were frozen in training.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +23,9 @@ from imgcap.checkpoint.load import load_checkpoint
 from imgcap.config.load import load_config
 from imgcap.config.run import Config
 from imgcap.errors import UserError
+from imgcap.files.hub import download, is_hub_name
 from imgcap.models.captioner import Captioner
+from imgcap.models.precision import autocast, set_float32_matmul
 from imgcap.text.vocabulary import Vocabulary
 
 ARTEFACT_FORMAT = 1
@@ -43,6 +49,33 @@ class LoadedCaptioner:
     def is_run(self) -> bool:
         return (self.path / "config.yaml").is_file()
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The precision that it was trained and scored in; whatever it computes, it computes in this context."""
+        precision = self.config.train.precision
+        set_float32_matmul(precision)  # each time: this process may have another model too
+        return autocast(self.device, precision)
+
+
+def open_trained(
+    name: Path | str,
+    device: torch.device | str = "cpu",
+    which: Literal["best", "latest"] = "best",
+    overrides: Sequence[str] = (),
+    revision: str | None = None,
+) -> LoadedCaptioner:
+    """Load a run or an artefact from its folder, or an artefact from the hub, as user/name.
+
+    `which` is for runs, `revision` for the hub, and `overrides` are dotted keys of its configuration. Raises
+    `UserError` where something is missing or damaged, or doesn't fit together.
+    """
+    if not Path(name).exists() and is_hub_name(str(name)):
+        name = download(str(name), FILES, revision)
+    return load_captioner(name, device, which, overrides)
+
 
 def load_captioner(
     path: Path | str,
@@ -50,10 +83,7 @@ def load_captioner(
     which: Literal["best", "latest"] = "best",
     overrides: Sequence[str] = (),
 ) -> LoadedCaptioner:
-    """Load a run's best (or latest) checkpoint, or an artefact; `overrides` are dotted keys of its configuration.
-
-    Raises `UserError` where something is missing or damaged, or doesn't fit together.
-    """
+    """What `open_trained` loads, from a folder."""
     path = Path(path)
     config = config_of(path, overrides)
     weights: Mapping[str, torch.Tensor]

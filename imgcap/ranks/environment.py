@@ -1,4 +1,4 @@
-"""What `launch/train.py --env` prints: everything about this machine that a report of a fault should say."""
+"""What `imgcap train --env` prints: everything about this machine that a report of a fault should say."""
 
 import importlib.metadata
 import os

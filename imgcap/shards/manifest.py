@@ -132,7 +132,7 @@ def manifest_bytes(place: Place) -> bytes:
     except FileNotFoundError:
         mend = "check the address, and that all files of the set were copied there"
         if not place.is_remote:
-            mend = f"run tools/build_shards.py SOURCE --out {place} (again), it finishes what is missing"
+            mend = f"run imgcap build SOURCE --out {place} (again), it finishes what is missing"
         raise UserError(f"{place} has no {MANIFEST_NAME}: no shards, or a build that did not end; {mend}") from None
 
 
@@ -142,18 +142,16 @@ def parse_manifest(data: bytes, place: Place) -> Manifest:
         content = json.loads(data)
         version = content["format_version"]
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is damaged; build the shards again with tools/build_shards.py --force") from None
+        raise UserError(f"{path} is damaged; build the shards again with imgcap build --force") from None
     if version != FORMAT_VERSION:
         raise UserError(
             f"{path} has shard format version {version!r}, this program reads version {FORMAT_VERSION}; "
-            "build the shards again with tools/build_shards.py --force, or use the program that made them"
+            "build the shards again with imgcap build --force, or use the program that made them"
         )
     try:
         return _from_content(content)
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); build the shards again with tools/build_shards.py --force"
-        ) from None
+        raise UserError(f"{path} is damaged ({error}); build the shards again with imgcap build --force") from None
 
 
 def _from_content(content: dict[str, Any]) -> Manifest:

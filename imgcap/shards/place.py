@@ -40,9 +40,7 @@ class Place:
         if is_address(where):
             return read_address(where)
         if not Path(self.address).is_dir():
-            raise UserError(
-                f"there is no shard folder {self}; build one with tools/build_shards.py SOURCE --out {self}"
-            )
+            raise UserError(f"there is no shard folder {self}; build one with imgcap build SOURCE --out {self}")
         return Path(where).read_bytes()
 
     def path(self, file: str, size: int, sha256: str) -> Path:

@@ -34,7 +34,7 @@ class ShardReader:
     It may be handed to forked and to spawned processes: each opens its own files.
 
     Opening checks the index by its hash, and of a set on this machine that every shard is there with its size;
-    `tools/verify_shards.py` checks all bytes. Shards of a remote set are fetched and checked when they are first read.
+    `imgcap verify` checks all bytes. Shards of a remote set are fetched and checked when they are first read.
     """
 
     def __init__(self, place: Place | Path | str, split: str) -> None:
@@ -51,7 +51,7 @@ class ShardReader:
         if self._index.samples_of_shards(len(info.shards)) != self.shard_counts:
             raise UserError(
                 f"{self.place / MANIFEST_NAME} and the index of split {split} count other samples; mend the set with "
-                "tools/build_shards.py SOURCE --force"
+                "imgcap build SOURCE --force"
             )
         self._descriptors: OrderedDict[str, int] = OrderedDict()  # file -> descriptor, the least used first
         self._process = os.getpid()
@@ -154,12 +154,12 @@ class ShardReader:
                 raise self._unopened(path, error) from None
 
     def _unopened(self, path: Path, error: OSError) -> UserError:
-        return UserError(f"cannot open {path}: {error.strerror}; check it with tools/verify_shards.py {self.place}")
+        return UserError(f"cannot open {path}: {error.strerror}; check it with imgcap verify {self.place}")
 
     def _damaged(self, shard: ShardInfo, key: int) -> UserError:
         return UserError(
-            f"sample {key_name(key)} of {self.place / shard.file} is damaged; see how much with tools/verify_shards.py "
-            f"{self.place}, mend it with tools/build_shards.py SOURCE --out {self.place} --force"
+            f"sample {key_name(key)} of {self.place / shard.file} is damaged; see how much with imgcap verify "
+            f"{self.place}, mend it with imgcap build SOURCE --out {self.place} --force"
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def _split_info(place: Place, manifest: Manifest, split: str) -> SplitInfo:
         raise UserError(f"{place} has no split {split!r}; it has {there}")
     info = manifest.splits[split]
     if not info.shards:
-        raise UserError(f"split {split} of {place} has no shards; build it again with tools/build_shards.py --force")
+        raise UserError(f"split {split} of {place} has no shards; build it again with imgcap build --force")
     return info
 
 
@@ -190,10 +190,10 @@ def _refuse_missing_shards(place: Place, info: SplitInfo) -> None:
             size = path.stat().st_size
         except OSError as error:
             raise UserError(
-                f"{path} cannot be read ({error.strerror}); run tools/build_shards.py SOURCE --out {place} again"
+                f"{path} cannot be read ({error.strerror}); run imgcap build SOURCE --out {place} again"
             ) from None
         if size != file.bytes:
             raise UserError(
                 f"{path} has {size} bytes, the manifest says {file.bytes}; see what is damaged with "
-                f"tools/verify_shards.py {place}, mend it by running tools/build_shards.py SOURCE --out {place} again"
+                f"imgcap verify {place}, mend it by running imgcap build SOURCE --out {place} again"
             )

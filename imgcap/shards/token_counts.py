@@ -60,5 +60,5 @@ class TokenCounts:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path}, which the vocabulary is made from, can't be read ({error}); build the shards again with "
-                "tools/build_shards.py --force"
+                "imgcap build --force"
             ) from None

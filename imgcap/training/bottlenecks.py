@@ -36,7 +36,7 @@ class Bottlenecks:
             self._tell(
                 f"the interconnect is the bottleneck: exchanging {self.gradients * 4 / 1e6:.0f} MB of gradients takes "
                 f"{self._exchange:.3g} s, {exchanged:.0%} of a step's time; raise train.global_batch (with "
-                "train.micro_batch, if memory is short), or see with launch/train.py --env which network is used"
+                "train.micro_batch, if memory is short), or see with imgcap train --env which network is used"
             )
         return {"perf/exchange_share": exchanged} if self.world.world_size > 1 else {}
 

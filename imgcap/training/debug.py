@@ -45,7 +45,7 @@ OVERFITTED = 0.1  # loss a token, in nats
 def debug_config(config: Config) -> Config:
     """The same experiment cut down to 10 steps of 4 images, in its own run folder, NAME-debug."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise UserError("--debug runs in one process; start it as `python launch/train.py --debug`, without torchrun")
+        raise UserError("--debug runs in one process; start it as `imgcap train --debug`, without torchrun")
     return _changed(config, _DEBUG_KEYS, "debug")
 
 

@@ -64,7 +64,7 @@ def check_features(features: Features, encoder: Encoder | None, config: Config) 
     if encoder is not None and features.encoder_sha256 != encoder.sha256():
         raise UserError(
             f"{where} are of another encoder ({features.encoder}, other weights): make them again with "
-            f"tools/cache_features.py, {otherwise}"
+            f"imgcap cache-features, {otherwise}"
         )
 
 

@@ -39,11 +39,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def caption(model: Path, in_process: Callable[..., tuple[int, str, str]]) -> Callable[..., Ended]:
+def caption(model: Path, command: Callable[..., tuple[int, str, str]]) -> Callable[..., Ended]:
     """Run the tool in this process, which has torch already."""
 
     def start(*options: object) -> Ended:
-        return Ended(*in_process("caption", model, *options))
+        return Ended(*command("tools/caption.py", model, *options))
 
     return start
 

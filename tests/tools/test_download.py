@@ -10,9 +10,8 @@ import pytest
 import yaml
 from hostile import HostileServer
 
-from imgcap.files.datasets import read_datasets
+from imgcap.files.datasets import SOURCES, read_datasets
 
-CHECKOUT = Path(__file__).parents[2]
 PICTURES, WORDS = 40, b"a caption\n" * 2000
 
 
@@ -163,7 +162,7 @@ def test_mistakes_are_named(download, arguments, message):
 
 
 def test_the_list_of_the_house_is_whole(command, tmp_path):
-    datasets = read_datasets(CHECKOUT / "tools/datasets.yaml")
+    datasets = read_datasets(SOURCES)
     assert set(datasets) == {"flickr8k", "flickr30k", "coco2014", "coco2017", "karpathy"}
     for dataset in datasets.values():
         assert all(entry.places or entry.by_hand for entry in dataset.files) and "{out}" in dataset.next

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -41,23 +42,12 @@ def files(tmp_path: Path):
     return write
 
 
-class Ended(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 @pytest.fixture
-def run(in_process: Callable[..., tuple[int, str, str]]) -> Callable[..., Ended]:
-    """Run the tool in this process, which has torch already; returns exit code and output."""
-
-    def start(*options: str) -> Ended:
-        return Ended(*in_process("score", *options))
-
-    return start
+def run(command: Callable[..., Any]) -> Callable[..., Any]:
+    return partial(command, "tools/score.py")
 
 
-def scores_of(process: Ended) -> dict[str, Any]:
+def scores_of(process: Any) -> dict[str, Any]:
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout.splitlines()[-1])
 

@@ -89,7 +89,7 @@ def _load(where: str, split: str) -> Side:
     if path.is_dir():
         path = path / "results" / f"{split}-captions.json"
         if not path.exists():
-            raise UserError(f"{where} has no {path.relative_to(where)}; run launch/evaluate.py {where} --split {split}")
+            raise UserError(f"{where} has no {path.relative_to(where)}; run imgcap evaluate {where} --split {split}")
     scores = path.with_name(path.name.replace("-captions.json", "-scores.json"))
     signature = ""
     if scores != path and scores.exists():

@@ -1,4 +1,4 @@
-"""One trial: a run of launch/train.py in a process of its own, whose `metrics.jsonl` is followed."""
+"""One trial: a run of imgcap train in a process of its own, whose `metrics.jsonl` is followed."""
 
 import signal
 import subprocess

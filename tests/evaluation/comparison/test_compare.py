@@ -29,9 +29,9 @@ class Ended(NamedTuple):
 
 
 @pytest.fixture
-def compare(in_process: Callable[..., tuple[int, str, str]], tmp_path: Path) -> Callable[..., Ended]:
+def compare(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> Callable[..., Ended]:
     def start(*arguments: object) -> Ended:
-        return Ended(*in_process("compare", *arguments, "--out", tmp_path / "page.html", "--resamples", 200))
+        return Ended(*command("tools/compare.py", *arguments, "--out", tmp_path / "page.html", "--resamples", 200))
 
     return start
 
@@ -148,6 +148,6 @@ def test_other_images_and_missing_results_are_named(a_run, compare, told: dict[i
         "1 images have a caption in one of them only"
         in compare(a_run("a"), a_run("b", fewer, images=len(told)), "--split", "train").mistake
     )
-    assert "launch/evaluate.py" in compare(a_run("c"), a_run("d"), "--split", "test").mistake
+    assert "imgcap evaluate" in compare(a_run("c"), a_run("d"), "--split", "test").mistake
     rebuilt = {"shards": "demo@123456789abc"}
     assert "evaluate again" in compare(a_run("e", **rebuilt), a_run("f", **rebuilt), "--split", "train").mistake

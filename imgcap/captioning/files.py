@@ -1,0 +1,70 @@
+"""A few picture files: their captions, and drawings of where each word looked."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from imgcap.captioning.batch import Captioned, caption_pictures
+from imgcap.config.decoding import DecodeOptions
+from imgcap.errors import UserError
+from imgcap.models.trained import LoadedCaptioner
+from imgcap.pictures.attention import draw_attention
+from imgcap.pictures.files import open_picture
+from imgcap.pictures.normalise import UnreadableImage
+
+
+def caption_files(
+    loaded: LoadedCaptioner,
+    paths: list[Path],
+    options: DecodeOptions,
+    batch: int,
+    others: Sequence[LoadedCaptioner] = (),
+    drawings: Path | None = None,
+) -> Iterator[tuple[Path, Captioned]]:
+    """Caption `batch` pictures at a time, by an ensemble with `others`; with `drawings` each gets a PNG there.
+
+    A picture that can't be read is named on stderr and left out. Raises `UserError` where the vocabularies differ, and
+    for drawings of a decoder that doesn't attend.
+    """
+    if drawings is not None:
+        drawings.mkdir(parents=True, exist_ok=True)
+        targets = _drawing_names(paths, drawings)
+    size = max(member.config.data.image_size for member in (loaded, *others))
+    for pictures in _readable(paths, size, batch):
+        found = caption_pictures(loaded, list(pictures.values()), options, drawings is not None, others)
+        for (path, picture), captioned in zip(pictures.items(), found, strict=True):
+            if drawings is not None:
+                _draw(loaded, picture, captioned, targets[path])
+            yield path, captioned
+
+
+def _readable(paths: list[Path], size: int, batch: int) -> Iterator[dict[Path, Image.Image]]:
+    pictures: dict[Path, Image.Image] = {}
+    for path in paths:
+        try:
+            pictures[path] = open_picture(path, size)
+        except UnreadableImage as reason:
+            print(f"skipped: {path}: {reason}", file=sys.stderr, flush=True)
+        if len(pictures) == batch:
+            yield pictures
+            pictures = {}
+    if pictures:
+        yield pictures
+
+
+def _drawing_names(paths: list[Path], folder: Path) -> dict[Path, Path]:
+    """A file for each picture; pictures of one name from several folders get -2, -3 and so on."""
+    names: dict[Path, Path] = {}
+    for path in paths:
+        number = 1 + sum(path.stem == other.stem for other in names)
+        names[path] = folder / (f"{path.stem}.png" if number == 1 else f"{path.stem}-{number}.png")
+    return names
+
+
+def _draw(loaded: LoadedCaptioner, picture: Image.Image, captioned: Captioned, target: Path) -> None:
+    if captioned.attention_LP is None:
+        raise UserError("--attention needs a decoder that attends; this one is model.decoder.type=lstm")
+    grid = loaded.model.encoder.grid(loaded.config.data.image_size)
+    draw_attention(picture, captioned.words, captioned.attention_LP, grid).save(target)

@@ -1,0 +1,147 @@
+"""Caption pictures with a trained model, or with several of one vocabulary.
+
+    imgcap caption runs/demo photo.jpg folder/ --beam 5 --attention out/
+    imgcap caption runs/demo photo.jpg --method diverse --beam 6 --groups 3 --best 3 --json
+    imgcap caption runs/demo photo.jpg --require dog --ban '<unk>' --no-repeat-ngram 2
+    imgcap caption runs/one photo.jpg --with runs/two --with runs/three
+    imgcap caption runs/demo photo.jpg --method sample --samples 5 --top-p 0.9 --seed 1
+
+A picture that can't be read is named on stderr and left out; the exit code is 2 when none could be read.
+What the options of decoding do is in docs/decoding.md.
+
+With --out it captions all of a folder or of a split of a shard set, alone or under torchrun:
+
+    imgcap caption runs/demo photos/ --out captions.csv --contact-sheet look.html
+    torchrun --nproc_per_node 4 -m imgcap caption runs/demo shards/coco --split test --out captions.jsonl eval.beam=3
+
+Run the same command again after a stop, on any number of ranks: what is done stays. Rows come in the order of the
+pictures. The last line of stdout counts them as JSON; OUT.summary.json names the pictures that could not be read.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from imgcap.captioning.bulk import caption_all
+from imgcap.captioning.contact_sheet import write_contact_sheet
+from imgcap.captioning.files import caption_files
+from imgcap.captioning.inputs import open_inputs
+from imgcap.commands.arguments import MODEL, add_device, add_local_rank, add_which, parser_for, positive
+from imgcap.config.decoding import METHODS, OPTIONS, SHARED, DecodeOptions, Option
+from imgcap.errors import UserError, exits_cleanly
+from imgcap.models.trained import open_trained
+from imgcap.pictures.files import find_pictures
+from imgcap.ranks.collectives import from_main
+from imgcap.ranks.world import World, close_ranks, init_ranks
+
+FLAGS = {"banned": "--ban", "required": "--require"}  # of the other options of decoding, their names
+OF_CONTENT = ("min_length", "no_repeat_ngram", "banned", "required")
+TYPES: dict[str, dict[str, Any]] = {
+    "choice": {"choices": METHODS},
+    "words": {"action": "append", "metavar": "WORD"},
+    "int": {"type": int, "metavar": "N"},
+    "float": {"type": float, "metavar": "X"},
+}
+OF_EVALUATION = ("batch", *SHARED)  # flags that are keys of eval too
+
+
+def parse(out_required: bool = False) -> argparse.Namespace:
+    parser = parser_for(__doc__)
+    parser.add_argument("model", metavar="RUN_OR_ARTEFACT", help=MODEL)
+    inputs = "pictures and folders of them; with --out: one folder or shard set, then any dotted.key=value"
+    parser.add_argument("inputs", nargs="+", metavar="IMAGE|DIR|SHARDS", help=inputs)
+    parser.add_argument("--batch", type=positive, help="pictures decoded together (default 16; with --out eval.batch)")
+    add_which(parser)
+    add_device(parser)
+    add_local_rank(parser)
+    many, few = parser.add_argument_group("for many pictures"), parser.add_argument_group("without --out")
+    file, mean = "captions.jsonl or captions.csv", "with the mean of several models: another one; repeatable"
+    many.add_argument("--out", type=Path, required=out_required, metavar="FILE", help=file)
+    writing = [
+        many.add_argument("--split", help="of a shard set (default: test)"),
+        many.add_argument("--contact-sheet", type=Path, metavar="PAGE.html", help="also a page with thumbnails"),
+    ]
+    printing = [
+        few.add_argument("--with", dest="others", action="append", metavar="MODEL", help=mean),
+        few.add_argument("--json", action="store_true", help="print a list of {image, caption, score}, nothing else"),
+        few.add_argument("--attention", type=Path, metavar="DIR", help="draw where each word looked, a file a picture"),
+        *add_decoding(parser),
+    ]
+    arguments = parser.parse_intermixed_args()
+    for action in printing if arguments.out else writing:
+        if getattr(arguments, action.dest) is not action.default and action.dest not in OF_EVALUATION:
+            parser.error(f"{action.option_strings[0]} goes {'without' if arguments.out else 'with'} --out")
+    return arguments
+
+
+def add_decoding(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """A flag for each option of decoding, in groups."""
+    groups: dict[str, Any] = {}
+    actions: list[argparse.Action] = []
+    for option in OPTIONS:
+        title = "what captions hold" if option.name in OF_CONTENT else "how captions are found"
+        if len(option.methods) == 1:
+            title = f"--method {option.methods[0]}"
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        flag = FLAGS.get(option.name, f"--{option.name.replace('_', '-')}")
+        settings = {"dest": option.name, "help": help_of(option), **TYPES[option.type]}
+        actions.append(groups[title].add_argument(flag, **settings))
+    return actions
+
+
+def help_of(option: Option) -> str:
+    text = option.description.replace("; null: ", "; default: ")
+    if option.type == "words":
+        return f"{text}; repeatable"
+    default = f"eval.{option.name} of the run" if option.name in SHARED else option.default
+    return text if default is None else f"{text} (default: {default})"
+
+
+def write_captions(arguments: argparse.Namespace, world: World) -> None:
+    given = {name: getattr(arguments, name) for name in OF_EVALUATION}
+    where, *overrides = arguments.inputs
+    overrides += [f"eval.{name}={value}" for name, value in given.items() if value is not None]
+    loaded = open_trained(arguments.model, world.device, arguments.which, overrides)
+    inputs = from_main(lambda: open_inputs(where, arguments.split, loaded.config.data))
+    summary = caption_all(loaded, inputs, arguments.out, world)
+    if not world.is_main:
+        return
+    if summary is None:
+        print(f"{arguments.out} is finished already; remove it to caption anew", file=sys.stderr)
+    else:
+        print(json.dumps(asdict(summary)), flush=True)
+    if arguments.contact_sheet:
+        write_contact_sheet(arguments.contact_sheet, arguments.out, inputs)
+
+
+def print_captions(arguments: argparse.Namespace, world: World) -> None:
+    paths, models = find_pictures(map(Path, arguments.inputs)), [arguments.model, *(arguments.others or [])]
+    loaded, *others = (open_trained(model, world.device, arguments.which) for model in models)
+    given = {option.name: getattr(arguments, option.name) for option in OPTIONS}
+    options = DecodeOptions.like_evaluation(loaded.config.eval, **given)
+    entries = []
+    for path, captioned in caption_files(loaded, paths, options, arguments.batch or 16, others, arguments.attention):
+        entries.append({"image": str(path), "caption": captioned.caption, "score": captioned.score})
+        if options.captions > 1:
+            entries[-1]["captions"] = [scored._asdict() for scored in captioned.captions]
+        if not arguments.json:
+            print("\n".join(f"{path}\t{scored.caption}" for scored in captioned.captions), flush=True)
+    if arguments.json:
+        print(json.dumps(entries, ensure_ascii=False, indent=1))
+    if not entries:
+        raise UserError(f"none of {len(paths)} pictures could be read; see the reasons above")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    world = init_ranks(arguments.device)
+    try:
+        (write_captions if arguments.out else print_captions)(arguments, world)
+    finally:
+        close_ranks()
+
+
+main = exits_cleanly(lambda: run(parse()))

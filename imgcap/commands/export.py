@@ -1,0 +1,46 @@
+"""Write a run as an artefact, one folder that captions, is scored and is fine-tuned without the run.
+
+    imgcap export runs/demo --out artefacts/demo
+    imgcap export runs/demo --out artefacts/demo --onnx --push user/demo
+
+It holds model.safetensors, config.json, vocab.json, scores.json, a model card and sample pictures; see docs/export.md.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from imgcap.commands.arguments import add_which, parser_for
+from imgcap.errors import exits_cleanly
+from imgcap.export.artefact import OWNED, export_run
+from imgcap.files.hub import check_name, push
+
+
+def parse() -> argparse.Namespace:
+    parser = parser_for(__doc__)
+    parser.add_argument("run", type=Path, metavar="RUN")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; an older artefact there is replaced")
+    add_which(parser)
+    parser.add_argument("--onnx", action="store_true", help="also encoder and decoder step as ONNX graphs, in onnx/")
+    parser.add_argument("--torch-export", action="store_true", help="also both as torch.export programs, in programs/")
+    parser.add_argument("--push", metavar="USER/NAME", help="then upload it to the Hugging Face hub")
+    parser.add_argument("--private", action="store_true", help="make a new repository of the hub a private one")
+    return parser.parse_args()
+
+
+@exits_cleanly
+def main() -> None:
+    arguments = parse()
+    if arguments.push:
+        check_name(arguments.push)
+    step, others = export_run(arguments.run, arguments.out, arguments.which, arguments.onnx, arguments.torch_export)
+    size = sum(path.stat().st_size for path in arguments.out.rglob("*") if path.is_file())
+    print(f"{arguments.out}: step {step} of {arguments.run}, {size / 1e6:.1f} MB")
+    for label in others:
+        print(
+            f"left out: {label}-scores.json is not known to be of step {step}; "
+            f"imgcap evaluate {arguments.run} --which {arguments.which} scores it",
+            file=sys.stderr,
+        )
+    if arguments.push:
+        print(push(arguments.out, arguments.push, arguments.private, OWNED))

@@ -1,0 +1,61 @@
+"""`imgcap COMMAND ...`: says what commands there are, and runs one. Nothing else is imported before one is chosen."""
+
+import importlib
+import sys
+
+from imgcap.errors import UserError, exits_cleanly, nearest
+
+COMMANDS = {
+    "data": {
+        "download": "fetch a data set from its publisher, check it, unpack it",
+        "build": "turn photos and captions into a verified shard set",
+        "index": "index tars that others have written, where they lie",
+        "verify": "check every byte of a shard set",
+        "inspect": "look at a shard set: samples, lengths, words, images that splits share",
+        "cache-features": "write a set with a frozen encoder's features beside its pictures",
+    },
+    "training": {
+        "train": "train a captioner, or go on with it; without --config the demo",
+        "sweep": "train many short runs that differ in a few keys, and say which did best",
+        "config": "all keys with their meaning, or a file with every key resolved",
+    },
+    "scores": {
+        "evaluate": "score a run or an artefact on a split, on any number of ranks",
+        "score": "score captions in COCO's result format",
+        "compare": "say which of two models captions better, and how sure that is",
+    },
+    "use": {
+        "caption": "caption pictures; with --out a folder or shard set of any size",
+        "serve": "a web page that captions the pictures dropped on it",
+        "export": "write a run as an artefact: one folder that needs no run",
+    },
+}
+NAMES = [name for group in COMMANDS.values() for name in group]
+
+
+def overview() -> str:
+    """What `imgcap --help` prints: one screen."""
+    groups = [
+        "\n".join([f"{title}:", *(f"  {name:<16}{meaning}" for name, meaning in group.items())])
+        for title, group in COMMANDS.items()
+    ]
+    usage = "usage: imgcap COMMAND ...        (imgcap COMMAND --help: its options, with examples)"
+    example = "on several GPUs: torchrun --nproc_per_node 4 -m imgcap train --config flickr8k optim.lr=2e-4"
+    return "\n\n".join([usage, *groups, example])
+
+
+@exits_cleanly
+def main() -> None:
+    given = sys.argv[1:]
+    if given and given[0].startswith("--local_rank"):  # deepspeed puts it first; we read LOCAL_RANK
+        del given[0]
+    name, *rest = given or ["--help"]
+    if name in ("-h", "--help"):
+        print(overview())
+        return
+    if name not in NAMES:
+        raise UserError(
+            f"there is no command {name!r}; the nearest is {nearest(name, NAMES)!r} (imgcap --help names all)"
+        )
+    sys.argv = [f"imgcap {name}", *rest]
+    importlib.import_module(f"imgcap.commands.{name.replace('-', '_')}").main()

@@ -1,0 +1,51 @@
+"""Train many short runs that differ in a few keys, and say which values did best.
+
+    imgcap sweep tools/sweeps/learning_rate.yaml
+    imgcap sweep tools/sweeps/decoder.yaml --nproc-per-node 4 --out runs/sweeps/decoder
+
+OUT gets table.md, table.csv and parameters.png after each trial, and trial-NNNN, a run like any other. Run the same
+command again after a stop and it goes on; run it twice at once and the two share the work (give each its own GPUs with
+CUDA_VISIBLE_DEVICES). See docs/sweeps.md.
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from imgcap.commands.arguments import parser_for
+from imgcap.errors import exits_cleanly
+from imgcap.training.preemption import PREEMPTED_EXIT_CODE
+from imgcap.training.sweep.spec import load_sweep
+from imgcap.training.sweep.study import Sweep
+from imgcap.training.sweep.trial import Interrupted
+
+
+def parse() -> argparse.Namespace:
+    parser = parser_for(__doc__)
+    parser.add_argument("sweep", type=Path, help="a YAML file like those in tools/sweeps")
+    parser.add_argument("--out", type=Path, help="folder of the sweep (default: runs/sweeps/NAME)")
+    parser.add_argument("--nproc-per-node", type=int, metavar="N", help="train each trial under torchrun on N ranks")
+    return parser.parse_args()
+
+
+def leave(number: int, frame: object) -> None:
+    """On a signal: the trial at hand saves, and is gone on with by the next call."""
+    sys.exit(PREEMPTED_EXIT_CODE)
+
+
+@exits_cleanly
+def main() -> None:
+    arguments = parse()
+    config = load_sweep(arguments.sweep)
+    folder = arguments.out or Path("runs") / "sweeps" / config.name
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(arguments.nproc_per_node)]
+    launcher = [sys.executable, *(torchrun if arguments.nproc_per_node else []), "-m", "imgcap", "train"]
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, leave)
+    try:
+        Sweep(config, folder, launcher).run()
+    except Interrupted as stopped:
+        print(f"{stopped}; run the same command again to go on", file=sys.stderr)
+        sys.exit(PREEMPTED_EXIT_CODE)
+    print((folder / "table.md").read_text(encoding="utf-8"), end="")

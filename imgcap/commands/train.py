@@ -1,0 +1,74 @@
+"""Train a captioner. Run it alone, under torchrun, or under deepspeed.
+
+    imgcap train --config flickr8k optim.lr=2e-4
+    torchrun --nproc_per_node 4 -m imgcap train --config configs/flickr8k.yaml
+    deepspeed --num_gpus 4 --module imgcap train --config FILE engine.name=deepspeed
+
+Without --config it trains the demo. Run it again and it goes on where it stopped; a finished run with train.epochs+=5
+goes on for 5 more epochs. With init_from=RUN_OR_ARTEFACT a new run begins with that model's weights.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+
+from imgcap.commands.arguments import add_overrides, config_file, parser_for
+from imgcap.errors import exits_cleanly
+from imgcap.ranks.environment import environment_report
+from imgcap.ranks.world import close_ranks, init_ranks
+from imgcap.training.assembly import assemble, describe
+from imgcap.training.configuration import configure
+from imgcap.training.debug import OneBatch, debug_config, overfit_config, overfitted, watch
+from imgcap.training.preemption import PREEMPTED_EXIT_CODE, Preempted
+from imgcap.training.profile import profiling
+from imgcap.training.resumption import Resumption
+
+
+def parse() -> argparse.Namespace:
+    parser, shipped = parser_for(__doc__), "a YAML file, or the name of one that comes with imgcap (default: the demo)"
+    parser.add_argument("--config", type=config_file, default="demo", help=shipped)
+    parser.add_argument("--debug", action="store_true", help="one process, a few samples, shapes, anomaly detection")
+    parser.add_argument("--dry-run", action="store_true", help="build everything, print one JSON line, exit")
+    parser.add_argument("--overfit", type=int, metavar="IMAGES", help="one batch until it is overfitted")
+    parser.add_argument("--profile", type=int, metavar="STEPS", help="trace some steps to RUN/profile")
+    parser.add_argument("--env", action="store_true", help="report versions, devices and settings, exit")
+    parser.add_argument("--resume", default="auto", metavar="auto|PATH|no", help="default: auto")
+    add_overrides(parser)
+    return parser.parse_intermixed_args()
+
+
+@exits_cleanly
+def main() -> None:
+    arguments = parse()
+    if arguments.env:
+        print(environment_report(), flush=True)
+        return
+    config, resumption = configure(arguments.config, arguments.overrides, arguments.resume)
+    if arguments.debug:
+        config = debug_config(config)
+    if arguments.overfit:
+        config = overfit_config(config, arguments.overfit)
+    if arguments.debug or arguments.overfit:
+        shutil.rmtree(config.run_path, ignore_errors=True)  # a look into a run, not a run to keep
+        resumption = Resumption(config.run_path, arguments.resume)
+    world = init_ranks(timeout=config.engine.timeout)
+    try:
+        trainer = assemble(config, world, resumption, dry_run=arguments.dry_run)
+        del resumption  # and the checkpoint's tensors
+        if arguments.dry_run:
+            if world.is_main:
+                print(json.dumps(describe(trainer)), flush=True)
+            return
+        if arguments.overfit:
+            trainer.loader = OneBatch(trainer.loader)
+        with watch(trainer.engine.raw_model, arguments.debug), profiling(trainer, arguments.profile):
+            trainer.fit()
+        trainer.monitor.close()
+        if arguments.overfit and world.is_main:
+            print(overfitted(trainer.logged or {}))
+    except Preempted:
+        trainer.monitor.close()
+        sys.exit(PREEMPTED_EXIT_CODE)
+    finally:
+        close_ranks()
