@@ -21,8 +21,8 @@ class EncoderConfig(Section):
         "DEFAULT",
         description="weights to begin with: DEFAULT (torchvision's best), a .pth or .safetensors file, or none",
     )
-    train: Literal["none", "last_block", "all"] = Field(
-        "none", description="what of the encoder trains from the first step on; the rest is frozen"
+    train: str = Field(
+        "none", description="what trains from the first step on: none, last_block, all, or a stage and all behind it"
     )
     output_stride: Literal[32, 16] = Field(
         32, description="pixels a grid cell is wide and high; 16 gives four times as many cells"

@@ -6,7 +6,6 @@ from pydantic import Field
 
 from imgcap.config.section import Count, Duration, Fraction, Off, Positive, Section
 
-Stage = Literal["layer4", "layer3", "layer2", "layer1", "all"]  # of a ResNet, the last one first
 Rate = Annotated[float, Field(gt=0)]
 
 
@@ -62,7 +61,7 @@ class TrainConfig(Section):
     )
     teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
-    unfreeze: dict[Stage, Duration] = Field(
+    unfreeze: dict[str, Duration] = Field(
         {}, description="when the encoder begins to train from a stage to its end, for engine.name=ddp"
     )
 

@@ -1,12 +1,12 @@
 """The options of decoding: written once, and read from there by flags, controls and signature."""
 
 import argparse
-import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from imgcap.commands.caption import add_decoding
 from imgcap.config.decoding import METHODS, OPTIONS, SHARED, DecodeOptions, methods_of
 from imgcap.config.evaluation import EvalConfig
 from imgcap.errors import UserError
@@ -68,7 +68,7 @@ def test_a_signature_names_what_differs() -> None:
 
 def test_every_option_has_a_flag_and_a_control() -> None:
     parser = argparse.ArgumentParser()
-    runpy.run_path(str(CHECKOUT / "tools" / "caption.py"))["add_decoding"](parser)
+    add_decoding(parser)
     assert set(vars(parser.parse_args([]))) == set(NAMES)
     assert all(len(line) < 120 for line in parser.format_help().splitlines())
     gradio = pytest.importorskip("gradio")

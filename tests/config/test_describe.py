@@ -93,7 +93,7 @@ def test_the_schema_takes_what_we_take(path: Path) -> None:
         {"eval": {"every": "2 epochs"}},
         {"model": {"decoder": {"type": "lstm", "gate": True}}},
         {"model": {"decoder": {"image_layers": 2}}},
-        {"train": {"unfreeze": {"layer5": "1ep"}}},
+        {"train": {"unfreeze": {"layer4": "1 epoch"}}},
     ],
 )
 def test_the_schema_finds_mistakes(mistake: dict[str, Any]) -> None:

@@ -134,10 +134,15 @@ def test_what_trains_already_cannot_begin_to(encoder, schedule, frozen, named):
         Unfreezing(schedule, frozen, 10, encoder.frozen_before)
 
 
+def test_a_stage_that_the_encoder_lacks(encoder):
+    with pytest.raises(UserError, match=r"train\.unfreeze\.layer5.* the nearest is 'layer4'"):
+        Unfreezing({"layer5": "2ep"}, 5, 10, encoder.frozen_before)
+    with pytest.raises(UserError, match=r"model\.encoder\.train: resnet18 has no stage 'last'.*none, last_block, all"):
+        Encoder(load_config(None, ["model.encoder={name: resnet18, weights: none, train: last}"]).model.encoder)
+
+
 def test_what_the_configuration_refuses():
     with pytest.raises(UserError, match=r"set engine\.name to ddp"):
         load_config(None, ["train.unfreeze.layer4=2ep", "engine.name=deepspeed"])
-    with pytest.raises(UserError, match=r"train\.unfreeze\.layer5.* 'layer4'"):
-        load_config(None, ["train.unfreeze.layer5=2ep"])
     with pytest.raises(UserError, match="no duration"):
         load_config(None, ["train.unfreeze.layer4=two"])

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from imgcap.config.model import EncoderConfig
-from imgcap.errors import UserError
+from imgcap.errors import UserError, nearest
 from imgcap.models.encoders.frozen import folded, recomputed
 from imgcap.models.encoders.resnet import build_resnet
 from imgcap.models.kernels.dtypes import compute_dtype
@@ -40,18 +40,21 @@ class Encoder(nn.Module):
         self._folded: tuple[nn.Module, ...] = ()  # in a tuple, so that they are no submodules
         self._folded_dtype: torch.dtype | None = None
         self.register_load_state_dict_post_hook(_unfold)
-        self.freeze(self.frozen_before(config.train))
+        self.freeze(self.frozen_before(config.train, "model.encoder.train"))
 
-    def frozen_before(self, trained: str) -> int:
+    def frozen_before(self, trained: str, key: str) -> int:
         """How many of the stages are frozen where `trained` and all behind it train.
 
-        `trained` is a stage's name, `last_block`, `all`, or `none` of them; UserError for another.
+        `trained` is a stage's name, `last_block`, `all`, or `none` of them; UserError, naming the key, for another.
         """
         names = list(self.stages)
         known = {"none": len(names), "last_block": len(names) - 1, "all": 0}
         known |= {name: number for number, name in enumerate(names) if number}
         if trained not in known:
-            raise UserError(f"{self.name} has no stage {trained!r} to train from; there are {', '.join(known)}")
+            raise UserError(
+                f"{key}: {self.name} has no stage {trained!r}; the nearest is {nearest(trained, known)!r} "
+                f"(there are {', '.join(known)})"
+            )
         return known[trained]
 
     def freeze(self, stages: int) -> None:
