@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from imgcap.config import Config
+from imgcap.config.run import Config
 from imgcap.data import decode, eval_image, place_of
 from imgcap.dist import World, gather_objects, on_main
 from imgcap.engine import autocast

@@ -9,8 +9,8 @@ import pytest
 import torch
 import webdataset
 
-from imgcap.config import load_config
-from imgcap.config.schema import EncoderConfig
+from imgcap.config.load import load_config
+from imgcap.config.model import EncoderConfig
 from imgcap.dist import World
 from imgcap.feature_cache import cache_features
 from imgcap.models import Encoder

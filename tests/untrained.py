@@ -3,7 +3,7 @@
 import torch
 
 from imgcap import checkpoint
-from imgcap.config import load_config, save_config
+from imgcap.config.load import load_config, save_config
 from imgcap.models import Captioner
 from imgcap.text import Vocabulary
 

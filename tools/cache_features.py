@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from imgcap import dist
-from imgcap.config import load_config
+from imgcap.config.load import load_config
 from imgcap.errors import exits_cleanly
 from imgcap.feature_cache import cache_features
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
 
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
 from imgcap.data import decode
 from imgcap.data.dataset import DAMAGED
 from imgcap.decode import find_pictures, open_picture

@@ -12,7 +12,7 @@ from PIL import Image
 
 from imgcap.bench.timing import alternate, row, timed
 from imgcap.captioning import PictureCaptioner
-from imgcap.config import load_config
+from imgcap.config.load import load_config
 from imgcap.models import Captioner
 from imgcap.models.artefact import LoadedCaptioner, load_captioner
 from imgcap.text import Vocabulary

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from imgcap.bench.timing import Row, alternate, row, timed
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
 from imgcap.data import Accumulation, MicroBatch, Plan, PlanSampler, TrainDataset, TrainLoader, augmented_image, decode
 from imgcap.errors import UserError
 from imgcap.shards import ShardReader, TokenCounts

@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from imgcap import checkpoint
 from imgcap.bench.decoder import DECODER, VOCABULARY
 from imgcap.bench.timing import PRECISIONS, alternate, ceilings, row, timed
-from imgcap.config.schema import EncoderConfig, ModelConfig, OptimConfig
+from imgcap.config.model import EncoderConfig, ModelConfig
+from imgcap.config.training import OptimConfig
 from imgcap.engine.precision import autocast, set_float32_matmul
 from imgcap.models import Captioner
 from imgcap.optim import build_optimizer

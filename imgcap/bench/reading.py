@@ -14,7 +14,7 @@ import webdataset
 from PIL import Image
 
 from imgcap.bench.timing import Row, alternate, row, timed
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
 from imgcap.data import EpochOrder, Plan, PlanSampler, TrainDataset, TrainLoader, cut_batch
 from imgcap.data import reading as reading_from
 from imgcap.shards import ShardReader, TokenCounts

@@ -8,7 +8,7 @@ from typing import Any
 
 from imgcap import dist
 from imgcap.bench.timing import Row, alternate, row, timed
-from imgcap.config import load_config
+from imgcap.config.load import load_config
 from imgcap.data import reading
 from imgcap.train import Trainer, assemble
 

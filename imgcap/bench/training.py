@@ -18,8 +18,10 @@ from imgcap import dist
 from imgcap.bench.decoder import VOCABULARY, random_tokens
 from imgcap.bench.parts import MODEL
 from imgcap.bench.timing import PRECISIONS, Row, alternate, row, timed
-from imgcap.config import Config, load_config
-from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
+from imgcap.config.engine import EngineConfig
+from imgcap.config.load import load_config
+from imgcap.config.run import Config
+from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.data import reading
 from imgcap.engine import Engine, autocast, build_engine
 from imgcap.errors import UserError

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imgcap.comparison.bootstrap import Difference, differences
-from imgcap.config import load_config
+from imgcap.config.load import load_config
 from imgcap.data import place_of
 from imgcap.errors import UserError
 from imgcap.evaluation import captions_of, read_references, read_results, score_images, split_of_shards

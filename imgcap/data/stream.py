@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset import tariterators
 
 from imgcap import remote
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
 from imgcap.data.batch import BatchShape
 from imgcap.data.dataset import DAMAGED, CaptionRows, chosen_captions
 from imgcap.data.loader import prepare_worker, reading

@@ -2,7 +2,8 @@
 
 import os
 
-from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
+from imgcap.config.engine import EngineConfig
+from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.dist import World
 from imgcap.engine.ddp import DDPEngine
 from imgcap.engine.protocol import Engine

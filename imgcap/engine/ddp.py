@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
+from imgcap.config.engine import EngineConfig
+from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.dist import World, doing
 from imgcap.engine.objective import Objective
 from imgcap.engine.precision import set_float32_matmul

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from imgcap.config.schema import TrainConfig
+from imgcap.config.training import TrainConfig
 from imgcap.engine.precision import autocast
 from imgcap.models import Captioner
 from imgcap.optim import Loss, caption_loss, token_accuracy

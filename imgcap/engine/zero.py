@@ -23,7 +23,8 @@ from deepspeed.utils import (
 )
 from torch import nn
 
-from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
+from imgcap.config.engine import EngineConfig
+from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.dist import World, doing
 from imgcap.engine.deepspeed_config import deepspeed_config
 from imgcap.engine.loss_scale import LossScale

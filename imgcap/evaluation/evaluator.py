@@ -14,7 +14,8 @@ from typing import Generic, TypeVar
 
 import torch
 
-from imgcap.config.schema import DataConfig, EvalConfig
+from imgcap.config.data import DataConfig
+from imgcap.config.evaluation import EvalConfig
 from imgcap.data import EvalDataset, decode, reading
 from imgcap.decode import DecodeOptions, Hypotheses, generate
 from imgcap.dist import World, broadcast_object, doing, gather_objects, sum_across_ranks

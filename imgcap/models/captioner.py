@@ -7,7 +7,7 @@ P grid cells.
 import torch
 from torch import nn
 
-from imgcap.config.schema import ModelConfig
+from imgcap.config.model import ModelConfig
 from imgcap.models.decoders import build_decoder
 from imgcap.models.encoder import Encoder
 from imgcap.models.weights import load_pretrained

@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 from torchvision.models import ResNet
 
-from imgcap.config.schema import EncoderConfig
+from imgcap.config.model import EncoderConfig
 from imgcap.errors import UserError, nearest
 from imgcap.ops.dtypes import compute_dtype
 

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 from torch.optim import AdamW
 
-from imgcap.config.schema import OptimConfig
+from imgcap.config.training import OptimConfig
 
 FUSED_DEVICES = ("cpu", "cuda", "mps")
 

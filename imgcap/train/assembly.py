@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from imgcap import checkpoint
-from imgcap.config import Config, save_config
-from imgcap.config.schema import steps_of
+from imgcap.config.load import save_config
+from imgcap.config.run import Config
+from imgcap.config.section import steps_of
 from imgcap.data import NOT_EXACT, cut_batch, features_of
 from imgcap.dist import World, broadcast_object, gather_objects, on_main
 from imgcap.engine import build_engine, parameter_counts

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from imgcap import checkpoint
-from imgcap.config import Config, load_config
+from imgcap.config.load import load_config
+from imgcap.config.run import Config
 from imgcap.errors import UserError
 from imgcap.train.fine_tuning import adopted_decoder, adopted_model
 

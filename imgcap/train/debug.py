@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from imgcap.config import Config
+from imgcap.config.run import Config
 from imgcap.data import reading
 from imgcap.errors import UserError
 from imgcap.types import Batch

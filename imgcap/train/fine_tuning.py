@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from imgcap import checkpoint
-from imgcap.config import Config
+from imgcap.config.run import Config
 from imgcap.errors import UserError, is_main_process
 from imgcap.models import Captioner, build_captioner
 from imgcap.models.artefact import config_of, load_captioner

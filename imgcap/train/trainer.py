@@ -10,7 +10,7 @@ from typing import NoReturn
 import torch
 
 from imgcap import checkpoint
-from imgcap.config.schema import TrainConfig
+from imgcap.config.training import TrainConfig
 from imgcap.data import Accumulation, Plan, StreamPlan, reading
 from imgcap.dist import World, at_step, broadcast_object, doing, gather_objects, on_main, sum_across_ranks
 from imgcap.engine import Engine, StepResult, parameter_counts

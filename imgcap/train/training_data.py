@@ -4,8 +4,8 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from imgcap.config import Config
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
+from imgcap.config.run import Config
 from imgcap.data import (
     NOT_EXACT,
     Accumulation,

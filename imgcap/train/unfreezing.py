@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from imgcap.config.schema import Stage, steps_of
+from imgcap.config.section import steps_of
+from imgcap.config.training import Stage
 from imgcap.errors import UserError
 from imgcap.models.encoder import STAGES_BEFORE
 

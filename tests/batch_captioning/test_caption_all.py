@@ -11,7 +11,7 @@ from PIL import Image
 
 from imgcap.batch_captioning import contact_sheet, open_inputs, write_contact_sheet
 from imgcap.batch_captioning.journal import Journal, as_csv, as_jsonl, read_rows
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
 from imgcap.dist import World
 from imgcap.errors import UserError
 from imgcap.evaluation import Evaluator

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from imgcap.config import load_config, save_config
+from imgcap.config.load import load_config, save_config
 from imgcap.evaluation import signature, with_other_images, write_json
 from imgcap.shards import ShardReader
 

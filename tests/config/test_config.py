@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from imgcap.config import Config, load_config, save_config
-from imgcap.config.schema import steps_of
+from imgcap.config.load import load_config, save_config
+from imgcap.config.run import Config
+from imgcap.config.section import steps_of
 from imgcap.errors import UserError
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent

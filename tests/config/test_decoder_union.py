@@ -7,8 +7,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imgcap.config import Config, as_yaml, load_config
+from imgcap.config.load import as_yaml, load_config
 from imgcap.config.model import DECODERS, AttentionLSTMConfig, LSTMConfig
+from imgcap.config.run import Config
 from imgcap.errors import UserError
 
 FLAT = {  # what config.yaml and config.json of 0.1.0 hold, whatever the type

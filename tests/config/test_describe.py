@@ -10,9 +10,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from imgcap.config import Config, as_yaml, load_config
 from imgcap.config.decoding import DecodeOptions
 from imgcap.config.describe import as_markdown, as_text, config_text, json_schema, reference
+from imgcap.config.load import as_yaml, load_config
+from imgcap.config.run import Config
 from imgcap.config.section import sections_in
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent

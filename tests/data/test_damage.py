@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
 from imgcap.data import Plan, PlanSampler, TrainDataset, TrainLoader, cut_batch, reading
 from imgcap.data.batch import NO_IMAGE
 from imgcap.errors import UserError

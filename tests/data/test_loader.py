@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
 from imgcap.data import Accumulation, Plan, PlanSampler, TrainDataset, TrainLoader, reading
 from imgcap.data.plan import MicroBatch
 from imgcap.text import Vocabulary

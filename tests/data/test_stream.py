@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
 from imgcap.data import Accumulation, StreamLoader, StreamPlan, check_tars, reading
 from imgcap.errors import UserError
 from imgcap.shards.foreign import expand

@@ -16,7 +16,7 @@ from naive_search import (
     tiny,
 )
 
-from imgcap.config.schema import EvalConfig
+from imgcap.config.evaluation import EvalConfig
 from imgcap.decode import DecodeOptions, beam, beam_search, generate
 from imgcap.errors import UserError
 from imgcap.types import PAD, SOS

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from imgcap.config.schema import EncoderConfig, EngineConfig, ModelConfig, OptimConfig, TrainConfig
+from imgcap.config.engine import EngineConfig
+from imgcap.config.model import EncoderConfig, ModelConfig
+from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.dist import World
 from imgcap.engine import DDPEngine
 from imgcap.models import build_captioner

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from imgcap.config.schema import AttentionLSTMConfig, EncoderConfig, EngineConfig, ModelConfig, OptimConfig, TrainConfig
+from imgcap.config.engine import EngineConfig
+from imgcap.config.model import AttentionLSTMConfig, EncoderConfig, ModelConfig
+from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.dist import World
 from imgcap.engine import DDPEngine
 from imgcap.errors import UserError

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from imgcap import checkpoint
-from imgcap.config import load_config, save_config
+from imgcap.config.load import load_config, save_config
 from imgcap.models import Captioner
 from imgcap.text import Vocabulary
 

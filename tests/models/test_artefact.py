@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from imgcap import checkpoint
-from imgcap.config import load_config, save_config
+from imgcap.config.load import load_config, save_config
 from imgcap.errors import UserError
 from imgcap.export import export_run
 from imgcap.models import Captioner

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from imgcap.config import load_config
+from imgcap.config.load import load_config
 from imgcap.models import Captioner
 from imgcap.models.artefact import LoadedCaptioner
 from imgcap.models.transfer import transferred

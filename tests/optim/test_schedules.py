@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from imgcap.config.schema import OptimConfig, TeacherForcingConfig
+from imgcap.config.training import OptimConfig, TeacherForcingConfig
 from imgcap.optim import LearningRate, teacher_forcing_ratio
 
 TOTAL = 100

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 import yaml
 
-from imgcap.config import load_config, save_config
+from imgcap.config.load import load_config, save_config
 from imgcap.errors import UserError
 from imgcap.export import export_run
 from imgcap.models import Captioner

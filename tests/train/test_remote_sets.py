@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hostile import HostileServer
 
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
 from imgcap.data import Plan, PlanSampler, TrainDataset, TrainLoader, block_of_cache, cut_batch, prefetchers, reading
 from imgcap.remote import fetch
 from imgcap.shards import Place, ShardReader, TokenCounts, Unreachable

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from imgcap.config import load_config
+from imgcap.config.load import load_config
 from imgcap.errors import UserError
 from imgcap.models import Encoder
 from imgcap.models.encoder import STAGES
