@@ -46,6 +46,7 @@ setup(
             "pytest-xdist>=3.6",
             "nbclient>=0.10",
             "nbformat>=5.10",
+            "jsonschema>=4.23",
             "ipykernel>=6.29",
             "optuna>=4.0",
             "wandb>=0.18",

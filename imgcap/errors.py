@@ -21,7 +21,7 @@ class UserError(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name most like a misspelt one."""
+    """The known name that a misspelt one is most like."""
     return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
 
 

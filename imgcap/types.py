@@ -53,3 +53,10 @@ class Forcing(NamedTuple):
     ratio: "torch.Tensor"  # 0-D: compiled code sees its value change
     coins_BKT: "torch.Tensor"  # uniform in [0, 1)
     two_pass: bool = False  # guess all words from the true ones before (Duckworth et al. 2019), not each in its turn
+
+
+class StepInputs(NamedTuple):
+    """What a training step's objective is told beside its batch. Numbers that change are 0-D tensors on the device."""
+
+    forcing: Forcing | None = None  # none: every word that the decoder reads is the true one
+    count_correct: bool = False  # also count the tokens that were the likeliest, for the log

@@ -20,6 +20,7 @@ from imgcap.training.configuration import configure
 from imgcap.training.debug import OneBatch, debug_config, overfit_config, overfitted, watch
 from imgcap.training.preemption import PREEMPTED_EXIT_CODE, Preempted
 from imgcap.training.profile import profiling
+from imgcap.training.resumption import Resumption
 
 DEMO = Path(__file__).parent.parent / "configs" / "demo.yaml"
 
@@ -29,7 +30,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, default=DEMO, help="a YAML file (default: the demo)")
     parser.add_argument("--debug", action="store_true", help="one process, a few samples, shapes, anomaly detection")
     parser.add_argument("--dry-run", action="store_true", help="build everything, print one JSON line, exit")
-    parser.add_argument("--overfit", type=int, metavar="IMAGES", help="one batch until it is known by heart")
+    parser.add_argument("--overfit", type=int, metavar="IMAGES", help="one batch until it is overfitted")
     parser.add_argument("--profile", type=int, metavar="STEPS", help="trace some steps to RUN/profile")
     parser.add_argument("--env", action="store_true", help="report versions, devices and settings, exit")
     parser.add_argument("--resume", default="auto", metavar="auto|PATH|no", help="default: auto")
@@ -44,16 +45,18 @@ def main() -> None:
     if arguments.env:
         print(environment_report(), flush=True)
         return
-    config = configure(arguments.config, arguments.overrides, arguments.resume)
+    config, resumption = configure(arguments.config, arguments.overrides, arguments.resume)
     if arguments.debug:
         config = debug_config(config)
     if arguments.overfit:
         config = overfit_config(config, arguments.overfit)
     if arguments.debug or arguments.overfit:
         shutil.rmtree(config.run_path, ignore_errors=True)  # a look into a run, not a run to keep
+        resumption = Resumption(config.run_path, arguments.resume)
     world = init_ranks(timeout=config.engine.timeout)
     try:
-        trainer = assemble(config, world, arguments.resume, dry_run=arguments.dry_run)
+        trainer = assemble(config, world, resumption, dry_run=arguments.dry_run)
+        del resumption  # and the checkpoint's tensors
         if arguments.dry_run:
             if world.is_main:
                 print(json.dumps(describe(trainer)), flush=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from imgcap.config.schema import DecoderConfig
+from imgcap.config.model import AttentionLSTMConfig, DecoderConfig, LSTMConfig
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.build import build_decoder
 from imgcap.models.decoders.state import DecoderState
@@ -23,10 +23,10 @@ WORDS = [token for token in range(VOCABULARY) if token not in (PAD, SOS, EOS)]
 MAX_LENGTH = 4
 IMAGES = 6
 DECODERS = [
-    DecoderConfig(type="lstm"),
-    DecoderConfig(),
-    DecoderConfig(layers=2, output="deep", init_state="zeros"),
-    DecoderConfig(query="after", attention="dot"),
+    LSTMConfig(),
+    AttentionLSTMConfig(),
+    AttentionLSTMConfig(layers=2, output="deep", init_state="zeros"),
+    AttentionLSTMConfig(query="after", attention="dot"),
 ]
 Words = tuple[int, ...]
 Scored = list[tuple[float, Words]]
@@ -38,7 +38,8 @@ def tiny(
 ) -> tuple[Decoder, torch.Tensor]:
     """A random decoder and features_BPE; the weights are scaled up so that captions end early or late."""
     torch.manual_seed(seed)
-    small = config.model_copy(update={"embed_dim": 6, "hidden_dim": 8, "attention_dim": 5})
+    sizes = {"embed_dim": 6, "hidden_dim": 8} | ({"attention_dim": 5} if config.attends else {})
+    small = config.model_copy(update=sizes)
     decoder = build_decoder(small, vocabulary, encoder_width).eval()
     with torch.no_grad():
         decoder.output.weight.mul_(sharp)
@@ -55,7 +56,7 @@ def log_probabilities(decoder: Decoder, features_PE: torch.Tensor) -> After:
 
     @functools.cache
     def read(words: Words) -> tuple[list[float], DecoderState]:
-        state = read(words[:-1])[1] if words else decoder.init(features_PE[None], 1)
+        state = read(words[:-1])[1] if words else decoder.init(features_PE[None], 1, 99)
         logits_11V, state, _ = decoder.step(state, torch.tensor([[words[-1] if words else SOS]]))
         return logits_11V[0, 0].log_softmax(-1).tolist(), state
 

@@ -11,7 +11,7 @@ Under torchrun each rank makes some of the shards. Run again after a stop, it go
 import argparse
 from pathlib import Path
 
-from imgcap.config import load_config
+from imgcap.config.load import load_config
 from imgcap.errors import exits_cleanly
 from imgcap.ranks.world import close_ranks, init_ranks
 from imgcap.training.feature_cache import cache_features

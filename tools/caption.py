@@ -14,14 +14,13 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from PIL import Image
 
 from imgcap.captioning.batch import Captioned, caption_pictures
-from imgcap.decoding.options import DecodeOptions, Method
+from imgcap.config.decoding import METHODS, OPTIONS, SHARED, DecodeOptions, Option
 from imgcap.errors import UserError, exits_cleanly
 from imgcap.models.trained import LoadedCaptioner, load_captioner
 from imgcap.pictures.attention import draw_attention
@@ -29,31 +28,35 @@ from imgcap.pictures.files import find_pictures, open_picture
 from imgcap.pictures.normalise import UnreadableImage
 from imgcap.ranks.world import init_ranks
 
-DECODING: dict[str, dict[str, dict[str, Any]]] = {  # by group: a flag for each of the `DecodeOptions`
-    "how captions are found": {
-        "--method": {"choices": get_args(Method), "help": "beam search (default), greedy, sample, or diverse beams"},
-        "--beam": {"type": int, "help": "beams of a search (default: eval.beam of the run)"},
-        "--best": {"type": int, "metavar": "N", "help": "the N best captions of each picture (default: 1)"},
-        "--length-penalty": {"type": float, "help": "score = log P / length ** this (default: the run's)"},
-    },
-    "what they hold": {
-        "--min-length": {"type": int, "metavar": "WORDS", "help": "at least so many (default: the run's)"},
-        "--no-repeat-ngram": {"type": int, "metavar": "N", "help": "never the same N words in a row twice; 0: off"},
-        "--ban": {"dest": "banned", "action": "append", "metavar": "WORD", "help": "never this word; repeatable"},
-        "--require": {"dest": "required", "action": "append", "metavar": "WORD", "help": "always this one; repeatable"},
-    },
-    "--method sample": {
-        "--samples": {"type": int, "metavar": "N", "help": "captions drawn for each picture (default: 1)"},
-        "--temperature": {"type": float, "help": "below 1 favours likely words (default: 1)"},
-        "--top-k": {"type": int, "metavar": "K", "help": "draw from the K likeliest words (default: all)"},
-        "--top-p": {"type": float, "metavar": "P", "help": "draw from the fewest words of probability P (default: 1)"},
-        "--seed": {"type": int, "help": "the same seed draws the same captions of a picture (default: 0)"},
-    },
-    "--method diverse": {
-        "--groups": {"type": int, "help": "groups that the beams are divided into (default: one for each beam)"},
-        "--diversity": {"type": float, "help": "what a word costs that another group has chosen (default: 0.5)"},
-    },
+FLAGS = {"banned": "--ban", "required": "--require"}  # of the other options of decoding, their names
+OF_CONTENT = ("min_length", "no_repeat_ngram", "banned", "required")
+TYPES: dict[str, dict[str, Any]] = {
+    "choice": {"choices": METHODS},
+    "words": {"action": "append", "metavar": "WORD"},
+    "int": {"type": int, "metavar": "N"},
+    "float": {"type": float, "metavar": "X"},
 }
+
+
+def add_decoding(parser: argparse.ArgumentParser) -> None:
+    """A flag for each option of decoding, in groups."""
+    groups: dict[str, Any] = {}
+    for option in OPTIONS:
+        title = "what captions hold" if option.name in OF_CONTENT else "how captions are found"
+        if len(option.methods) == 1:
+            title = f"--method {option.methods[0]}"
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        flag = FLAGS.get(option.name, f"--{option.name.replace('_', '-')}")
+        groups[title].add_argument(flag, dest=option.name, help=help_of(option), **TYPES[option.type])
+
+
+def help_of(option: Option) -> str:
+    text = option.description.replace("; null: ", "; default: ")
+    if option.type == "words":
+        return f"{text}; repeatable"
+    default = f"eval.{option.name} of the run" if option.name in SHARED else option.default
+    return text if default is None else f"{text} (default: {default})"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -67,10 +70,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--which", choices=("best", "latest"), default="best", help="checkpoint of a run")
     parser.add_argument("--batch", type=positive, default=16, help="pictures captioned together")
     parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
-    for title, flags in DECODING.items():
-        group = parser.add_argument_group(title)
-        for flag, settings in flags.items():
-            group.add_argument(flag, **settings)
+    add_decoding(parser)
     return parser.parse_args()
 
 
@@ -106,7 +106,8 @@ def drawing_names(paths: list[Path], folder: Path) -> dict[Path, Path]:
 
 def draw(loaded: LoadedCaptioner, picture: Image.Image, captioned: Captioned, target: Path) -> None:
     if captioned.attention_LP is None:
-        raise UserError("--attention needs a decoder that attends; this one is model.decoder.type=lstm")
+        decoder = loaded.config.model.decoder.type
+        raise UserError(f"--attention needs a decoder that attends; this one is model.decoder.type={decoder}")
     grid = loaded.model.encoder.grid(loaded.config.data.image_size)
     draw_attention(picture, captioned.words, captioned.attention_LP, grid).save(target)
 
@@ -122,7 +123,7 @@ def main() -> None:
     paths = find_pictures(arguments.images)
     device = init_ranks(arguments.device).device
     loaded, *others = (load_captioner(path, device, arguments.which) for path in (arguments.model, *arguments.others))
-    given = {field.name: getattr(arguments, field.name) for field in fields(DecodeOptions)}
+    given = {option.name: getattr(arguments, option.name) for option in OPTIONS}
     options = DecodeOptions.like_evaluation(loaded.config.eval, **given)
     if arguments.attention:
         arguments.attention.mkdir(parents=True, exist_ok=True)

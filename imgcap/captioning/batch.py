@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from imgcap.config.decoding import DecodeOptions
 from imgcap.data.augmentation import eval_image
 from imgcap.decoding.generate import generate
-from imgcap.decoding.options import DecodeOptions
 from imgcap.errors import UserError
 from imgcap.models.trained import LoadedCaptioner
 

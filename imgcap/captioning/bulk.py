@@ -18,9 +18,9 @@ from PIL import Image
 from imgcap.captioning.batch import caption_pictures
 from imgcap.captioning.inputs import Inputs, Item
 from imgcap.captioning.journal import Journal, Row
+from imgcap.config.decoding import SHARED, DecodeOptions
 from imgcap.data.augmentation import eval_image
 from imgcap.data.loader import read_ahead, reading
-from imgcap.decoding.options import DecodeOptions
 from imgcap.errors import UserError
 from imgcap.models.precision import autocast
 from imgcap.models.trained import LoadedCaptioner
@@ -81,10 +81,7 @@ def _settings(loaded: LoadedCaptioner) -> dict[str, Any]:
     config = loaded.config
     return {
         "weights": digest.hexdigest()[:16],
-        "beam": config.eval.beam,
-        "length_penalty": config.eval.length_penalty,
-        "min_length": config.eval.min_length,
-        "no_repeat_ngram": config.eval.no_repeat_ngram,
+        **{name: getattr(config.eval, name) for name in SHARED},
         "max_tokens": config.data.max_tokens,
         "image_size": config.data.image_size,
         "batch": config.eval.batch,

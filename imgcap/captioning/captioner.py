@@ -15,7 +15,7 @@ from PIL import Image
 
 from imgcap.captioning.batch import Captioned, Scored, caption_pictures
 from imgcap.captioning.pictures import Picture, as_picture, one_or_many
-from imgcap.decoding.options import DecodeOptions
+from imgcap.config.decoding import DecodeOptions
 from imgcap.errors import UserError
 from imgcap.models.trained import LoadedCaptioner
 from imgcap.pictures.normalise import UnreadableImage
@@ -60,8 +60,11 @@ class PictureCaptioner:
         if batch_size < 1:
             raise UserError(f"batch_size is at least 1; it is {batch_size}")
         options = DecodeOptions.like_evaluation(self.loaded.config.eval, beam=beam, **decoding)
-        if attention and self.loaded.config.model.decoder.type == "lstm":
-            raise UserError("attention=True needs a decoder that attends; this one is model.decoder.type=lstm")
+        decoder = self.loaded.config.model.decoder
+        if attention and not decoder.attends:
+            raise UserError(
+                f"attention=True needs a decoder that attends; this one is model.decoder.type={decoder.type}"
+            )
         captions: list[Caption] = []
         numbered = enumerate(one_or_many(images))
         with ThreadPoolExecutor() as threads:  # decoding and waiting for files let other threads run

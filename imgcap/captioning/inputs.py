@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
 
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
 from imgcap.data.dataset import DAMAGED
 from imgcap.errors import UserError
 from imgcap.files.fetch import Unreachable, is_address

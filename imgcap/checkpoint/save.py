@@ -114,9 +114,9 @@ def _retain(root: Path, keep: int) -> None:
     for folder in [*saved, *(folder for folder, _ in damaged)]:
         if folder not in kept:
             # Renamed first: a kill in the middle must not leave half a checkpoint under a good name.
-            doomed = root / f"{UNFINISHED}{folder.name}"
-            folder.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            removed = root / f"{UNFINISHED}{folder.name}"
+            folder.rename(removed)
+            shutil.rmtree(removed, ignore_errors=True)
 
 
 def _remove_unfinished(root: Path) -> None:

@@ -1,14 +1,16 @@
 """YAML files and dotted overrides into one checked `Config`, and back."""
 
 import difflib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from imgcap.config.schema import Config
-from imgcap.errors import UserError
+from imgcap.config.run import Config
+from imgcap.config.section import Section, sections_in
+from imgcap.errors import UserError, nearest
 
 
 def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:
@@ -65,22 +67,23 @@ def _explain(error: Any, path: Path | None, given: list[str]) -> str:
     where = path if path and not overridden else "the command line"
     if error["type"] == "extra_forbidden":
         return f"unknown key {key} in {where}; the nearest valid one is {_nearest(key)}"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{key} in {where}: {message}, found {error['input']!r}" if key else f"{where}: {message}"
+    message, found = error["msg"].removeprefix("Value error, "), error["input"]
+    if isinstance(found, Mapping):  # a check of a whole section names the keys itself
+        return f"{where}: {message}"
+    return f"{key} in {where}: {message}, found {found!r}"
 
 
 def _nearest(key: str) -> str:
     """The valid key most like this one: by its full name, or else by its last part."""
-    valid = list(_dotted_keys(Config))
+    valid = list(dict.fromkeys(_dotted_keys(Config)))
     leaf = key.rpartition(".")[2]
-    full = difflib.get_close_matches(key, valid, n=1, cutoff=0.0)
     by_leaf = difflib.get_close_matches(leaf, [name.rpartition(".")[2] for name in valid], n=1, cutoff=0.8)
-    same_leaf = [name for name in valid if by_leaf and name.rpartition(".")[2] == by_leaf[0]]
-    return (difflib.get_close_matches(key, same_leaf, n=1, cutoff=0.0) or full)[0]
+    same_leaf = [name for name in valid if name.rpartition(".")[2] in by_leaf]
+    return nearest(key, same_leaf or valid)
 
 
-def _dotted_keys(section: type[BaseModel], prefix: str = "") -> Any:
+def _dotted_keys(section: type[Section], prefix: str = "") -> Iterator[str]:
     for name, field in section.model_fields.items():
         yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _dotted_keys(field.annotation, f"{prefix}{name}.")
+        for below in sections_in(field.annotation):
+            yield from _dotted_keys(below, f"{prefix}{name}.")

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
 from imgcap.data.augmentation import augmented_image, eval_image
 from imgcap.data.batch import NO_IMAGE, BatchShape
 from imgcap.data.mixture import MixedReader

@@ -23,7 +23,7 @@ import webdataset
 from torch.utils.data import get_worker_info
 from webdataset import tariterators
 
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
 from imgcap.data.augmentation import augmented_image
 from imgcap.data.batch import BatchShape
 from imgcap.data.dataset import DAMAGED, CaptionRows, chosen_captions

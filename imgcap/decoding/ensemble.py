@@ -35,8 +35,10 @@ class Ensemble:
         assert decoders, "an ensemble has a decoder"
         self.decoders = decoders
 
-    def init(self, features_BPE: Sequence[torch.Tensor], rows: int) -> EnsembleState:
-        begun = (decoder.init(own_BPE, rows) for decoder, own_BPE in zip(self.decoders, features_BPE, strict=True))
+    def init(self, features_BPE: Sequence[torch.Tensor], rows: int, length: int) -> EnsembleState:
+        begun = (
+            decoder.init(own_BPE, rows, length) for decoder, own_BPE in zip(self.decoders, features_BPE, strict=True)
+        )
         return EnsembleState(tuple(begun))
 
     def step(

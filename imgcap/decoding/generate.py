@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import torch
 
+from imgcap.config.decoding import DecodeOptions
 from imgcap.data.coins import coins
 from imgcap.decoding.constraints import Constraints
 from imgcap.decoding.ensemble import Ensemble
 from imgcap.decoding.frontier import Banks, Frontier, Groups, Likeliest, Samples
 from imgcap.decoding.hypotheses import Hypotheses
-from imgcap.decoding.options import DecodeOptions
 from imgcap.decoding.search import search
 from imgcap.errors import UserError, nearest
 from imgcap.models.decoders.base import Decoder

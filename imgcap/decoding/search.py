@@ -61,7 +61,7 @@ def search(
     """
     assert max_length >= 1, "a search needs a length"
     images, device = len(features_BPE[0]), features_BPE[0].device
-    state = ensemble.init(features_BPE, frontier.rows)
+    state = ensemble.init(features_BPE, frontier.rows, max_length + 1)
     images_R = torch.arange(images, device=device)
     live_RW = frontier.begin(images, device)
     token_RW = torch.full_like(live_RW, SOS, dtype=torch.int64)

@@ -14,12 +14,13 @@ from typing import Generic, TypeVar
 
 import torch
 
-from imgcap.config.schema import DataConfig, EvalConfig
+from imgcap.config.data import DataConfig
+from imgcap.config.decoding import DecodeOptions
+from imgcap.config.evaluation import EvalConfig
 from imgcap.data.dataset import EvalDataset
 from imgcap.data.loader import reading
 from imgcap.decoding.generate import generate
 from imgcap.decoding.hypotheses import Hypotheses
-from imgcap.decoding.options import DecodeOptions
 from imgcap.errors import UserError
 from imgcap.evaluation.batches import EvalBatch, FixedBatches
 from imgcap.evaluation.metrics.diversity import TrainCaptions, diversity
@@ -28,6 +29,7 @@ from imgcap.evaluation.metrics.scorers import score_images
 from imgcap.evaluation.results import Evaluation, Example
 from imgcap.evaluation.signature import signature
 from imgcap.models.captioner import Captioner
+from imgcap.models.decoders.forcing import unroll
 from imgcap.models.losses import caption_loss
 from imgcap.models.precision import autocast
 from imgcap.pictures.files import decode
@@ -152,9 +154,9 @@ class Evaluator:
         """Encode a batch once, for its captions and for its loss."""
         device = self.world.device
         with autocast(device, self.precision):
-            features_BPE = model.encoder(batch.images_BCHW.to(device, non_blocking=True))
+            features_BPE = model.encode(batch.images_BCHW.to(device, non_blocking=True))
             tokens_BKT = batch.tokens_BKT.to(device, non_blocking=True)
-            readout_BKTR, _ = model.decoder.unroll(features_BPE, tokens_BKT)
+            readout_BKTR, _ = unroll(model.decoder, features_BPE, tokens_BKT)
             loss = caption_loss(readout_BKTR, model.decoder.output, tokens_BKT, label_smoothing=0.0)
             hypotheses = generate(
                 [model.decoder],
@@ -216,10 +218,7 @@ class Evaluator:
                 images=len(references),
                 references=sum(len(group) for group in references.values()),
                 skipped=damaged or None,  # images that can't be read
-                beam=self.config.beam,
-                length_penalty=self.config.length_penalty,
-                min_length=self.config.min_length or None,
-                no_repeat_ngram=self.config.no_repeat_ngram or None,
+                **self.options.signed(),
                 max_words=self.data.max_tokens,
                 precision=self.precision,
             ),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from imgcap.config.model import AttentionLSTMConfig
 from imgcap.models.trained import LoadedCaptioner
 
 _HEADER = """\
@@ -43,7 +44,7 @@ def model_card(
     """Markdown, with the header that the hub reads; `pictures` are files beside it, with the step each shows."""
     config = loaded.config
     decoder = config.model.decoder
-    query = f", attention {decoder.query} the recurrence" if decoder.type == "attention_lstm" else ""
+    query = f", attention {decoder.query} the recurrence" if isinstance(decoder, AttentionLSTMConfig) else ""
     header = _HEADER.format(
         name=name,
         language=config.data.language,

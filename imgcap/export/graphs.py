@@ -20,7 +20,8 @@ from torch.export import Dim, ExportedProgram
 
 from imgcap.errors import UserError
 from imgcap.models.captioner import Captioner
-from imgcap.models.decoders.state import Cells, DecoderState, Memory
+from imgcap.models.decoders.base import Decoder
+from imgcap.models.decoders.state import DecoderState
 from imgcap.models.trained import LoadedCaptioner
 from imgcap.types import SOS
 
@@ -37,63 +38,62 @@ class Graph(NamedTuple):
 
 
 class _Look(nn.Module):
-    """Images to the decoder's first state and, for one that attends, the images' cells."""
+    """Images to the tensors of the decoder's first state."""
 
-    def __init__(self, captioner: Captioner):
+    def __init__(self, captioner: Captioner, length: int):
         super().__init__()
-        self.captioner = captioner
+        self.captioner, self.length = captioner, length
 
     def forward(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        state = self.captioner.decoder.init(self.captioner.encoder(images_BCHW), 1)
-        return state.hidden_LBKH, state.cell_LBKH, *(state.memory.image or ())
+        state = self.captioner.decoder.init(self.captioner.encode(images_BCHW), 1, self.length)
+        return tuple(state.tensors().values())
 
 
 class _Step(nn.Module):
-    """A word of each beam to the log probabilities of the next, the new state and the attention."""
+    """A word of each beam to the log probabilities of the next, the rows' new state and the attention."""
 
-    def __init__(self, captioner: Captioner, memory: Memory):
+    def __init__(self, decoder: Decoder, state: DecoderState):
         super().__init__()
-        self.decoder = captioner.decoder
-        self.memory = memory._replace(image=None)  # the weights that `init` lays side by side
+        self.decoder, self.state = decoder, state  # of which only the prepared weights become part of the graph
 
-    def forward(
-        self, token_BW: torch.Tensor, hidden_LBWH: torch.Tensor, cell_LBWH: torch.Tensor, *cells: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
-        memory = self.memory._replace(image=Cells(*cells) if cells else None)
-        logits_BWV, state, attention_BWP = self.decoder.step(DecoderState(hidden_LBWH, cell_LBWH, memory), token_BW)
+    def forward(self, token_BW: torch.Tensor, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        state = self.state.with_tensors(dict(zip(self.state.tensors(), tensors, strict=True)))
+        logits_BWV, state, attention_BWP = self.decoder.step(state, token_BW)
         seen = () if attention_BWP is None else (attention_BWP,)
-        return logits_BWV.log_softmax(-1), state.hidden_LBKH, state.cell_LBKH, *seen
+        return logits_BWV.log_softmax(-1), *_of_rows(state).values(), *seen
+
+
+def _of_rows(state: DecoderState) -> dict[str, torch.Tensor]:
+    """The tensors that a step changes, by name."""
+    return {name: tensor for name, tensor in state.tensors().items() if state.axes[name].row is not None}
 
 
 @torch.no_grad()
 def trace(loaded: LoadedCaptioner) -> list[Graph]:
-    """The encoder's and the decoder's graph, on the CPU. Raises `UserError` for a decoder of another sort of state."""
-    captioner, size = loaded.model, loaded.config.data.image_size
+    """The encoder's and the decoder's graph, on the CPU."""
+    captioner, data = loaded.model, loaded.config.data
     # Two images and three beams: torch takes a dimension of 1 for a constant.
-    images_BCHW = torch.zeros(2, 3, size, size, dtype=torch.uint8)
-    state = captioner.decoder.init(captioner.encoder(images_BCHW), 3)
-    if not isinstance(state, DecoderState):
-        raise UserError(f"no graphs of model.decoder.type={loaded.config.model.decoder.type} can be written yet")
-    cells = tuple(state.memory.image or ())
+    images_BCHW = torch.zeros(2, 3, data.image_size, data.image_size, dtype=torch.uint8)
+    state = captioner.decoder.init(captioner.encode(images_BCHW), 3, data.max_tokens + 1)
     images, beams = Dim("images"), Dim("beams")
-    look = torch.export.export(_Look(captioner), (images_BCHW,), dynamic_shapes=({0: images},))
-    token_BW = torch.full((2, 3), SOS)
-    states = (state.hidden_LBKH.contiguous(), state.cell_LBKH.contiguous())
-    of_states = {1: images, 2: beams}
-    of_cells = [tuple({0: images} for _ in cells)] if cells else []
+    look = torch.export.export(_Look(captioner, data.max_tokens + 1), (images_BCHW,), dynamic_shapes=({0: images},))
+    tensors = tuple(tensor.contiguous() for tensor in state.tensors().values())
+    axes = (state.axes[name] for name in state.tensors())
+    dynamic = tuple({image: images} if row is None else {image: images, row: beams} for image, row in axes)
     step = torch.export.export(
-        _Step(captioner, state.memory),
-        (token_BW, *states, *cells),
-        dynamic_shapes=({0: images, 1: beams}, of_states, of_states, *of_cells),
+        _Step(captioner.decoder, state),
+        (torch.full((2, 3), SOS), *tensors),
+        dynamic_shapes=({0: images, 1: beams}, dynamic),
     )
-    carried, shown = ["features", "projected"] if cells else [], ["attention"] if cells else []
+    plain = {name: name.rpartition("_")[0] for name in state.tensors()}  # without the letters of its dimensions
+    seen = ["attention"] if captioner.decoder.attends else []
     return [
-        Graph("encoder", look, ["images"], ["hidden", "cell", *carried]),
+        Graph("encoder", look, ["images"], list(plain.values())),
         Graph(
             "decoder_step",
             step,
-            ["tokens", "hidden", "cell", *carried],
-            ["log_probs", "next_hidden", "next_cell", *shown],
+            ["tokens", *plain.values()],
+            ["log_probs", *(f"next_{plain[name]}" for name in _of_rows(state)), *seen],
         ),
     ]
 

@@ -1,14 +1,15 @@
 """The whole model: images and tokens in, what its head reads out.
 
 Dimensions: B images, C colour channels, H W pixels, K captions an image, T tokens, V vocabulary,
-P grid cells.
+P grid cells, E encoder width.
 """
 
 import torch
 from torch import nn
 
-from imgcap.config.schema import ModelConfig
+from imgcap.config.model import ModelConfig
 from imgcap.models.decoders.build import build_decoder
+from imgcap.models.decoders.forcing import unroll
 from imgcap.models.encoders.base import Encoder
 from imgcap.models.encoders.weights import load_pretrained
 from imgcap.types import Forcing
@@ -25,14 +26,16 @@ class Captioner(nn.Module):
         self.encoder = Encoder(model.encoder)
         self.decoder = build_decoder(model.decoder, vocabulary_size, self.encoder.width)
 
+    def encode(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """The features_BPE of uint8 images; features that were cached come in their place and stay as they are."""
+        cached = images_BCHW.ndim == 3
+        return images_BCHW.to(self.encoder.compute_dtype) if cached else self.encoder(images_BCHW)
+
     def forward(
-        self,
-        images_BCHW: torch.Tensor,
-        tokens_BKT: torch.Tensor,
-        forcing: Forcing | None = None,
+        self, images_BCHW: torch.Tensor, tokens_BKT: torch.Tensor, forcing: Forcing | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Predict each caption's tokens from those before; see `Decoder.unroll`."""
-        return self.decoder.unroll(self.encoder(images_BCHW), tokens_BKT, forcing)
+        """Predict each caption's tokens from those before; see `imgcap.models.decoders.forcing.unroll`."""
+        return unroll(self.decoder, self.encode(images_BCHW), tokens_BKT, forcing)
 
 
 def build_captioner(model: ModelConfig, vocabulary_size: int) -> Captioner:

@@ -15,6 +15,7 @@ from imgcap.models.kernels.linear import product, weight_gradient
 from imgcap.types import PAD
 
 BLOCK = 1 << 24  # logits that exist at once
+RANKS = (1, 5)  # a token that is among so many likeliest counts as correct
 CACHED = 1 << 18  # of them, those that a CPU looks at together: they fit its cache
 
 
@@ -24,6 +25,7 @@ class Loss(NamedTuple):
     total: torch.Tensor  # what to minimise: smoothed cross-entropy and attention penalty
     cross_entropy: torch.Tensor  # without smoothing and penalty, in nats, to be reported
     tokens: torch.Tensor  # int64
+    correct: torch.Tensor  # int64, one for each of RANKS: tokens among the so many likeliest; zeros where not asked for
 
 
 def caption_loss(
@@ -33,24 +35,26 @@ def caption_loss(
     label_smoothing: float,
     attention_BKTP: torch.Tensor | None = None,
     attention_penalty: float = 0.0,
+    count_correct: bool = False,
 ) -> Loss:
     """Cross-entropy of tokens 1 to T - 1, and the doubly stochastic attention of Xu et al. 2015 (equation 14).
 
     The head turns readouts into logits, in the dtype of the readouts, a block of rows at a time. Smoothing spreads
     its share over the whole vocabulary, as `torch.nn.functional.cross_entropy` does. The penalty of a caption counts
-    once for each of its tokens, so that its global mean is weighted like the rest.
+    once for each of its tokens, so that its global mean is weighted like the rest. With `count_correct` the loss also
+    counts the tokens that are among the likeliest, while it has the logits.
     """
     targets_BKT = tokens_BKT[..., 1:]
     real_BKT = targets_BKT != PAD
     readout_MR, targets_M = _rows(readout_BKTR, targets_BKT)
     weight_VR, bias_V = head.weight.to(readout_MR.dtype), head.bias.to(readout_MR.dtype)
     differentiate = torch.is_grad_enabled() and (readout_MR.requires_grad or weight_VR.requires_grad)
-    total, cross_entropy = _LinearCrossEntropy.apply(
-        readout_MR, weight_VR, bias_V, targets_M, label_smoothing, differentiate
+    total, cross_entropy, correct = _LinearCrossEntropy.apply(
+        readout_MR, weight_VR, bias_V, targets_M, label_smoothing, differentiate, count_correct
     )
     if attention_penalty and attention_BKTP is not None:
         total = total + attention_penalty * _unevenness(attention_BKTP, real_BKT)
-    return Loss(total, cross_entropy, real_BKT.sum())
+    return Loss(total, cross_entropy, real_BKT.sum(), correct)
 
 
 def _rows(readout_BKTR: torch.Tensor, targets_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -78,15 +82,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
         targets_M: torch.Tensor,
         smoothing: float,
         differentiate: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        count_correct: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         exact = exact_dtype(readout_MR.dtype)
         total, cross_entropy = (torch.zeros((), dtype=exact, device=readout_MR.device) for _ in range(2))
+        correct = torch.zeros(len(RANKS), dtype=torch.int64, device=readout_MR.device)
         d_readout_MR = torch.empty_like(readout_MR)
         d_weight_VR, d_bias_V = None, torch.zeros_like(bias_V, dtype=exact)
         looked_at = (CACHED if readout_MR.device.type == "cpu" else BLOCK) // len(weight_VR)
         for rows in _blocks(len(targets_M), BLOCK // len(weight_VR)):
             logits_NV = product(readout_MR[rows], weight_VR, bias_V)
             for some in _blocks(len(logits_NV), looked_at):
+                if count_correct:
+                    correct += _correct(logits_NV[some], targets_M[rows][some])
                 sums = _cross_entropy(logits_NV[some], targets_M[rows][some], smoothing, differentiate)
                 total, cross_entropy = total + sums[0], cross_entropy + sums[1]
             if differentiate:
@@ -98,16 +106,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
             d_weight_VR = torch.zeros_like(weight_VR)
         ctx.dtype = readout_MR.dtype
         ctx.save_for_backward(d_readout_MR, d_weight_VR, d_bias_V)
-        ctx.mark_non_differentiable(cross_entropy)
-        return total, cross_entropy
+        ctx.mark_non_differentiable(cross_entropy, correct)
+        return total, cross_entropy, correct
 
     @staticmethod
-    def backward(ctx: Any, d_total: torch.Tensor, _: Any) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, d_total: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
         # In float32 at least: the factor would be rounded to a half-precision gradient's dtype.
         d_readout_MR, d_weight_VR, d_bias_V = (
             (gradient.to(d_total.dtype) * d_total).to(ctx.dtype) for gradient in ctx.saved_tensors
         )
-        return d_readout_MR, d_weight_VR, d_bias_V, None, None, None
+        return d_readout_MR, d_weight_VR, d_bias_V, None, None, None, None
 
 
 def _cross_entropy(
@@ -138,25 +146,14 @@ def _blocks(rows: int, at_once: int) -> Iterator[slice]:
         yield slice(first, first + max(at_once, 1))
 
 
-@torch.no_grad()
-def token_accuracy(
-    readout_BKTR: torch.Tensor, head: nn.Linear, tokens_BKT: torch.Tensor, ranks: tuple[int, ...] = (1, 5)
-) -> torch.Tensor:
-    """Count the real target tokens that are among the `ranks` likeliest words; int64, one count for each rank.
-
-    Of equal logits the earlier word goes first, as it does for `argmax`.
-    """
-    readout_MR, targets_M = _rows(readout_BKTR, tokens_BKT[..., 1:])
-    weight_VR, bias_V = head.weight.to(readout_MR.dtype), head.bias.to(readout_MR.dtype)
-    counts = torch.zeros(len(ranks), dtype=torch.int64, device=targets_M.device)
-    for rows in _blocks(len(targets_M), BLOCK // len(weight_VR)):
-        logits_NV, targets_N1 = product(readout_MR[rows], weight_VR, bias_V), targets_M[rows, None]
-        target_logit_N1 = logits_NV.gather(-1, targets_N1)
-        earlier_NV = torch.arange(logits_NV.shape[-1], device=logits_NV.device) < targets_N1
-        ahead_NV = (logits_NV > target_logit_N1) | ((logits_NV == target_logit_N1) & earlier_NV)
-        ahead_N, real_N = ahead_NV.sum(-1), targets_M[rows] != PAD
-        counts += torch.stack([((ahead_N < rank) & real_N).sum() for rank in ranks])
-    return counts
+def _correct(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+    """Count the real targets that are among the likeliest words; of equal logits the earlier word is likelier."""
+    targets_N1 = targets_N[:, None]
+    target_logit_N1 = logits_NV.gather(-1, targets_N1)
+    earlier_NV = torch.arange(logits_NV.shape[-1], device=logits_NV.device) < targets_N1
+    ahead_NV = (logits_NV > target_logit_N1) | ((logits_NV == target_logit_N1) & earlier_NV)
+    ahead_N, real_N = ahead_NV.sum(-1), targets_N != PAD
+    return torch.stack([((ahead_N < rank) & real_N).sum() for rank in RANKS])
 
 
 def _unevenness(attention_BKTP: torch.Tensor, real_BKT: torch.Tensor) -> torch.Tensor:

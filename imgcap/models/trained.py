@@ -16,7 +16,8 @@ import torch
 
 from imgcap.checkpoint.layout import DamagedCheckpoint, seal_of, verify
 from imgcap.checkpoint.load import load_checkpoint
-from imgcap.config import Config, load_config
+from imgcap.config.load import load_config
+from imgcap.config.run import Config
 from imgcap.errors import UserError
 from imgcap.models.captioner import Captioner
 from imgcap.text.vocabulary import Vocabulary

@@ -3,7 +3,7 @@
 Dimensions: V vocabulary, D width of a row.
 """
 
-from imgcap.config.schema import ModelConfig
+from imgcap.config.model import ModelConfig
 from imgcap.models.captioner import Captioner
 from imgcap.models.trained import LoadedCaptioner
 from imgcap.text.vocabulary import Vocabulary

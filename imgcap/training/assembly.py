@@ -1,15 +1,17 @@
 """From a configuration to a trainer that is ready to start, or to go on."""
 
 import sys
-import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from imgcap.checkpoint.load import Checkpoint, load_checkpoint, load_checkpoint_folder, newest_checkpoint
-from imgcap.config import Config, as_yaml
-from imgcap.config.schema import steps_of
+from imgcap.checkpoint.load import Checkpoint
+from imgcap.config.data import VocabConfig
+from imgcap.config.load import as_yaml
+from imgcap.config.run import Config
+from imgcap.config.section import steps_of
 from imgcap.data.dataset import features_of
 from imgcap.data.plan import cut_batch
 from imgcap.data.stream import NOT_EXACT
@@ -17,44 +19,46 @@ from imgcap.errors import UserError
 from imgcap.evaluation.evaluator import Evaluator
 from imgcap.files.durable import write_whole
 from imgcap.models.captioner import Captioner
-from imgcap.ranks.collectives import broadcast_object, gather_objects, on_main
+from imgcap.ranks.collectives import on_main
 from imgcap.ranks.world import World
 from imgcap.shards.token_counts import TokenCounts
+from imgcap.text.adaptation import adapted
 from imgcap.text.vocabulary import Vocabulary
 from imgcap.training.early_stopping import EarlyStopping
 from imgcap.training.engines.build import build_engine
 from imgcap.training.engines.state import parameter_counts
 from imgcap.training.feature_cache import check_features
-from imgcap.training.fine_tuning import adapted_vocabulary, initial_captioner
+from imgcap.training.fine_tuning import initial_captioner, origin
 from imgcap.training.monitor.writers import Monitor
+from imgcap.training.objectives.cross_entropy import CrossEntropy
 from imgcap.training.optim.ema import WeightAverage
 from imgcap.training.optim.learning_rate import LearningRate
 from imgcap.training.preemption import PreemptionNotice, remove_marker
+from imgcap.training.resumption import Resumption
 from imgcap.training.trainer import Timetable, Trainer
 from imgcap.training.training_data import open_shards, open_training_data
 from imgcap.training.unfreezing import Unfreezing
 
 
-def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -> Trainer:
-    """Build every part of a run and load the checkpoint it goes on from, if there is one.
-
-    `resume` is `auto` (the newest verified checkpoint of the run folder, if any), a checkpoint's path, or `no`.
-    A dry run writes nothing.
-    """
-    data = open_training_data(config, world)
+def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool = False) -> Trainer:
+    """Build every part of a run, and load the checkpoint it goes on from, if there is one. A dry run writes nothing."""
+    data = open_training_data(config.data, config.train.global_batch, config.seed, world)
     plan, counts = data.plan, data.counts
-    vocabulary = adapted_vocabulary(build_vocabulary(counts, config), counts, config, resume)
-    cut = cut_batch(config.train.global_batch, config.train.micro_batch, world.world_size)
+    vocabulary = build_vocabulary(counts.counts, config.vocab, origin(config.init_from, resumption))
+    accumulation = cut_batch(config.train.global_batch, config.train.micro_batch, world.world_size)
     timetable = _timetable(config, plan.steps_per_epoch)
-    saved = None if dry_run else _find_checkpoint(config.run_path, resume, vocabulary, config.data.shards)
+    saved = None if dry_run else resumption.agreed()
+    if saved:
+        _check_vocabulary(vocabulary, config)
 
     torch.manual_seed(config.seed)
-    # Trained weights are for runs that begin: a checkpoint holds its own, and a dry run needs none.
-    bare = saved or dry_run
-    model = Captioner(config.model, len(vocabulary)) if bare else initial_captioner(config, vocabulary)
+    if saved or dry_run:  # a checkpoint holds its own weights, and a dry run needs none
+        model = Captioner(config.model, len(vocabulary))
+    else:
+        model = initial_captioner(config.model, config.init_from, vocabulary)
     if saved:
         _load_model(model, saved)
-    engine = build_engine(config.engine, model, config.train, config.optim, world)
+    engine = build_engine(config.engine, CrossEntropy(model, config.train), config.train, config.optim, world)
     if (features := features_of(data.first, config.data)) is not None:
         with engine.whole_model() as whole:
             check_features(features, None if dry_run else whole.encoder, config)
@@ -69,12 +73,14 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
         config=config.train,
         engine=engine,
         average=WeightAverage(engine.raw_model, config.train.ema),
-        loader=data.load(vocabulary, cut, start, timetable.total),
+        loader=data.load(vocabulary, accumulation, start, timetable.total),
         plan=plan,
-        cut=cut,
+        accumulation=accumulation,
         timetable=timetable,
         rate=LearningRate(config.optim, timetable.total, plan.steps_per_epoch),
-        unfreezing=Unfreezing(config.train.unfreeze, model.encoder.frozen_stages, plan.steps_per_epoch),
+        unfreezing=Unfreezing(
+            config.train.unfreeze, model.encoder.frozen_stages, plan.steps_per_epoch, model.encoder.frozen_before
+        ),
         stopping=EarlyStopping(config.train.early_stopping),
         evaluator=build_evaluator(config, world, vocabulary),
         monitor=monitor,
@@ -86,7 +92,7 @@ def assemble(config: Config, world: World, resume: str, dry_run: bool = False) -
     if not dry_run:
         on_main(lambda: _describe_run(config, vocabulary))
         if world.is_main:
-            _tell_cuts(counts, config)
+            _report_truncation(counts, config.data.max_tokens, config.vocab.oov)
     monitor.rewind(trainer.step)
     monitor.config(config, trainer.step)
     if config.data.mode == "stream":
@@ -103,15 +109,20 @@ def describe(trainer: Trainer) -> dict[str, Any]:
         "steps_per_epoch": trainer.plan.steps_per_epoch,
         "total_steps": trainer.timetable.total,
         "global_batch": trainer.plan.global_batch,
-        "micro_batch": trainer.cut.micro_batch,
-        "accumulation": trainer.cut.steps,
+        "micro_batch": trainer.accumulation.micro_batch,
+        "accumulation": trainer.accumulation.steps,
         "world_size": trainer.world.world_size,
     }
 
 
-def build_vocabulary(counts: TokenCounts, config: Config) -> Vocabulary:
-    """The vocabulary of a run: a pure function of the train split's token counts and the `vocab` section."""
-    return Vocabulary.build(counts.counts, config.vocab.size, config.vocab.min_count, config.vocab.oov)
+def build_vocabulary(counts: Mapping[str, int], config: VocabConfig, trained: Path | None = None) -> Vocabulary:
+    """The vocabulary of a run: a pure function of the train split's token counts and the `vocab` section.
+
+    Where a `trained` model is gone on with, its words are adapted to the data's by `vocab.adapt`. Adapting what is
+    adapted changes nothing, so that a resumed run finds its own vocabulary again.
+    """
+    own = Vocabulary.build(counts, config.size, config.min_count, config.oov)
+    return own if trained is None else adapted(Vocabulary.load(trained / "vocab.json"), own, counts, config.adapt)
 
 
 def build_evaluator(config: Config, world: World, vocabulary: Vocabulary) -> Evaluator:
@@ -138,22 +149,13 @@ def _timetable(config: Config, steps_per_epoch: int) -> Timetable:
     )
 
 
-def _find_checkpoint(run: Path, resume: str, vocabulary: Vocabulary, shards: str) -> Checkpoint | None:
-    """The checkpoint to go on from, the same on all ranks. Nothing is written, but an older run may be set aside."""
-    if resume == "no":
-        on_main(lambda: _set_aside(run))
-    saved = _checkpoint_to_resume(run, resume)
-    steps = broadcast_object(gather_objects(saved.step if saved else 0))
-    if len(set(steps or [])) > 1:
+def _check_vocabulary(vocabulary: Vocabulary, config: Config) -> None:
+    kept = config.run_path / "vocab.json"
+    if kept.exists() and Vocabulary.load(kept).words != vocabulary.words:
         raise UserError(
-            f"the ranks found different checkpoints in {run} (steps {steps}); let all machines share run_dir"
-        )
-    if saved and (run / "vocab.json").exists() and Vocabulary.load(run / "vocab.json").words != vocabulary.words:
-        raise UserError(
-            f"the vocabulary of {shards} with this `vocab` section is not the one in {run}/vocab.json that "
+            f"the vocabulary of {config.data.shards} with this `vocab` section is not the one in {kept} that "
             "the checkpoint was trained with; restore the shards and the section, or choose another name="
         )
-    return saved
 
 
 def _describe_run(config: Config, vocabulary: Vocabulary) -> None:
@@ -165,33 +167,13 @@ def _describe_run(config: Config, vocabulary: Vocabulary) -> None:
     vocabulary.save(run / "vocab.json")
 
 
-def _tell_cuts(counts: TokenCounts, config: Config) -> None:
-    longest, captions = config.data.max_tokens, sum(counts.lengths.values())
-    cut = counts.longer_than(longest)
-    if cut:
-        at_least = "at least " if config.vocab.oov == "characters" else ""  # spelled words take more places
-        told = f"data.max_tokens={longest} cuts {at_least}{cut:,} of {captions:,} captions ({cut / captions:.1%})"
-        print(told, file=sys.stderr, flush=True)
-
-
-def _set_aside(run: Path) -> None:
-    if not (run / "checkpoints").exists():
-        return
-    aside = run.with_name(f"{run.name}.{time.strftime('%Y%m%d-%H%M%S')}")
-    run.rename(aside)
-    print(f"the run that was in {run} is now in {aside}", file=sys.stderr)
-
-
-def _checkpoint_to_resume(run: Path, resume: str) -> Checkpoint | None:
-    if resume == "no":
-        return None
-    if resume == "auto":
-        root = run / "checkpoints"
-        return load_checkpoint(root, "latest") if newest_checkpoint(root) else None
-    path = Path(resume)
-    if (path / "checkpoints").is_dir():
-        return load_checkpoint(path / "checkpoints", "latest")
-    return load_checkpoint_folder(path)
+def _report_truncation(counts: TokenCounts, longest: int, oov: str) -> None:
+    """Say how many captions are longer than `longest` tokens, where the counts know their lengths."""
+    captions, longer = sum(counts.lengths.values()), counts.longer_than(longest)
+    if longer:
+        at_least = "at least " if oov == "characters" else ""  # spelled words take more places
+        share = f"{longer:,} of {captions:,} captions ({longer / captions:.1%})"
+        print(f"data.max_tokens={longest} cuts {at_least}{share}", file=sys.stderr, flush=True)
 
 
 def _load_model(model: torch.nn.Module, saved: Checkpoint) -> None:

@@ -3,42 +3,45 @@
 import re
 from pathlib import Path
 
-from imgcap.checkpoint.load import load_checkpoint, newest_checkpoint
-from imgcap.config import Config, load_config
+from imgcap.config.load import load_config
+from imgcap.config.run import Config
 from imgcap.errors import UserError
-from imgcap.training.fine_tuning import adopted_model
+from imgcap.training.fine_tuning import adopted_decoder, adopted_model, origin
+from imgcap.training.resumption import Resumption
 
 MORE = re.compile(r"^(?P<key>[\w.]+)\+=(?P<amount>.*)$")
 LENGTHS = ("train.epochs", "train.max_steps")
 
 
-def configure(path: Path | None, overrides: list[str], resume: str) -> Config:
-    """As `load_config`, with `train.epochs+=N` and `train.max_steps+=N` too, and the model section of `init_from`."""
+def configure(path: Path | None, overrides: list[str], resume: str) -> tuple[Config, Resumption]:
+    """As `load_config`, with `train.epochs+=N` and `train.max_steps+=N` too, and the model section of `init_from`.
+
+    `resume` is `auto`, a checkpoint's path, or `no`; what it means for this run comes with the configuration.
+    """
     plain = [override for override in overrides if not MORE.match(override)]
     config = load_config(path, plain)
-    settled = [
-        _lengthened(config, match["key"], match["amount"], resume) for match in map(MORE.match, overrides) if match
-    ]
-    if config.init_from is not None:
-        settled.append(adopted_model(config, resume))
-    return load_config(path, [*plain, *settled]) if settled else config
+    resumption = Resumption(config.run_path, resume)
+    added = [_lengthened(match["key"], match["amount"], resumption) for match in map(MORE.match, overrides) if match]
+    if (trained := origin(config.init_from, resumption)) is not None:
+        plain += adopted_decoder(config.model, trained)  # the keys of its section are then those of this type
+        added.append(adopted_model(load_config(path, plain).model, trained))
+    return load_config(path, [*plain, *added]) if added else config, resumption
 
 
-def _lengthened(config: Config, key: str, amount: str, resume: str) -> str:
+def _lengthened(key: str, amount: str, resumption: Resumption) -> str:
     """The run's new length as an override. One that hasn't reached its length keeps it.
 
     So the same command goes on with a run that was interrupted on the way to its new length.
     """
-    run = config.run_path
+    run, resume = resumption.run, resumption.resume
     if key not in LENGTHS or not amount.isdecimal() or int(amount) < 1:
         raise UserError(f"{key}+={amount} is no override; += takes a number and lengthens {' or '.join(LENGTHS)}")
     if resume != "auto":
         raise UserError(
             f"{key}+={amount} goes on from the last checkpoint; leave out --resume {resume}, or write {key}=N"
         )
-    if newest_checkpoint(run / "checkpoints") is None:
+    if (saved := resumption.checkpoint) is None:
         raise UserError(f"{key}+={amount} lengthens a run that has begun, and {run} has no checkpoint; write {key}=N")
-    saved = load_checkpoint(run / "checkpoints")
     length = load_config(run / "config.yaml").train
     epochs = key == "train.epochs"
     if epochs == (length.max_steps is not None):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from imgcap.config import Config
+from imgcap.config.run import Config
 from imgcap.data.loader import reading
 from imgcap.errors import UserError
 from imgcap.types import Batch
@@ -31,35 +31,37 @@ _OVERFIT_KEYS: dict[str, dict[str, Any]] = {
         "compile": "off",
         "label_smoothing": 0.0,
         "attention_penalty": 0.0,
+        "teacher_forcing": {},
+        "early_stopping": {},
     },
     "optim": {"lr": 1e-3, "schedule": "constant", "warmup": "0", "weight_decay": 0.0},
     "eval": {"every": "0", "limit": 4, "batch": 4},
     "checkpoint": {"every": "0"},
     "log": {"every": "20"},
 }
-KNOWN_BY_HEART = 0.1  # loss a token, in nats
+OVERFITTED = 0.1  # loss a token, in nats
 
 
 def debug_config(config: Config) -> Config:
     """The same experiment cut down to 10 steps of 4 images, in its own run folder, NAME-debug."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UserError("--debug runs in one process; start it as `python launch/train.py --debug`, without torchrun")
-    tree = config.model_dump()
-    for section, keys in _DEBUG_KEYS.items():
-        tree[section] |= keys
-    tree |= {"name": f"{config.name}-debug", "run_dir": config.run_path.with_name(config.run_path.name + "-debug")}
-    return Config.model_validate(tree)
+    return _changed(config, _DEBUG_KEYS, "debug")
 
 
 def overfit_config(config: Config, images: int) -> Config:
-    """The same model on one batch of `images`, one caption each, until it knows them by heart; in NAME-overfit."""
+    """The same model on one batch of `images`, one caption each, until it is overfitted; in NAME-overfit."""
+    keys = _OVERFIT_KEYS | {"train": _OVERFIT_KEYS["train"] | {"global_batch": images}}
+    keys["model"] = {"decoder": config.model.decoder.model_dump() | {"dropout": 0.0}}
+    return _changed(config, keys, "overfit")
+
+
+def _changed(config: Config, keys: dict[str, dict[str, Any]], suffix: str) -> Config:
     tree = config.model_dump()
-    for section, keys in _OVERFIT_KEYS.items():
-        tree[section] |= keys
-    tree["train"] |= {"global_batch": images, "teacher_forcing": {}, "early_stopping": {}}
-    tree["model"]["decoder"]["dropout"] = 0.0
-    run = config.run_path.with_name(config.run_path.name + "-overfit")
-    return Config.model_validate(tree | {"name": f"{config.name}-overfit", "run_dir": run})
+    for section, values in keys.items():
+        tree[section] |= values
+    run = config.run_path.with_name(f"{config.run_path.name}-{suffix}")
+    return Config.model_validate(tree | {"name": f"{config.name}-{suffix}", "run_dir": run})
 
 
 class OneBatch:
@@ -77,12 +79,12 @@ class OneBatch:
 def overfitted(logged: dict[str, float]) -> str:
     """What became of it. Raises `UserError` where the loss is not near zero."""
     loss = logged["train/loss"]
-    if loss > KNOWN_BY_HEART:
+    if loss > OVERFITTED:
         raise UserError(
             f"--overfit: the loss of one batch is still {loss:.3f} after {_OVERFIT_KEYS['train']['max_steps']} steps "
-            f"(a healthy model is below {KNOWN_BY_HEART}); look at optim.lr, at the encoder's weights, at the captions"
+            f"(a healthy model is below {OVERFITTED}); look at optim.lr, at the encoder's weights, at the captions"
         )
-    return f"--overfit: the batch is known by heart, loss {loss:.4f}"
+    return f"--overfit: the batch is overfitted, loss {loss:.4f}"
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from imgcap.config.schema import EarlyStoppingConfig
+from imgcap.config.training import EarlyStoppingConfig
 
 
 @dataclass

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from imgcap.config import Config
+from imgcap.config.run import Config
 from imgcap.data.augmentation import eval_image
 from imgcap.data.dataset import place_of
 from imgcap.errors import UserError

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 
@@ -17,19 +16,13 @@ from imgcap.types import Batch
 
 @dataclass(frozen=True)
 class StepCounts:
-    """Sums over all ranks for one global batch, int64: tokens, hash, images, damaged ones, ranks asked to stop.
+    """Sums over all ranks for one global batch, int64: tokens, hash, images, damaged ones, ranks asked to stop."""
 
-    The ranks begin to sum before the forward pass, and wait for the sums after it.
-    """
-
-    summed: Callable[[], torch.Tensor]
-
-    @cached_property
-    def counts(self) -> torch.Tensor:
-        return self.summed()
+    sums: torch.Tensor
 
     @classmethod
-    def of(cls, batches: list[Batch], epoch: int, stop: bool, device: torch.device) -> "StepCounts":
+    def begin(cls, batches: list[Batch], epoch: int, stop: bool, device: torch.device) -> Callable[[], "StepCounts"]:
+        """Begin to sum over the ranks; what this returns waits for the sums."""
         local = [
             sum(target_count(batch) for batch in batches),
             sum(batch_hash(batch, epoch) for batch in batches) % HASH_MODULUS,
@@ -37,19 +30,20 @@ class StepCounts:
             sum(damaged_count(batch) for batch in batches),
             int(stop),
         ]
-        return cls(begin_sum_across_ranks(torch.tensor(local).to(device, non_blocking=True)))
+        wait = begin_sum_across_ranks(torch.tensor(local).to(device, non_blocking=True))
+        return lambda: cls(wait())
 
     @property
     def tokens(self) -> torch.Tensor:
-        return self.counts[0].clamp(min=1)
+        return self.sums[0].clamp(min=1)
 
     def asked_to_stop(self) -> bool:
         """Whether any rank was; the same answer on all of them. Waits for the device."""
-        return bool(self.counts[4] > 0)
+        return bool(self.sums[4] > 0)
 
     def values(self) -> dict[str, int]:
         """What the log shows; waits for the device."""
-        _, hashed, images, damaged, _ = self.counts.tolist()
+        _, hashed, images, damaged, _ = self.sums.tolist()
         names = ("train/batch_hash", "train/images", "data/images_skipped")
         return dict(zip(names, (hashed % HASH_MODULUS, images, damaged), strict=True))
 

@@ -31,20 +31,20 @@ class PreemptionNotice:
 
     def install(self) -> None:
         """A thread hears the signals: Python's handlers wait until the main thread leaves a library's call."""
-        ears, mouth = os.pipe()
-        os.set_blocking(mouth, False)
-        signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         for number in SIGNALS:
             signal.signal(number, self._interrupt)
-        threading.Thread(target=self._listen, args=(ears,), name="preemption", daemon=True).start()
+        threading.Thread(target=self._listen, args=(read_end,), name="preemption", daemon=True).start()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self._interrupted and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._interrupted = True
 
-    def _listen(self, ears: int) -> None:
-        while os.read(ears, 1)[0] not in SIGNALS:
+    def _listen(self, read_end: int) -> None:
+        while os.read(read_end, 1)[0] not in SIGNALS:
             pass
         self.requested = True
         time.sleep(self.grace)

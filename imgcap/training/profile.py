@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
@@ -25,7 +24,7 @@ def profiling(trainer: Trainer, steps: int | None) -> Iterator[None]:
 
     def write(profiler: torch.profiler.profile) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        profiler.export_chrome_trace(str(Path(folder) / f"rank-{trainer.world.rank}.pt.trace.json"))
+        profiler.export_chrome_trace(str(folder / f"rank-{trainer.world.rank}.pt.trace.json"))
 
     when = torch.profiler.schedule(wait=BEFORE - 1, warmup=1, active=steps, repeat=1)
     with torch.profiler.profile(schedule=when, on_trace_ready=write, record_shapes=True) as profiler:

@@ -12,14 +12,15 @@ import torch
 from imgcap.checkpoint.load import Checkpoint
 from imgcap.checkpoint.save import save_checkpoint
 from imgcap.checkpoint.saver import Saver
-from imgcap.config.schema import TrainConfig
+from imgcap.config.training import TrainConfig
 from imgcap.data.coins import coins
 from imgcap.data.loader import reading
 from imgcap.data.plan import Accumulation, Plan
 from imgcap.data.stream import StreamPlan
 from imgcap.errors import UserError
 from imgcap.evaluation.evaluator import EvaluationStopped, Evaluator
-from imgcap.models.encoders.base import STAGES
+from imgcap.models.encoders.base import Encoder
+from imgcap.models.losses import RANKS
 from imgcap.ranks.collectives import broadcast_object, gather_objects, on_main, sum_across_ranks
 from imgcap.ranks.progress import Progress
 from imgcap.ranks.watchdog import at_step, doing
@@ -31,12 +32,13 @@ from imgcap.training.engines.state import parameter_counts
 from imgcap.training.meter import Meter, StepCounts
 from imgcap.training.monitor.writers import Monitor
 from imgcap.training.optim.ema import WeightAverage
+from imgcap.training.optim.groups import rate_on
 from imgcap.training.optim.learning_rate import LearningRate
 from imgcap.training.optim.teacher_forcing import teacher_forcing_ratio
 from imgcap.training.preemption import Preempted, PreemptionNotice, leave_marker
 from imgcap.training.report import report_evaluation
 from imgcap.training.unfreezing import Unfreezing
-from imgcap.types import Batch, Forcing
+from imgcap.types import Batch, Forcing, StepInputs
 
 MAX_SKIPPED = 20  # steps in a row without a finite gradient
 SCALE_FLOOR = 2.0**-10
@@ -67,7 +69,7 @@ class Trainer:
     average: WeightAverage
     loader: Iterable[Batch]
     plan: Plan | StreamPlan
-    cut: Accumulation
+    accumulation: Accumulation
     timetable: Timetable
     rate: LearningRate
     unfreezing: Unfreezing
@@ -96,17 +98,18 @@ class Trainer:
 
     def _fit(self, batches: Iterator[Batch]) -> None:
         progress = Progress(self.timetable.total, unit="step", start=self.step, enabled=self.world.is_main)
-        self._evaluate_if_owed()  # where a run ended between a save and its evaluation
+        self._evaluate_if_due()  # where a run ended between a save and its evaluation
         self.meter.restart_clock()
         while not self._finished:
+            self._unfreeze_by_schedule(self.step)
             values = self.train_step(batches)
             if values:
                 progress.update(self.step, loss=values["train/loss"], images_per_s=values["perf/images_per_s"])
-            if self._evaluation_is_owed or self._asked_to_stop or self.timetable.is_due(self.timetable.save, self.step):
+            if self._evaluation_is_due or self._asked_to_stop or self.timetable.is_due(self.timetable.save, self.step):
                 self.save(best=False, wait=self._asked_to_stop)
             if self._asked_to_stop and not self._finished:
                 self._leave()
-            self._evaluate_if_owed()
+            self._evaluate_if_due()
         on_main(self.saver.wait)
         progress.close()
 
@@ -116,15 +119,15 @@ class Trainer:
         on_main(lambda: leave_marker(self.run))
         raise Preempted
 
-    def _evaluate_if_owed(self) -> None:
+    def _evaluate_if_due(self) -> None:
         """Evaluate after the save, which so survives a failing evaluation, and save again what it decided."""
-        if self._evaluation_is_owed:
+        if self._evaluation_is_due:
             best = self.evaluate()
             self.evaluated = self.step
             self.save(best)
 
     @property
-    def _evaluation_is_owed(self) -> bool:
+    def _evaluation_is_due(self) -> bool:
         due = self.step > 0 and self.timetable.is_due(self.timetable.evaluate, self.step)
         return due and self.evaluated != self.step
 
@@ -133,28 +136,35 @@ class Trainer:
         return self.step >= self.timetable.total or self.stopping.should_stop
 
     def train_step(self, batches: Iterator[Batch]) -> dict[str, float] | None:
-        """One global batch: forward, backward, update. Returns what was logged, where a log is due."""
-        at_step(self.step + 1)
-        self._unfreeze(self.step)
-        doing("waiting for the loader")
-        started = time.perf_counter()
-        micro_batches = [next(batches) for _ in range(self.cut.steps)]
-        self.meter.waited += time.perf_counter() - started
+        """Train on one global batch: loss, backward, update. Returns what was logged, where a log is due.
 
+        A loss goes this way: `engine.loss` → the wrapper that exchanges gradients → `objective.forward` →
+        `Captioner.encode`, `forcing.unroll`, `caption_loss`. Losses are sums; the tokens of all ranks divide them.
+        """
+        at_step(self.step + 1)
+        micro_batches = self._wait_for_micro_batches(batches)
         epoch = self.step // self.plan.steps_per_epoch
-        counts = StepCounts.of(micro_batches, epoch, self.notice.requested or self.saver.failed, self.world.device)
+        stop = self.notice.requested or self.saver.failed
+        wait_for_counts = StepCounts.begin(micro_batches, epoch, stop, self.world.device)
+        counts: StepCounts | None = None
         ratio = teacher_forcing_ratio(self.config.teacher_forcing, self.step, self.timetable.total)
         log = self.timetable.is_due(self.timetable.log, self.step + 1)
-        correct = torch.zeros(2, dtype=torch.int64, device=self.world.device)
+        correct = torch.zeros(len(RANKS), dtype=torch.int64, device=self.world.device)
         self._seed_dropout()
         for number, batch in enumerate(micro_batches, start=1):
             batch = Batch(*(tensor.to(self.world.device, non_blocking=True) for tensor in batch))
+            inputs = StepInputs(self._forcing(ratio, batch), count_correct=log)
+            if not self.engine.warm:
+                self.engine.warm_up(batch, inputs)
             with self.engine.micro_batch(last=number == len(micro_batches)):
-                loss, likeliest = self.engine.forward(batch, self._forcing(ratio, batch), count_correct=log)
+                loss = self.engine.loss(batch, inputs)
+                counts = counts or wait_for_counts()  # summed while the first forward ran
                 self.engine.backward(loss.total, counts.tokens)
             self.meter.add_loss(loss)
-            correct += likeliest
-        result = self.engine.step(self.rate.factor(self.step))
+            correct += loss.correct
+        assert counts is not None, "a step has a micro-batch"
+        factor = self.rate.factor(self.step)
+        result = self.engine.step(rate_on(self.world.device, factor))
         self.average.update()
         self.meter.add_step(result.skipped, self.plan.global_batch)
         self.step += 1
@@ -162,20 +172,35 @@ class Trainer:
         if log or self.step % STOP_EVERY == 0:
             self._asked_to_stop = counts.asked_to_stop()
             self._give_up_if_lost(micro_batches, result)
-        self.logged = self._log(epoch, counts, correct, result, ratio) if log else None
+        self.logged = self._log(epoch, counts, correct, result, ratio, factor) if log else None
         return self.logged
 
-    def _unfreeze(self, step: int) -> None:
-        """Let the parts of the encoder train that train in the update after `step` finished ones."""
-        encoder, frozen = self.engine.raw_model.encoder, self.unfreezing.frozen_at(step)
-        if frozen == encoder.frozen_stages:
-            return
-        self.engine.freeze_encoder(frozen)
-        self.average.settled().encoder.freeze(frozen)  # its folded copy of them would follow no longer
+    def _wait_for_micro_batches(self, batches: Iterator[Batch]) -> list[Batch]:
+        doing("waiting for the loader")
+        started = time.perf_counter()
+        micro_batches = [next(batches) for _ in range(self.accumulation.steps)]
+        self.meter.waited += time.perf_counter() - started
+        return micro_batches
+
+    def _unfreeze_by_schedule(self, step: int) -> None:
+        """Let the parts of the encoder train that `train.unfreeze` trains in the update after `step` finished ones."""
+        frozen = self.unfreezing.frozen_at(step)
+        if frozen != self._encoder.frozen_stages:
+            self._freeze_encoder(frozen, step)
+
+    def _freeze_encoder(self, stages: int, step: int) -> None:
+        """Freeze so many of the encoder's stages from the update after `step` finished ones on."""
+        self.engine.freeze_encoder(stages)
+        self.average.to_evaluate().encoder.freeze(stages)  # its folded copy of them would follow no longer
         self.bottlenecks = Bottlenecks(self.world, self._trainable, self.plan.global_batch)
         if self.world.is_main:
-            told = f"step {step + 1}: the encoder trains from {STAGES[frozen][0]} on"
+            stage = list(self._encoder.stages.values())[stages]
+            told = f"step {step + 1}: the encoder trains from {stage[0]} on"
             print(f"{told}, {self._trainable:,} parameters in all", file=sys.stderr, flush=True)
+
+    @property
+    def _encoder(self) -> Encoder:
+        return self.engine.raw_model.encoder
 
     @property
     def _trainable(self) -> int:
@@ -203,10 +228,16 @@ class Trainer:
             return None
         coins_BKT = coins(self.plan.seed, self.step, batch.image_ids, *batch.tokens_BKT.shape[1:])
         two_pass = self.config.teacher_forcing.sampling == "two_pass"
-        return Forcing(torch.tensor(ratio).to(self.world.device, non_blocking=True), coins_BKT, two_pass)
+        return Forcing(torch.full((), ratio, device=self.world.device), coins_BKT, two_pass)
 
     def _log(
-        self, epoch: int, counts: StepCounts, correct: torch.Tensor, result: StepResult, ratio: float
+        self,
+        epoch: int,
+        counts: StepCounts,
+        correct: torch.Tensor,
+        result: StepResult,
+        ratio: float,
+        factor: float,
     ) -> dict[str, float]:
         top1, top5 = (sum_across_ranks(correct) / counts.tokens).tolist()
         values = self.meter.read() | {
@@ -216,7 +247,7 @@ class Trainer:
             "train/grad_norm": float(result.grad_norm),
             "train/loss_scale": float(result.loss_scale),
             "train/teacher_forcing": ratio,
-            **{f"optim/{name}": rate for name, rate in self.engine.learning_rates().items()},
+            **{f"optim/{name}": rate * factor for name, rate in self.engine.base_rates().items()},
             "optim/trainable_parameters": self._trainable,
         }
         values |= self.bottlenecks.look(self.step, values)
@@ -228,7 +259,7 @@ class Trainer:
         """Score the validation images, show the result, and say whether it is the best so far."""
         try:
             with self.engine.whole_model():
-                evaluation = self.evaluator.run(self.average.settled(), lambda: self.notice.requested)
+                evaluation = self.evaluator.run(self.average.to_evaluate(), lambda: self.notice.requested)
         except EvaluationStopped:
             self._leave()
         except (UserError, RuntimeError):
@@ -262,7 +293,7 @@ class Trainer:
         with self.engine.whole_model():
             if self.world.is_main:
                 training["weights"] = self.average.training_weights()
-                model, training, state = self.saver.copy([self.average.settled().state_dict(), training, state])
+                model, training, state = self.saver.copy([self.average.to_evaluate().state_dict(), training, state])
                 root, step, keep = self.run / "checkpoints", self.step, self.keep
                 self.saver.start(lambda: save_checkpoint(root, step, model, training, state, keep, best))
         if wait:
@@ -272,7 +303,7 @@ class Trainer:
     def resume(self, saved: Checkpoint) -> None:
         """Take over the optimiser, the schedules and the place in the plan. The model is loaded already."""
         self.plan.check_state(saved.state["plan"])
-        self._unfreeze(saved.step - 1)  # what trained in the last step has an optimiser's state
+        self._unfreeze_by_schedule(saved.step - 1)  # what trained in the last step has an optimiser's state
         self.engine.load_state_dict(saved.training)
         self.average.load(saved.model)
         self.meter.load_state(saved.training["meter"], self.world.is_main)

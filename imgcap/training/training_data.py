@@ -4,8 +4,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from imgcap.config import Config
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
 from imgcap.data.dataset import TrainDataset, place_of
 from imgcap.data.loader import PlanSampler, TrainLoader
 from imgcap.data.mixture import MixedReader, Share, mixture_sha256, refuse_other_features
@@ -31,21 +30,21 @@ class TrainingData:
     load: Callable[[Vocabulary, Accumulation, int, int], Iterable[Batch]]  # from one step to another
 
 
-def open_training_data(config: Config, world: World) -> TrainingData:
+def open_training_data(data: DataConfig, global_batch: int, seed: int, world: World) -> TrainingData:
     """Open all that `data` names. UserError where something is missing or doesn't go with the rest."""
-    first = open_shards(config.data, config.data.shards, "train")
-    if config.data.mode == "stream":
-        return _stream(config, first, world)
-    others = [open_shards(config.data, address, "train") for address in config.data.also]
+    first = open_shards(data, data.shards, "train")
+    if data.mode == "stream":
+        return _stream(data, global_batch, seed, first, world)
+    others = [open_shards(data, address, "train") for address in data.also]
     readers = [first, *others]
-    if config.data.features:
+    if data.features:
         refuse_other_features(readers)
     counts = TokenCounts()
     for reader in readers:
         counts.update(TokenCounts.load(reader.place))
     remote = max(sum(reader.is_remote for reader in readers), 1)
-    block, *other_blocks = (config.data.block or block_of_cache(reader, remote) for reader in readers)
-    weights = list(config.data.also.values())
+    block, *other_blocks = (data.block or block_of_cache(reader, remote) for reader in readers)
+    weights = list(data.also.values())
     shares = tuple(
         Share(tuple(reader.shard_counts), max(round(weight * len(reader)), 1), other_block)
         for reader, weight, other_block in zip(others, weights, other_blocks, strict=True)
@@ -53,27 +52,27 @@ def open_training_data(config: Config, world: World) -> TrainingData:
     identity = mixture_sha256(
         first.manifest_sha256, {reader.manifest_sha256: weight for reader, weight in zip(others, weights, strict=True)}
     )
-    plan = Plan(config.seed, first.shard_counts, config.train.global_batch, identity, block, shares)
+    plan = Plan(seed, first.shard_counts, global_batch, identity, block, shares)
     source = MixedReader(readers) if others else first
 
-    def load(vocabulary: Vocabulary, cut: Accumulation, start: int, stop: int) -> Iterable[Batch]:
-        dataset = TrainDataset(source, vocabulary, config.data, config.seed)
+    def load(vocabulary: Vocabulary, accumulation: Accumulation, start: int, stop: int) -> Iterable[Batch]:
+        dataset = TrainDataset(source, vocabulary, data, seed)
         reached = prefetchers(readers, plan, world.local_rank)
-        sampler = PlanSampler(plan, world.rank, world.world_size, cut, start, stop, reached)
-        return TrainLoader(dataset, sampler, config.data.workers, world.device.type == "cuda")
+        sampler = PlanSampler(plan, world.rank, world.world_size, accumulation, start, stop, reached)
+        return TrainLoader(dataset, sampler, data.workers, world.device.type == "cuda")
 
     return TrainingData(first, counts, plan, load)
 
 
-def _stream(config: Config, first: ShardReader, world: World) -> TrainingData:
-    assert config.data.stream is not None, "the schema sees to it"
-    tars = check_tars(expand([config.data.stream], others=("pipe:",)), config.data.pipes)
-    plan = StreamPlan(config.seed, tars, config.data.stream_epoch, config.train.global_batch)
+def _stream(data: DataConfig, global_batch: int, seed: int, first: ShardReader, world: World) -> TrainingData:
+    assert data.stream is not None, "the schema sees to it"
+    tars = check_tars(expand([data.stream], others=("pipe:",)), data.pipes)
+    plan = StreamPlan(seed, tars, data.stream_epoch, global_batch)
     if world.is_main:
         print(f"{len(tars)} tars: {NOT_EXACT}", file=sys.stderr, flush=True)
 
-    def load(vocabulary: Vocabulary, cut: Accumulation, start: int, stop: int) -> Iterable[Batch]:
-        return StreamLoader(plan, config.data, vocabulary, cut, world.rank, start, world.device.type == "cuda")
+    def load(vocabulary: Vocabulary, accumulation: Accumulation, start: int, stop: int) -> Iterable[Batch]:
+        return StreamLoader(plan, data, vocabulary, accumulation, world.rank, start, world.device.type == "cuda")
 
     return TrainingData(first, TokenCounts.load(first.place), plan, load)
 

@@ -1,23 +1,28 @@
 """Gradual unfreezing (Howard and Ruder 2018): the encoder's stages begin to train one after another, the last first."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from imgcap.config.schema import Stage, steps_of
+from imgcap.config.section import steps_of
+from imgcap.config.training import Stage
 from imgcap.errors import UserError
-from imgcap.models.encoders.base import STAGES_BEFORE
 
 
 class Unfreezing:
     """How many of the encoder's stages are frozen at each step: a pure function, so that a resume needs no state."""
 
-    def __init__(self, schedule: Mapping[Stage, str], frozen: int, steps_per_epoch: int):
-        """`schedule` is `train.unfreeze`; before it, the first `frozen` stages are frozen."""
+    def __init__(
+        self, schedule: Mapping[Stage, str], frozen: int, steps_per_epoch: int, frozen_before: Callable[[str], int]
+    ):
+        """`schedule` is `train.unfreeze`; before it, the first `frozen` stages are frozen.
+
+        `frozen_before` is the encoder's: how many are frozen where a stage and all behind it train.
+        """
         self.frozen = frozen
-        self.thaws = [
-            (steps_of(duration, steps_per_epoch), STAGES_BEFORE[stage], stage) for stage, duration in schedule.items()
+        starts = [
+            (steps_of(duration, steps_per_epoch), frozen_before(stage), stage) for stage, duration in schedule.items()
         ]
-        self.thaws.sort(key=lambda thaw: (thaw[0], -thaw[1]))
-        for start, stages, stage in self.thaws:
+        self.starts = sorted(starts, key=lambda start: (start[0], -start[1]))
+        for start, stages, stage in self.starts:
             if stages >= frozen:
                 raise UserError(
                     f"train.unfreeze.{stage}={schedule[stage]}: {stage} trains from before step {start} on; a stage "
@@ -26,5 +31,5 @@ class Unfreezing:
             frozen = stages
 
     def frozen_at(self, step: int) -> int:
-        """Of the update that follows `step` finished ones."""
-        return min([self.frozen, *(stages for start, stages, _ in self.thaws if start <= step)])
+        """How many stages are frozen in the update that follows `step` finished ones."""
+        return min([self.frozen, *(stages for start, stages, _ in self.starts if start <= step)])

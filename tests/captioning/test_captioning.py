@@ -16,6 +16,7 @@ from untrained import save_run
 
 import imgcap
 from imgcap.captioning.captioner import PictureCaptioner
+from imgcap.config.model import LSTMConfig
 from imgcap.errors import UserError
 
 WORDS = ["a", "the", "red", "blue", "green", "dog", "cat", "bird", "ball", "runs", "sits", "flies", "on", "under"]
@@ -153,8 +154,7 @@ def test_addresses_are_fetched_where_that_is_asked_for(captioner: PictureCaption
 
 def test_attention_of_a_decoder_without_it_is_refused(captioner: PictureCaptioner) -> None:
     loaded = captioner.loaded
-    decoder = loaded.config.model.decoder.model_copy(update={"type": "lstm"})
-    model = loaded.config.model.model_copy(update={"decoder": decoder})
+    model = loaded.config.model.model_copy(update={"decoder": LSTMConfig()})
     other = type(loaded)(**{**vars(loaded), "config": loaded.config.model_copy(update={"model": model})})
     with pytest.raises(UserError, match="needs a decoder that attends"):
         PictureCaptioner(other).caption(photos(1), attention=True)

@@ -33,16 +33,16 @@ def save_for_ever(step, told):
 
 newest, best_saved = 0, False
 for _ in range(12):
-    ear, mouth = os.pipe()
+    read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
-        save_for_ever(newest, mouth)
-    os.close(mouth)
-    confirmed = int.from_bytes(os.read(ear, 4), "big")
+        save_for_ever(newest, write_end)
+    os.close(write_end)
+    confirmed = int.from_bytes(os.read(read_end, 4), "big")
     time.sleep(chance.uniform(0.0, 0.12))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    told = os.read(ear, 1 << 16)
+    told = os.read(read_end, 1 << 16)
     confirmed = int.from_bytes(told[-4:], "big") if told else confirmed
     loaded = load_checkpoint(root)
     assert loaded.step >= confirmed, (loaded.step, confirmed)

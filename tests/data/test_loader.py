@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
 from imgcap.data.dataset import TrainDataset
 from imgcap.data.loader import PlanSampler, TrainLoader, reading
 from imgcap.data.plan import Accumulation, MicroBatch, Plan

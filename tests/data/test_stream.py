@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
 from imgcap.data.loader import reading
 from imgcap.data.plan import Accumulation
 from imgcap.data.stream import StreamLoader, StreamPlan, check_tars

@@ -15,10 +15,11 @@ from naive_search import (
     tiny,
 )
 
-from imgcap.config.schema import DecoderConfig
+from imgcap.config.model import AttentionLSTMConfig, DecoderConfig
 from imgcap.decoding import search
 from imgcap.decoding.search import beam_search
 from imgcap.models.decoders.base import Decoder
+from imgcap.models.decoders.forcing import predict
 from imgcap.models.decoders.state import DecoderState
 from imgcap.types import EOS, PAD, SOS
 
@@ -37,7 +38,7 @@ def test_equals_the_naive_search(config: DecoderConfig, beam: int, penalty: floa
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
 def test_a_beam_as_wide_as_the_tree_finds_every_sentence(penalty: float) -> None:
     """W > V, and more beams than sentences: the rest is marked as not there."""
-    decoder, features_BPE = tiny(DecoderConfig(), seed=0)
+    decoder, features_BPE = tiny(AttentionLSTMConfig(), seed=0)
     sentences = sum(len(WORDS) ** n for n in range(4))
     hypotheses = beam_search(decoder, features_BPE, sentences + 5, 3, penalty)
     for image in range(IMAGES):
@@ -48,7 +49,7 @@ def test_a_beam_as_wide_as_the_tree_finds_every_sentence(penalty: float) -> None
 
 @pytest.mark.parametrize("seed", range(8))
 def test_one_beam_is_the_argmax_loop(seed: int) -> None:
-    decoder, features_BPE = tiny(DecoderConfig(), seed)
+    decoder, features_BPE = tiny(AttentionLSTMConfig(), seed)
     tokens_BL = beam_search(decoder, features_BPE, 1, MAX_LENGTH).tokens_BL
     for image in range(IMAGES):
         after = log_probabilities(decoder, features_BPE[image])
@@ -71,7 +72,7 @@ def test_a_batch_equals_one_image_at_a_time(config: DecoderConfig) -> None:
 
 
 def test_the_early_exit_is_taken_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder, features_BPE = tiny(DecoderConfig(), seed=1)
+    decoder, features_BPE = tiny(AttentionLSTMConfig(), seed=1)
     with torch.no_grad():
         decoder.output.bias[EOS] += 12.0  # captions end soon
     steps = 0
@@ -123,7 +124,7 @@ class Counting:
 
 @pytest.mark.parametrize("beam", [1, 3])
 def test_answers_even_when_nothing_wants_to_end(beam: int) -> None:
-    decoder, features_BPE = tiny(DecoderConfig(), seed=2)
+    decoder, features_BPE = tiny(AttentionLSTMConfig(), seed=2)
     with torch.no_grad():
         decoder.output.bias[EOS] -= 1000.0
     hypotheses = beam_search(decoder, features_BPE, beam, MAX_LENGTH)
@@ -132,7 +133,7 @@ def test_answers_even_when_nothing_wants_to_end(beam: int) -> None:
 
 
 def test_forbidden_tokens_never_appear() -> None:
-    decoder, features_BPE = tiny(DecoderConfig(), seed=3)
+    decoder, features_BPE = tiny(AttentionLSTMConfig(), seed=3)
     with torch.no_grad():
         decoder.output.bias[[PAD, SOS, 3]] += 50.0  # the model would say nothing else
     tokens_BWL = beam_search(decoder, features_BPE, 4, MAX_LENGTH, forbidden=(PAD, SOS, 3)).tokens_BWL
@@ -142,22 +143,22 @@ def test_forbidden_tokens_never_appear() -> None:
 
 
 def test_attention_is_that_of_the_words_of_the_best_caption() -> None:
-    decoder, features_BPE = tiny(DecoderConfig(), seed=4)
+    decoder, features_BPE = tiny(AttentionLSTMConfig(), seed=4)
     hypotheses = beam_search(decoder, features_BPE, 3, MAX_LENGTH, attention=True)
     tokens_B1T = torch.cat([torch.full((IMAGES, 1), SOS), hypotheses.tokens_BL], dim=1)[:, None]
     with torch.no_grad():
-        _, attention_B1TP = decoder.predict(features_BPE, tokens_B1T)
+        _, attention_B1TP = predict(decoder, features_BPE, tokens_B1T)
     for image, length in enumerate(hypotheses.lengths_B.tolist()):
         torch.testing.assert_close(hypotheses.attention_BLP[image, :length], attention_B1TP[image, 0, :length])
         assert (hypotheses.attention_BLP[image, length:] == 0).all()
 
 
 def test_scores_are_the_probabilities_of_the_tokens() -> None:
-    decoder, features_BPE = tiny(DecoderConfig(), seed=6)
+    decoder, features_BPE = tiny(AttentionLSTMConfig(), seed=6)
     hypotheses = beam_search(decoder, features_BPE, 4, MAX_LENGTH, 0.5)
     tokens_BWT = torch.cat([torch.full((IMAGES, 4, 1), SOS), hypotheses.tokens_BWL], dim=2)
     with torch.no_grad():
-        logits_BWTV, _ = decoder.predict(features_BPE, tokens_BWT)
+        logits_BWTV, _ = predict(decoder, features_BPE, tokens_BWT)
     chosen_BWL = logits_BWTV.log_softmax(-1).gather(-1, hypotheses.tokens_BWL[..., None]).squeeze(-1)
     total_BW = (chosen_BWL * (hypotheses.tokens_BWL != PAD)).sum(-1)
     torch.testing.assert_close(hypotheses.scores_BW, total_BW / hypotheses.lengths_BW**0.5)

@@ -20,9 +20,9 @@ from naive_search import (
     tiny,
 )
 
+from imgcap.config.decoding import DecodeOptions
 from imgcap.decoding.generate import generate
 from imgcap.decoding.hypotheses import Hypotheses
-from imgcap.decoding.options import DecodeOptions
 from imgcap.errors import UserError
 from imgcap.models.decoders.base import Decoder
 from imgcap.types import EOS, UNK

@@ -15,15 +15,15 @@ from naive_search import (
     tiny,
 )
 
+from imgcap.config.decoding import DecodeOptions
 from imgcap.decoding.generate import generate
 from imgcap.decoding.hypotheses import Hypotheses
 from imgcap.decoding.hypotheses import Hypotheses as Found
-from imgcap.decoding.options import DecodeOptions
 
 
 def diverse(decoder, features_BPE, groups: int, width: int, diversity: float, **more: object) -> Hypotheses:
     beam = groups * width
-    options = DecodeOptions("diverse", beam, best=beam, groups=groups, diversity=diversity, **more)
+    options = DecodeOptions(method="diverse", beam=beam, best=beam, groups=groups, diversity=diversity, **more)
     return generate([decoder], [features_BPE], options, named(), MAX_LENGTH)
 
 

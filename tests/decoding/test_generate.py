@@ -16,21 +16,22 @@ from naive_search import (
     tiny,
 )
 
-from imgcap.config.schema import EvalConfig
+from imgcap.config.decoding import DecodeOptions
+from imgcap.config.evaluation import EvalConfig
 from imgcap.decoding import search
 from imgcap.decoding.generate import generate
-from imgcap.decoding.options import DecodeOptions
 from imgcap.decoding.search import beam_search
 from imgcap.errors import UserError
+from imgcap.models.decoders.forcing import predict
 from imgcap.types import PAD, SOS
 
 METHODS = [
     DecodeOptions(beam=3, best=2),
-    DecodeOptions("greedy"),
+    DecodeOptions(method="greedy"),
     DecodeOptions(beam=2, best=2, min_length=3, no_repeat_ngram=2),
     DecodeOptions(beam=2, best=2, required=("w05", "w04")),
-    DecodeOptions("diverse", 4, best=4, groups=2),
-    DecodeOptions("sample", samples=3, top_p=0.9, seed=2),
+    DecodeOptions(method="diverse", beam=4, best=4, groups=2),
+    DecodeOptions(method="sample", samples=3, top_p=0.9, seed=2),
 ]
 NAMES = ["beam", "greedy", "n-gram", "required", "diverse", "sample"]
 
@@ -61,7 +62,7 @@ def test_attention_is_that_of_the_words_of_the_best_caption(options: DecodeOptio
     hypotheses = generate([decoder], [features_BPE], options, named(), MAX_LENGTH, attention=True)
     tokens_B1T = torch.cat([torch.full((IMAGES, 1), SOS), hypotheses.tokens_BL], dim=1)[:, None]
     with torch.no_grad():
-        _, attention_B1TP = decoder.predict(features_BPE, tokens_B1T)
+        _, attention_B1TP = predict(decoder, features_BPE, tokens_B1T)
     for image, length in enumerate(hypotheses.lengths_B.tolist()):
         torch.testing.assert_close(hypotheses.attention_BLP[image, :length], attention_B1TP[image, 0, :length])
         assert (hypotheses.attention_BLP[image, length:] == 0).all()
@@ -98,7 +99,7 @@ def test_plain_beam_search_is_what_generate_does_unless_told_otherwise() -> None
     ours = generate([decoder], [features_BPE], options, named(), MAX_LENGTH)
     plain = beam_search(decoder, features_BPE, 4, MAX_LENGTH, 0.3, forbidden=(PAD, SOS))
     assert (ours.tokens_BWL == plain.tokens_BWL).all() and (ours.scores_BW == plain.scores_BW).all()
-    greedy = generate([decoder], [features_BPE], DecodeOptions("greedy"), named(), MAX_LENGTH)
+    greedy = generate([decoder], [features_BPE], DecodeOptions(method="greedy"), named(), MAX_LENGTH)
     assert (greedy.tokens_BL == beam_search(decoder, features_BPE, 1, MAX_LENGTH).tokens_BL).all()
 
 
@@ -143,8 +144,8 @@ def test_options_are_those_of_the_evaluation_but_for_what_is_given() -> None:
     assert DecodeOptions.like_evaluation(config, beam=None, best=3, min_length=0) == DecodeOptions(
         beam=4, best=3, length_penalty=0.6, no_repeat_ngram=3
     )
-    assert DecodeOptions.like_evaluation(config, method="greedy") == DecodeOptions("greedy", **shared)
+    assert DecodeOptions.like_evaluation(config, method="greedy") == DecodeOptions(method="greedy", **shared)
     assert DecodeOptions.like_evaluation(config, method="sample", samples=2) == DecodeOptions(
-        "sample", samples=2, **shared
+        method="sample", samples=2, **shared
     )
     assert DecodeOptions.like_evaluation(EvalConfig()) == DecodeOptions(beam=EvalConfig().beam)

@@ -21,6 +21,7 @@ from imgcap.evaluation import evaluator
 from imgcap.evaluation.batches import FixedBatches
 from imgcap.evaluation.evaluator import Evaluator
 from imgcap.evaluation.results import Evaluation, write_results
+from imgcap.models.decoders.forcing import predict
 from imgcap.models.trained import LoadedCaptioner, load_captioner
 from imgcap.ranks.world import World
 from imgcap.shards.reader import ShardReader
@@ -67,7 +68,7 @@ def test_captions_and_loss_are_those_of_the_images_one_by_one(run: Path, tiny: P
         with torch.no_grad():
             features_1PE = loaded.model.encoder(image_CHW[None])
             found = beam_search(loaded.model.decoder, features_1PE, 3, 8)
-            logits_KTV = loaded.model.decoder.predict(features_1PE, tokens_KT[None])[0][0]
+            logits_KTV = predict(loaded.model.decoder, features_1PE, tokens_KT[None])[0][0]
         captions.append(
             {"image_id": reader.read(index).image_id, "caption": loaded.vocabulary.decode(found.tokens_BL[0].tolist())}
         )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from imgcap.checkpoint.save import save_checkpoint
-from imgcap.config import as_yaml, load_config
+from imgcap.config.load import as_yaml, load_config
 from imgcap.models.captioner import Captioner
 from imgcap.text.vocabulary import Vocabulary
 

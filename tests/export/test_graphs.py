@@ -85,7 +85,7 @@ def test_torch_programs_compute_what_the_model_does(artefact: Path) -> None:
     images_BCHW = torch.randint(0, 256, (5, 3, 48, 48), dtype=torch.uint8)
     token_BW = torch.randint(4, 18, (5, 1))
     with torch.no_grad():
-        state = model.decoder.init(model.encoder(images_BCHW), 1)
+        state = model.decoder.init(model.encode(images_BCHW), 1, 20)
         logits_BWV, after, _ = model.decoder.step(state, token_BW)
         looked = encoder(images_BCHW)
         found = step(token_BW, *looked)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from imgcap.models import losses
-from imgcap.models.losses import caption_loss, token_accuracy
+from imgcap.models.losses import RANKS, caption_loss
 from imgcap.types import EOS, PAD, SOS
 
 B, K, T, V, P, R = 4, 3, 8, 17, 5, 6
@@ -126,13 +126,14 @@ def test_half_precision_logits_are_summed_in_float32() -> None:
 
 
 @pytest.mark.usefixtures("rows")
-def test_accuracy_counts_as_a_sort_does() -> None:
+@pytest.mark.parametrize("learns", [True, False])
+def test_accuracy_counts_as_a_sort_does(learns: bool) -> None:
     logits_BKTV, tokens_BKT, _ = batch()
-    logits_BKTV = (logits_BKTV * 2).round()  # many ties
+    logits_BKTV = (logits_BKTV * 2).round().requires_grad_(learns)  # many ties
     targets_BKT = tokens_BKT[..., 1:]
     order_BKTV = logits_BKTV.sort(dim=-1, descending=True, stable=True).indices
     hit_BKTV = (order_BKTV == targets_BKT.unsqueeze(-1)) & (targets_BKT != PAD).unsqueeze(-1)
-    expected = torch.stack([hit_BKTV[..., :rank].sum() for rank in (1, 5, 10)])
-    assert torch.equal(token_accuracy(logits_BKTV, identity(), tokens_BKT, (1, 5, 10)), expected)
-    assert torch.equal(token_accuracy(logits_BKTV, identity(), tokens_BKT), expected[:2])
-    assert 0 < expected[0] < expected[1] < expected[2]
+    expected = torch.stack([hit_BKTV[..., :rank].sum() for rank in RANKS])
+    assert 0 < expected[0] < expected[1]
+    assert torch.equal(caption_loss(logits_BKTV, identity(), tokens_BKT, 0.1, count_correct=True).correct, expected)
+    assert not caption_loss(logits_BKTV, identity(), tokens_BKT, 0.1).correct.any()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from imgcap.checkpoint.save import save_checkpoint
-from imgcap.config import as_yaml, load_config
+from imgcap.config.load import as_yaml, load_config
 from imgcap.errors import UserError
 from imgcap.export.artefact import export_run
 from imgcap.models.captioner import Captioner

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from imgcap.config import load_config
+from imgcap.config.load import load_config
 from imgcap.models.captioner import Captioner
+from imgcap.models.decoders.forcing import predict
 from imgcap.models.trained import LoadedCaptioner
 from imgcap.models.transfer import transferred
 from imgcap.text.vocabulary import Vocabulary
@@ -52,8 +53,8 @@ def test_a_new_word_has_the_mean_logit_of_the_trained_ones(source: LoadedCaption
     model = transferred(source, source.config.model, extended).eval()
     features_BPE = torch.randn(2, 4, 512)
     tokens_BKT = torch.randint(4, 8, (2, 2, 5))
-    logits_BKTV, _ = model.decoder.predict(features_BPE, tokens_BKT)
-    before_BKTV, _ = source.model.decoder.predict(features_BPE, tokens_BKT)
+    logits_BKTV, _ = predict(model.decoder, features_BPE, tokens_BKT)
+    before_BKTV, _ = predict(source.model.decoder, features_BPE, tokens_BKT)
     mean_BKT1 = before_BKTV[..., 4:].mean(-1, keepdim=True)
     torch.testing.assert_close(logits_BKTV, torch.cat([before_BKTV, mean_BKT1, mean_BKT1], -1))
     embedded_ND = model.decoder.embedding.weight[len(TRAINED) :]

@@ -1,6 +1,6 @@
 """Early stopping follows one metric, upwards for scores and downwards for the loss."""
 
-from imgcap.config.schema import EarlyStoppingConfig
+from imgcap.config.training import EarlyStoppingConfig
 from imgcap.training.early_stopping import EarlyStopping
 
 

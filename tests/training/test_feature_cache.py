@@ -9,8 +9,8 @@ import pytest
 import torch
 import webdataset
 
-from imgcap.config import load_config
-from imgcap.config.schema import EncoderConfig
+from imgcap.config.load import load_config
+from imgcap.config.model import EncoderConfig
 from imgcap.models.encoders.base import Encoder
 from imgcap.ranks.world import World
 from imgcap.shards.manifest import Manifest

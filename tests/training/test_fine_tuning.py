@@ -8,7 +8,8 @@ import safetensors.torch
 import torch
 import yaml
 
-from imgcap.config import load_config
+from imgcap.checkpoint import layout
+from imgcap.config.load import as_yaml, load_config
 from imgcap.errors import UserError
 from imgcap.export.artefact import export_run
 from imgcap.models.captioner import Captioner
@@ -18,8 +19,10 @@ from imgcap.shards.source import Source
 from imgcap.shards.sources import demo
 from imgcap.shards.token_counts import TokenCounts
 from imgcap.text.vocabulary import Vocabulary
+from imgcap.training.assembly import build_vocabulary
 from imgcap.training.configuration import configure
-from imgcap.training.fine_tuning import adapted_vocabulary, initial_captioner
+from imgcap.training.fine_tuning import initial_captioner
+from imgcap.training.resumption import Resumption
 from imgcap.types import Record
 
 OTHERWISE = {"circle": "disc", "circles": "discs", "red": "crimson", "a": "one", "two": "both", "large": "huge"}
@@ -88,11 +91,11 @@ def test_fine_tuning_takes_half_the_steps_and_goes_on_without_its_source(tmp_pat
 
 def test_a_new_run_has_the_model_and_the_weights_of_its_source(tmp_path, source, shards):
     given = [f"init_from={source}", f"data.shards={shards}", f"run_dir={tmp_path}", "model.decoder.dropout=0.3"]
-    config = configure(None, [*given, "model.encoder.train=none"], "auto")
+    config, _ = configure(None, [*given, "model.encoder.train=none"], "auto")
     theirs = load_config(source / "config.yaml")
     assert config.model.decoder == theirs.model.decoder.model_copy(update={"dropout": 0.3})
     assert config.model.encoder == theirs.model.encoder.model_copy(update={"train": "none"})
-    model = initial_captioner(config, Vocabulary.load(source / "vocab.json"))
+    model = initial_captioner(config.model, source, Vocabulary.load(source / "vocab.json"))
     saved = safetensors.torch.load_file(source / f"checkpoints/step-{TRAINED:08d}/model.safetensors")
     assert all((weight == saved[name]).all() for name, weight in model.state_dict().items())
     assert isinstance(model, Captioner) and model.encoder.frozen_stages == 5
@@ -101,9 +104,9 @@ def test_a_new_run_has_the_model_and_the_weights_of_its_source(tmp_path, source,
 def test_an_artefact_is_a_source_too(tmp_path, source):
     artefact = tmp_path / "artefact"
     export_run(source, artefact)
-    found = configure(None, [f"init_from={artefact}", f"run_dir={tmp_path / 'run'}"], "auto")
+    found, _ = configure(None, [f"init_from={artefact}", f"run_dir={tmp_path / 'run'}"], "auto")
     assert found.model == load_config(source / "config.yaml").model
-    model = initial_captioner(found, Vocabulary.load(source / "vocab.json"))
+    model = initial_captioner(found.model, artefact, Vocabulary.load(source / "vocab.json"))
     weights = safetensors.torch.load_file(artefact / "model.safetensors")
     assert torch.equal(model.decoder.output.weight, weights["decoder.output.weight"])
 
@@ -117,6 +120,21 @@ def test_another_model_is_refused_by_its_keys(tmp_path, source):
     )
 
 
+def test_keys_are_those_of_the_type_of_the_source(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    theirs = load_config(None, ["model.decoder={type: lstm, image_layers: 2, layers: 2}"])
+    (source / "config.yaml").write_text(as_yaml(theirs))
+    given = [f"init_from={source}", f"run_dir={tmp_path / 'run'}"]
+    assert configure(None, [*given, "model.decoder.image_layers=2"], "auto").model == theirs.model
+    for key, words in {
+        "image_layers=1": "image_layers is 1, there 2",
+        "type=attention_lstm": "type is attention_lstm",
+    }.items():
+        with pytest.raises(UserError, match=f"model.decoder.{words}"):
+            configure(None, [*given, f"model.decoder.{key}"], "auto")
+
+
 def test_words_that_the_source_cannot_hold_are_refused(launch, tmp_path, source, dialect):
     ended = launch(tmp_path / "run", f"init_from={source}", f"data.shards={dialect}", *LEARNING)
     assert ended.returncode == 2
@@ -128,11 +146,11 @@ def test_words_that_the_source_cannot_hold_are_refused(launch, tmp_path, source,
 
 
 def test_the_source_s_words_are_kept_in_their_places(tmp_path, source, shards):
-    config = configure(None, [f"init_from={source}", f"run_dir={tmp_path}"], "auto")
+    config, _ = configure(None, [f"init_from={source}", f"run_dir={tmp_path}"], "auto")
     trained = Vocabulary.load(source / "vocab.json")
-    counts = TokenCounts.load(ShardReader(shards, "train").place)
-    rarer = Vocabulary.build(counts.counts, min_count=30)
-    assert len(rarer) < len(trained) and adapted_vocabulary(rarer, counts, config, "auto") == trained
+    counts = TokenCounts.load(ShardReader(shards, "train").place).counts
+    rarer = config.vocab.model_copy(update={"min_count": 30})
+    assert len(build_vocabulary(counts, rarer)) < len(trained) and build_vocabulary(counts, rarer, source) == trained
 
 
 @pytest.mark.parametrize(
@@ -155,10 +173,10 @@ def test_a_finished_run_goes_on_for_more_epochs(tmp_path, launch, metrics):
     assert more.returncode == 0, more.stderr
     assert yaml.safe_load((run / "config.yaml").read_text())["train"]["epochs"] == 2
     assert sorted(metrics(run)) == list(range(1, 17))
-    again = configure(run / "config.yaml", ["train.epochs+=3"], "auto")
+    again, _ = configure(run / "config.yaml", ["train.epochs+=3"], "auto")
     assert again.train.epochs == 5
     (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("epochs: 2", "epochs: 5"))
-    interrupted = configure(None, [f"run_dir={run}", "train.epochs+=3"], "auto")
+    interrupted, _ = configure(None, [f"run_dir={run}", "train.epochs+=3"], "auto")
     assert interrupted.train.epochs == 5, "the same command again goes on to the same end"
 
 
@@ -176,7 +194,22 @@ def test_what_cannot_be_lengthened(source, override, resume, words):
         configure(None, [f"run_dir={source}", override], resume)
 
 
-def test_steps_are_lengthened_where_they_bound_a_run(source, tmp_path):
-    assert configure(None, [f"run_dir={source}", "train.max_steps+=5"], "auto").train.max_steps == TRAINED + 5
+def test_steps_are_lengthened_where_they_bound_a_run_and_its_checkpoint_is_read_once(source, tmp_path, monkeypatch):
+    verified, verify = [], layout.Record.verify
+    monkeypatch.setattr(
+        layout.Record, "verify", lambda record, folder: (verified.append(folder), verify(record, folder))
+    )
+    config, resumption = configure(None, [f"run_dir={source}", "train.max_steps+=5"], "auto")
+    assert config.train.max_steps == TRAINED + 5
+    assert resumption.agreed().step == TRAINED and verified == [resumption.checkpoint.path]
     with pytest.raises(UserError, match=r"has no checkpoint; write train\.max_steps=N"):
         configure(None, [f"run_dir={tmp_path}", "train.max_steps+=5"], "auto")
+
+
+def test_a_run_begins_once_it_has_a_checkpoint(source, tmp_path):
+    for resume, begun in {"auto": True, "no": False, str(tmp_path): True}.items():
+        assert Resumption(source, resume).begun == begun and not Resumption(tmp_path, resume).begun
+    assert Resumption(source, "no").checkpoint is Resumption(tmp_path, "auto").checkpoint is None
+    folder = source / f"checkpoints/step-{TRAINED:08d}"
+    for path in (source, folder):
+        assert Resumption(tmp_path, str(path)).checkpoint.path == folder

@@ -97,11 +97,11 @@ def test_the_environment_report_names_versions_devices_and_settings(launch, tmp_
 
 
 @pytest.mark.exhaustive
-def test_a_batch_is_learned_by_heart(launch, tmp_path):
+def test_a_batch_is_overfitted(launch, tmp_path):
     settings = ["model.decoder.hidden_dim=64", "model.decoder.embed_dim=64", "model.encoder.train=all"]
     healthy = launch(tmp_path / "run", *settings, options=["--overfit", "4"])
     assert healthy.returncode == 0, healthy.stderr
-    assert healthy.stdout.startswith("--overfit: the batch is known by heart, loss 0.0")
+    assert healthy.stdout.startswith("--overfit: the batch is overfitted, loss 0.0")
     assert (tmp_path / "run-overfit").is_dir() and not (tmp_path / "run").exists()
 
 

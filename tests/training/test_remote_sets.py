@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hostile import HostileServer
 
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
 from imgcap.data.dataset import TrainDataset
 from imgcap.data.loader import PlanSampler, TrainLoader, reading
 from imgcap.data.plan import Plan, cut_batch

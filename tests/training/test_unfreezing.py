@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from imgcap.config import load_config
+from imgcap.config.load import load_config
 from imgcap.errors import UserError
-from imgcap.models.encoders.base import STAGES, Encoder
+from imgcap.models.encoders.base import Encoder
 from imgcap.training.unfreezing import Unfreezing
 
 STEPS = 5
@@ -48,9 +48,13 @@ def whole(runs, launch):
     return train
 
 
-def test_the_trainable_set_changes_at_exactly_these_steps(whole, metrics):
+@pytest.fixture(scope="module")
+def encoder():
+    return Encoder(load_config(None, ["model.encoder={name: resnet18, weights: none}"]).model.encoder)
+
+
+def test_the_trainable_set_changes_at_exactly_these_steps(whole, metrics, encoder):
     run = whole(1)
-    encoder = Encoder(load_config(None, ["model.encoder={name: resnet18, weights: none}"]).model.encoder)
     logged = {step: line["optim/trainable_parameters"] for step, line in metrics(run).items()}
     decoder = logged[1]
     expected = []
@@ -67,14 +71,15 @@ def test_the_trainable_set_changes_at_exactly_these_steps(whole, metrics):
     assert said[0].endswith(f"{expected[1]:,} parameters in all")
 
 
-def test_weights_move_from_the_first_step_that_trains_them(whole):
+def test_weights_move_from_the_first_step_that_trains_them(whole, encoder):
     run = whole(1)
     for step in range(2, STEPS + 1):
         before, after = (training(run, number)["weights"] for number in (step - 1, step))
         moved = {
             name.split(".")[2] for name in after if "backbone" in name and not torch.equal(after[name], before[name])
         }
-        assert moved == {name for stage in STAGES[FROZEN[step - 1] :] for name in stage} - {"relu", "maxpool"}
+        training_stages = list(encoder.stages.values())[FROZEN[step - 1] :]
+        assert moved == {name for stage in training_stages for name in stage} - {"relu", "maxpool"}
     steps = {name: state["step"] for name, state in training(run, STEPS)["optimizer"].items()}
     stage = "encoder.backbone.{}.1.conv1.weight"
     assert steps[stage.format("layer4")] == 4 and steps[stage.format("layer1")] == 1
@@ -109,11 +114,11 @@ def lines(run):
 
 
 @given(st.integers(1, 50), st.integers(0, 5), st.integers(1, 4), st.integers(0, 400))
-def test_the_set_is_a_function_of_the_step(epoch, first, apart, step):
+def test_the_set_is_a_function_of_the_step(encoder, epoch, first, apart, step):
     schedule = {"layer4": f"{first}ep", "layer3": f"{(first + apart) * epoch}", "all": f"{first + 2 * apart}ep"}
     expected = 5 - (step >= first * epoch) - (step >= (first + apart) * epoch)
     frozen = 0 if step >= (first + 2 * apart) * epoch else expected
-    assert Unfreezing(schedule, 5, epoch).frozen_at(step) == frozen
+    assert Unfreezing(schedule, 5, epoch, encoder.frozen_before).frozen_at(step) == frozen
 
 
 @pytest.mark.parametrize(
@@ -124,9 +129,9 @@ def test_the_set_is_a_function_of_the_step(epoch, first, apart, step):
         ({"all": "1"}, 0, "all"),
     ],
 )
-def test_what_trains_already_cannot_begin_to(schedule, frozen, named):
+def test_what_trains_already_cannot_begin_to(encoder, schedule, frozen, named):
     with pytest.raises(UserError, match=named):
-        Unfreezing(schedule, frozen, 10)
+        Unfreezing(schedule, frozen, 10, encoder.frozen_before)
 
 
 def test_what_the_configuration_refuses():

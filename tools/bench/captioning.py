@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from imgcap.captioning.captioner import PictureCaptioner
-from imgcap.config import load_config
+from imgcap.config.load import load_config
 from imgcap.models.captioner import Captioner
 from imgcap.models.trained import LoadedCaptioner, load_captioner
 from imgcap.text.vocabulary import Vocabulary

@@ -15,18 +15,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from imgcap.config.schema import DecoderConfig
+from imgcap.config.model import AttentionLSTMConfig
 from imgcap.decoding.search import beam_search
 from imgcap.models.decoders.attention_lstm import AttentionLSTMDecoder
-from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.build import build_decoder
+from imgcap.models.decoders.forcing import unroll
+from imgcap.models.decoders.lstm_stack import LSTMStackDecoder
 from imgcap.models.losses import caption_loss
 from imgcap.models.precision import autocast, set_float32_matmul
 from imgcap.types import EOS, PAD, SOS, SPECIAL_TOKENS, Forcing
 from tools.bench.timing import PRECISIONS, alternate, ceilings, row, timed
 
 CELLS, WIDTH, VOCABULARY = 49, 2048, 4096  # ResNet-50 at 224 pixels, a Flickr30k vocabulary
-DECODER = DecoderConfig()  # Show, Attend and Tell: 512, 512, 512, gate, mean initial state
+DECODER = AttentionLSTMConfig()  # Show, Attend and Tell: 512, 512, 512, gate, mean initial state
 NEVER = (PAD, SOS, EOS)  # random weights rarely end a caption: both searches go to the last step
 
 
@@ -134,7 +135,7 @@ def step_arguments(parser: argparse.ArgumentParser) -> None:
 class Variant:
     """A way to take the training step."""
 
-    config: DecoderConfig = DECODER
+    config: AttentionLSTMConfig = DECODER
     forcing: float | None = None  # the share of true words read, where not all are
     two_pass: bool = False
     plain_loop: bool = False  # autograd's own gradient through the steps
@@ -224,7 +225,7 @@ def random_tokens(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
 
 
 def training_step(
-    config: DecoderConfig,
+    config: AttentionLSTMConfig,
     features_BPE: torch.Tensor,
     captions: int,
     tokens: int,
@@ -237,10 +238,10 @@ def training_step(
     torch.manual_seed(0)
     decoder = build_decoder(config, VOCABULARY, features_BPE.shape[-1]).to(device).train()
     if variant.plain_loop:
-        decoder.unroll_given = MethodType(Decoder.unroll_given, decoder)  # type: ignore[method-assign]
+        decoder.read = MethodType(LSTMStackDecoder.read, decoder)  # type: ignore[method-assign]
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=1e-4, fused=True)
     tokens_BKT = random_tokens(shape, device)
-    unroll = torch.compile(decoder.unroll, dynamic=False) if compiled else decoder.unroll
+    run = torch.compile(partial(unroll, decoder), dynamic=False) if compiled else partial(unroll, decoder)
     forcing = None
     if variant.forcing is not None:
         forcing = Forcing(
@@ -250,7 +251,7 @@ def training_step(
     def step() -> None:
         set_float32_matmul(precision)
         with autocast(device, precision):
-            readout_BKTR, attention_BKTP = unroll(features_BPE, tokens_BKT, forcing)
+            readout_BKTR, attention_BKTP = run(features_BPE, tokens_BKT, forcing)
             loss = caption_loss(readout_BKTR, decoder.output, tokens_BKT, 0.0, attention_BKTP, 1.0)
         (loss.total / loss.tokens).backward()
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 5.0)

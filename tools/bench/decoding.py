@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from imgcap.config.decoding import DecodeOptions
 from imgcap.decoding.generate import generate
-from imgcap.decoding.options import DecodeOptions
 from imgcap.models.precision import set_float32_matmul
 from imgcap.text.vocabulary import Vocabulary
 from imgcap.types import EOS, SPECIAL_TOKENS
@@ -29,11 +29,11 @@ def ways(beam: int) -> dict[str, DecodeOptions]:
         "beam, no_repeat_ngram 2": DecodeOptions(beam=beam, no_repeat_ngram=2),
         "beam, 1 required word": DecodeOptions(beam=beam, required=("word-0",)),
         "beam, 3 required words": DecodeOptions(beam=beam, required=("word-0", "word-1", "word-2")),
-        "diverse": DecodeOptions("diverse", beam),
-        "greedy": DecodeOptions("greedy"),
-        "sample": DecodeOptions("sample", samples=beam),
-        "sample, top_k 50": DecodeOptions("sample", samples=beam, top_k=50),
-        "sample, top_p 0.9": DecodeOptions("sample", samples=beam, top_p=0.9),
+        "diverse": DecodeOptions(method="diverse", beam=beam),
+        "greedy": DecodeOptions(method="greedy"),
+        "sample": DecodeOptions(method="sample", samples=beam),
+        "sample, top_k 50": DecodeOptions(method="sample", samples=beam, top_k=50),
+        "sample, top_p 0.9": DecodeOptions(method="sample", samples=beam, top_p=0.9),
     }
 
 

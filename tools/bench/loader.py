@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
 from imgcap.data.augmentation import augmented_image
 from imgcap.data.dataset import TrainDataset
 from imgcap.data.loader import PlanSampler, TrainLoader

@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from imgcap.checkpoint.load import load_checkpoint
 from imgcap.checkpoint.save import save_checkpoint
-from imgcap.config.schema import EncoderConfig, ModelConfig, OptimConfig
+from imgcap.config.model import EncoderConfig, ModelConfig
+from imgcap.config.training import OptimConfig
 from imgcap.models.captioner import Captioner
 from imgcap.models.precision import autocast, set_float32_matmul
 from imgcap.training.optim.groups import build_optimizer

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torchvision import transforms
 
-from imgcap.config.schema import DecoderConfig
+from imgcap.config.model import AttentionLSTMConfig
 from imgcap.decoding.search import beam_search
 from imgcap.errors import UserError
 from imgcap.models.decoders.build import build_decoder
@@ -135,7 +135,7 @@ def hugging_face(_: Path, features_BPE: torch.Tensor, beam: int, steps: int) -> 
     return run
 
 
-PEER_BEAMS: dict[str, tuple[Searcher, DecoderConfig]] = {
+PEER_BEAMS: dict[str, tuple[Searcher, AttentionLSTMConfig]] = {
     "show-attend-tell": (show_attend_tell, PEERS["show-attend-tell"].ours),
     "imgcap": (imgcap, PEERS["imgcap"].ours),
     "att2in": (att2in, PEERS["att2in"].ours),

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from imgcap.config.schema import DecoderConfig
+from imgcap.config.model import AttentionLSTMConfig
 from imgcap.errors import UserError
 from imgcap.types import SOS, SPECIAL_TOKENS
 from tools.bench.checkouts import att2in_model, imgcap_model, show_attend_tell_decoder
@@ -98,15 +98,15 @@ def att2in(checkout: Path, inputs: Inputs) -> Step:
 @dataclass(frozen=True)
 class Peer:
     step: Callable[[Path, Inputs], Step]
-    ours: DecoderConfig
+    ours: AttentionLSTMConfig
 
 
 _512 = {"embed_dim": 512, "hidden_dim": 512, "attention_dim": 512}
 _1024 = {"embed_dim": 1024, "hidden_dim": 1024, "attention_dim": 1024}
 PEERS = {
-    "show-attend-tell": Peer(show_attend_tell, DecoderConfig(**_512)),
-    "imgcap": Peer(imgcap_attention, DecoderConfig(**_1024, layers=2, init_state="zeros", gate=False)),
-    "att2in": Peer(att2in, DecoderConfig(**_512, feature_dim=512, init_state="zeros", gate=False)),
+    "show-attend-tell": Peer(show_attend_tell, AttentionLSTMConfig(**_512)),
+    "imgcap": Peer(imgcap_attention, AttentionLSTMConfig(**_1024, layers=2, init_state="zeros", gate=False)),
+    "att2in": Peer(att2in, AttentionLSTMConfig(**_512, feature_dim=512, init_state="zeros", gate=False)),
 }
 
 

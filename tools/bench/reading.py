@@ -13,7 +13,7 @@ import torch
 import webdataset
 from PIL import Image
 
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
 from imgcap.data.dataset import TrainDataset
 from imgcap.data.loader import PlanSampler, TrainLoader
 from imgcap.data.loader import reading as reading_from

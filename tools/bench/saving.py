@@ -6,10 +6,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from imgcap.config import load_config
+from imgcap.config.load import load_config
 from imgcap.data.loader import reading
 from imgcap.ranks.world import init_ranks
 from imgcap.training.assembly import assemble
+from imgcap.training.resumption import Resumption
 from imgcap.training.trainer import Trainer
 from tools.bench.timing import Row, alternate, row, timed
 
@@ -36,7 +37,7 @@ def bench_saving(arguments: argparse.Namespace) -> dict[str, Any]:
         ]
         given += ["train.max_steps=null", "eval.every=0", "checkpoint.every=0", "log={every: 0, tensorboard: false}"]
         given += [f"data.image_size={arguments.image_size}"] if arguments.image_size else []
-        trainer = assemble(load_config(arguments.config, given), world, "no")
+        trainer = assemble(load_config(arguments.config, given), world, Resumption(Path(folder), "no"))
         with reading(trainer.loader) as batches:
             for _ in range(WARM_UP):
                 trainer.train_step(batches)

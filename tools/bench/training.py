@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from imgcap.config import Config, load_config
-from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
+from imgcap.config.engine import EngineConfig
+from imgcap.config.load import load_config
+from imgcap.config.run import Config
+from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.data.loader import reading
 from imgcap.errors import UserError
 from imgcap.models.captioner import Captioner
@@ -25,8 +27,10 @@ from imgcap.ranks.world import init_ranks
 from imgcap.training.assembly import assemble
 from imgcap.training.engines.build import build_engine
 from imgcap.training.engines.protocol import Engine
+from imgcap.training.objectives.cross_entropy import CrossEntropy
+from imgcap.training.resumption import Resumption
 from imgcap.training.trainer import Trainer
-from imgcap.types import Batch
+from imgcap.types import Batch, StepInputs
 from tools.bench.decoder import VOCABULARY, random_tokens
 from tools.bench.parts import MODEL
 from tools.bench.timing import PRECISIONS, Row, alternate, row, timed
@@ -57,7 +61,9 @@ def bench_train(arguments: argparse.Namespace) -> dict[str, Any]:
         for compiled in ("off", "default") if arguments.compile else ("off",):
             with ExitStack() as stack:
                 folder = stack.enter_context(TemporaryDirectory())
-                trainer = assemble(_config(arguments, precision, compiled, folder), world, "no")
+                trainer = assemble(
+                    _config(arguments, precision, compiled, folder), world, Resumption(Path(folder), "no")
+                )
                 batches = stack.enter_context(reading(trainer.loader))
                 if arguments.steps:
                     rows += _many_steps(trainer, batches, arguments.steps, precision)
@@ -86,7 +92,7 @@ def _beside_parts(trainer: Trainer, batches: Iterator[Batch], arguments: argpars
     """The loader's share is what the step waits for; the parts are compiled where the step is."""
     engine, device = trainer.engine, trainer.world.device
     batch = Batch(*(tensor.to(device) for tensor in next(batches)))
-    encode = _part(engine, "encode", engine.raw_model.encoder)
+    encode = _objective(engine).encode  # as the engine runs it, compiled where it compiles
     with autocast(device, trainer.config.precision), torch.no_grad():
         features_BPE = encode(batch.images_BCHW).clone()
 
@@ -115,19 +121,17 @@ def _beside_parts(trainer: Trainer, batches: Iterator[Batch], arguments: argpars
     return rows
 
 
-def _part(engine: Engine, name: str, raw: Callable[..., Any]) -> Callable[..., Any]:
-    """The part as the engine runs it, compiled where it compiles."""
-    part: Callable[..., Any] = getattr(getattr(engine, "objective", None), name, raw)
-    return part
+def _objective(engine: Engine) -> CrossEntropy:
+    assert isinstance(engine.objective, CrossEntropy)
+    return engine.objective
 
 
 def _decoder_step(engine: Engine, features_BPE: torch.Tensor, batch: Batch, precision: str) -> None:
-    unroll = _part(engine, "unroll", engine.raw_model.decoder.unroll)
     with autocast(features_BPE.device, precision):
-        readout_BKTR, _ = unroll(features_BPE, batch.tokens_BKT, None)
+        readout_BKTR, _ = _objective(engine).unroll(features_BPE, batch.tokens_BKT, None)
     loss = caption_loss(readout_BKTR, engine.raw_model.decoder.output, batch.tokens_BKT, 0.0)
     engine.backward(loss.total, loss.tokens)
-    engine.step(1.0)
+    engine.step(torch.ones(()))
 
 
 def _many_steps(trainer: Trainer, batches: Iterator[Batch], steps: int, precision: str) -> list[Row]:
@@ -158,8 +162,8 @@ def linear_arguments(parser: argparse.ArgumentParser) -> None:
 def bench_linear(arguments: argparse.Namespace) -> dict[str, Any]:
     """Milliseconds of a step = a + b × images + c × captions, by least squares over all sizes, in bf16."""
     world = init_ranks(str(arguments.device))
-    model = Captioner(MODEL, VOCABULARY)
-    engine = build_engine(EngineConfig(), model, TrainConfig(precision="bf16"), OptimConfig(), world)
+    model, train = Captioner(MODEL, VOCABULARY), TrainConfig(precision="bf16")
+    engine = build_engine(EngineConfig(), CrossEntropy(model, train), train, OptimConfig(), world)
     sizes = [(images, captions) for images in arguments.images for captions in arguments.captions]
     runs = {f"{b} images x {k} captions": _synthetic_step(engine, b, k, arguments) for b, k in sizes}
     seconds = alternate({name: timed(run, world.device) for name, run in runs.items()}, arguments.repeats)
@@ -185,8 +189,8 @@ def _synthetic_step(engine: Engine, images: int, captions: int, arguments: argpa
     batch = Batch(images_BCHW, tokens_BKT, torch.ones(images, device=device), torch.arange(images, device=device))
 
     def step() -> None:
-        loss, _ = engine.forward(batch, None)
+        loss = engine.loss(batch, StepInputs())
         engine.backward(loss.total, loss.tokens)
-        engine.step(1.0)
+        engine.step(torch.ones(()))
 
     return step

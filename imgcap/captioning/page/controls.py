@@ -1,29 +1,43 @@
 """The page's controls of decoding: one for each of the `DecodeOptions`, shown where it means something."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from imgcap.decoding.options import DecodeOptions, methods_of
+from imgcap.config.decoding import METHODS, OPTIONS, DecodeOptions, methods_of
 
-METHODS = [("Beam", "beam"), ("Greedy", "greedy"), ("Sampling", "sample"), ("Diverse", "diverse")]
-_OF_A_METHOD: dict[str, dict[str, Any]] = {
-    "beam": {"label": "Beams", "minimum": 1, "maximum": 20, "precision": 0},
-    "best": {"label": "Captions shown", "minimum": 1, "maximum": 20, "precision": 0},
-    "groups": {"label": "Groups (0: one a beam)", "minimum": 0, "maximum": 20, "precision": 0},
-    "diversity": {"label": "Diversity", "minimum": 0, "step": 0.1},
-    "samples": {"label": "Samples", "minimum": 1, "maximum": 20, "precision": 0},
-    "temperature": {"label": "Temperature", "minimum": 0.01, "step": 0.1},
-    "top_p": {"label": "Top p", "minimum": 0.01, "maximum": 1, "step": 0.05},
-    "top_k": {"label": "Top k (0: all words)", "minimum": 0, "precision": 0},
-    "seed": {"label": "Seed", "minimum": 0, "precision": 0},
+_SPOKEN = {"beam": "Beam", "greedy": "Greedy", "sample": "Sampling", "diverse": "Diverse"}
+_OF_A_METHOD = {
+    "beam": "Beams",
+    "best": "Captions shown",
+    "groups": "Groups (0: one a beam)",
+    "diversity": "Diversity",
+    "samples": "Samples",
+    "temperature": "Temperature",
+    "top_p": "Top p",
+    "top_k": "Top k (0: all words)",
+    "seed": "Seed",
 }
-_OF_ALL: dict[str, dict[str, Any]] = {
-    "length_penalty": {"label": "Length penalty", "minimum": 0, "step": 0.1},
-    "min_length": {"label": "Words at least", "minimum": 0, "precision": 0},
-    "no_repeat_ngram": {"label": "Never twice: n words in a row (0: off)", "minimum": 0, "precision": 0},
+_OF_ALL = {
+    "length_penalty": "Length penalty",
+    "min_length": "Words at least",
+    "no_repeat_ngram": "Never twice: n words in a row (0: off)",
 }
 _WORDS = {"required": "Words that must occur", "banned": "Words that must not"}
+_OPTIONS = {option.name: option for option in OPTIONS}
 _NONE_IS_0 = ("groups", "top_k")
+_AT_MOST = {"beam": 20, "best": 20, "groups": 20, "samples": 20}  # the page is for looking
+_STEPS = {"top_p": 0.05}  # of other fractions 0.1
+
+
+def _range_of(name: str) -> dict[str, Any]:
+    """The settings of a number's control: a whole number's precision, or a fraction's step, and its bounds."""
+    option = _OPTIONS[name]
+    if option.type == "int":
+        whole = {"minimum": 0 if name in _NONE_IS_0 else option.least, "precision": 0}
+        return whole | ({"maximum": _AT_MOST[name]} if name in _AT_MOST else {})
+    least = option.least if option.above is None else option.above + 0.01
+    fraction = {"minimum": least, "step": _STEPS.get(name, 0.1)}
+    return fraction | ({} if option.most is None else {"maximum": option.most})
 
 
 def add_controls(gradio: Any, start: DecodeOptions) -> dict[str, Any]:
@@ -32,20 +46,26 @@ def add_controls(gradio: Any, start: DecodeOptions) -> dict[str, Any]:
     def add(name: str, kind: Any, **settings: Any) -> None:
         controls[name] = kind(visible=start.method in methods_of(name), min_width=120, elem_id=name, **settings)
 
-    def numbers(options: Mapping[str, dict[str, Any]]) -> None:
+    def numbers(labels: dict[str, str]) -> None:
         with gradio.Row():
-            for name, settings in options.items():
-                value = start.width if name == "beam" else getattr(start, name) or 0
+            for name, label in labels.items():
+                value, settings = start.width if name == "beam" else getattr(start, name) or 0, _range_of(name)
                 if "maximum" in settings:
-                    settings = settings | {"maximum": max(settings["maximum"], value)}
-                add(name, gradio.Number, value=value, **settings)
+                    settings["maximum"] = max(settings["maximum"], value)
+                add(name, gradio.Number, value=value, label=label, **settings)
 
     def show(chosen: str) -> list[Any]:
         return [gradio.update(visible=chosen in methods_of(name)) for name in controls if name != "method"]
 
     controls: dict[str, Any] = {}
     with gradio.Accordion("Decoding"):
-        add("method", gradio.Radio, choices=METHODS, value=start.method, container=False)
+        add(
+            "method",
+            gradio.Radio,
+            choices=[(_SPOKEN[name], name) for name in METHODS],
+            value=start.method,
+            container=False,
+        )
         numbers(_OF_A_METHOD)
         with gradio.Accordion("Length and words", open=False):
             numbers(_OF_ALL)

@@ -18,7 +18,7 @@ from imgcap.captioning.captioner import PictureCaptioner
 from imgcap.captioning.page import cards
 from imgcap.captioning.page.controls import add_controls, chosen_options
 from imgcap.captioning.page.style import CHOOSE, CSS, LOOK
-from imgcap.decoding.options import DecodeOptions
+from imgcap.config.decoding import DecodeOptions
 from imgcap.errors import UserError
 from imgcap.pictures.files import SUFFIXES, open_picture, picture_of
 from imgcap.pictures.normalise import MAX_PIXELS, UnreadableImage, check_header
@@ -159,10 +159,10 @@ class Page:
     def _card(self, name: str, path: str, decoding: Mapping[str, Any]) -> str:
         captioner = self.captioners[name]
         config = captioner.loaded.config
-        decoder = config.model.decoder.type
-        about = f"{config.model.encoder.name}, {decoder.replace('_', ' ')}, step {captioner.loaded.step:,}"
+        decoder = config.model.decoder
+        about = f"{config.model.encoder.name}, {decoder.type.replace('_', ' ')}, step {captioner.loaded.step:,}"
         try:
-            (caption,) = captioner.caption(path, attention=decoder != "lstm", **decoding)
+            (caption,) = captioner.caption(path, attention=decoder.attends, **decoding)
         except UserError as reason:  # of options, and of words that this vocabulary lacks
             return cards.HTML.refusal(name, about, str(reason))
         return cards.card(name, about, caption)

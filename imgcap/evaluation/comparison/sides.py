@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from imgcap.config import load_config
+from imgcap.config.load import load_config
 from imgcap.data.dataset import place_of
 from imgcap.errors import UserError
 from imgcap.evaluation.coco_files import captions_of, read_references, read_results, split_of_shards

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from imgcap.models.decoders.attending import AttendingDecoder
-from imgcap.models.decoders.base import Advance
-from imgcap.models.decoders.state import DecoderState, Memory
+from imgcap.models.decoders.lstm_stack import Advance, LSTMState, Prepared
 
 
 class AttendAfterDecoder(AttendingDecoder):
@@ -24,35 +23,34 @@ class AttendAfterDecoder(AttendingDecoder):
 
     reads_context = False
 
-    def init(self, features_BPE: torch.Tensor, rows: int) -> DecoderState:
-        """Project the features once."""
-        image, first = self.look(features_BPE), self.cells[0]
-        dtype = image.features_BPE.dtype
-        memory = Memory(first.weight_ih.to(dtype), first.bias_ih.to(dtype), image)
-        return DecoderState(*self.begin(image.features_BPE, rows), memory)
+    def init(self, features_BPE: torch.Tensor, rows: int, length: int) -> LSTMState:
+        features_BPE, projected_BPA = self.look(features_BPE)
+        dtype, first = features_BPE.dtype, self.cells[0]
+        prepared = Prepared(first.weight_ih.to(dtype), first.bias_ih.to(dtype))
+        return LSTMState(prepared, *self.begin(features_BPE, rows), features_BPE, projected_BPA)
 
     def advance(
         self,
+        state: LSTMState,
         hidden_BKH: Sequence[torch.Tensor],
         cell_BKH: Sequence[torch.Tensor],
-        memory: Memory,
         word_gates_BKG: torch.Tensor,
     ) -> Advance:
         hidden, cell = self.run_cells(word_gates_BKG, hidden_BKH, cell_BKH)
-        return Advance(hidden, cell, *self._ask(memory, hidden[-1]))
+        return Advance(hidden, cell, *self._ask(state, hidden[-1]))
 
-    def _ask(self, memory: Memory, hidden_BKH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        assert memory.image is not None, "init gives the image"
-        context_BKE, attention_BKP = self.attention(*memory.image, self.attention.query(hidden_BKH))
+    def _ask(self, state: LSTMState, hidden_BKH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        query_BKA = self.attention.query(hidden_BKH)
+        context_BKE, attention_BKP = self.attention(state.features_BPE, state.projected_BPA, query_BKA)
         if self.gate is not None:
             context_BKE = context_BKE * self.gate(hidden_BKH).sigmoid()
         return context_BKE, attention_BKP
 
-    def unroll_given(self, state: DecoderState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def read(self, state: LSTMState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """As in `Decoder`, all steps' attention and the images' K captions in one call."""
-        embedded_TBKD = self.embedding(tokens_BKT[..., :-1].permute(2, 0, 1))
+        embedded_TBKD = self.embed(tokens_BKT)
         hidden_BKTH = self.run_words(state, embedded_TBKD)
-        context_BME, attention_BMP = self._ask(state.memory, hidden_BKTH.flatten(1, 2))
+        context_BME, attention_BMP = self._ask(state, hidden_BKTH.flatten(1, 2))
         context_BKTE, attention_BKTP = (x.unflatten(1, hidden_BKTH.shape[1:3]) for x in (context_BME, attention_BMP))
         return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
 

@@ -7,15 +7,14 @@ H hidden width.
 import torch
 from torch import nn
 
-from imgcap.config.schema import DecoderConfig
+from imgcap.config.model import AttentionLSTMConfig
 from imgcap.models.decoders.attention import ATTENTION
-from imgcap.models.decoders.base import Decoder, initialise_output
-from imgcap.models.decoders.state import Cells
+from imgcap.models.decoders.lstm_stack import LSTMStackDecoder, initialise_output
 from imgcap.models.kernels.dtypes import compute_dtype, exact_dtype
 from imgcap.models.kernels.linear import Linear
 
 
-class AttendingDecoder(Decoder):
+class AttendingDecoder(LSTMStackDecoder):
     """An LSTM decoder that looks at the cells of the image; a subclass says when.
 
     - `init_state: mean`: h_0 and c_0 of each layer are tanh(Linear(mean of the cells)), the paper's f_init
@@ -25,9 +24,10 @@ class AttendingDecoder(Decoder):
     - `feature_dim`: the cells are first embedded, by a linear layer, ReLU and dropout; E is then this width.
     """
 
+    attends = True
     reads_context: bool  # the first cell reads [word; context], not the word alone
 
-    def __init__(self, config: DecoderConfig, vocabulary_size: int, encoder_width: int):
+    def __init__(self, config: AttentionLSTMConfig, vocabulary_size: int, encoder_width: int):
         cell_width, encoder_width = encoder_width, config.feature_dim or encoder_width
         super().__init__(config, vocabulary_size, config.embed_dim + encoder_width * self.reads_context)
         self.embed_features = Linear(cell_width, encoder_width) if config.feature_dim else None
@@ -44,12 +44,12 @@ class AttendingDecoder(Decoder):
         self.output = Linear(read_width, vocabulary_size)
         initialise_output(self.output)
 
-    def look(self, features_BPE: torch.Tensor) -> Cells:
-        """Embed the cells where they are to be, and project them for the attention, once for all steps."""
+    def look(self, features_BPE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The cells (features_BPE), embedded where they are to be, and projected (projected_BPA) for the attention."""
         features_BPE = features_BPE.to(compute_dtype(self.attention.query.weight))
         if self.embed_features is not None:
             features_BPE = self.dropout(self.embed_features(features_BPE).relu())
-        return Cells(features_BPE, self.attention.features(features_BPE))
+        return features_BPE, self.attention.features(features_BPE)
 
     def begin(self, features_BPE: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The hidden and cell states of all layers before the first word."""

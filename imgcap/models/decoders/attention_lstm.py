@@ -5,16 +5,14 @@ D embedding width, E encoder width, H hidden width, A attention width, G = 4H ga
 """
 
 from collections.abc import Sequence
-from itertools import chain
 
 import torch
 
-from imgcap.config.schema import DecoderConfig
+from imgcap.config.model import AttentionLSTMConfig
 from imgcap.models.decoders.attending import AttendingDecoder
 from imgcap.models.decoders.attention import AdditiveAttention
-from imgcap.models.decoders.base import Advance
-from imgcap.models.decoders.state import DecoderState, Joined, Memory
-from imgcap.models.kernels.attention_lstm import Attending, Layer, Unroll
+from imgcap.models.decoders.lstm_stack import Advance, LSTMState, Prepared
+from imgcap.models.kernels.attention_lstm import Attending, Inputs, Layer, unroll
 from imgcap.models.kernels.dtypes import exact_dtype
 from imgcap.models.kernels.linear import linear
 
@@ -28,81 +26,75 @@ class AttentionLSTMDecoder(AttendingDecoder):
     reads_context = True
     attention: AdditiveAttention
 
-    def __init__(self, config: DecoderConfig, vocabulary_size: int, encoder_width: int):
+    def __init__(self, config: AttentionLSTMConfig, vocabulary_size: int, encoder_width: int):
         super().__init__(config, vocabulary_size, encoder_width)
         gate = 0 if self.gate is None else self.gate.out_features
         self._product_widths = [config.attention_dim, 4 * config.hidden_dim, gate]
 
-    def init(self, features_BPE: torch.Tensor, rows: int) -> DecoderState:
+    def init(self, features_BPE: torch.Tensor, rows: int, length: int) -> LSTMState:
         """Project the features once and lay the weights side by side that share an input."""
-        image = self.look(features_BPE)
-        dtype, first, top = image.features_BPE.dtype, self.cells[0], self.cells[-1]
-        word_GD, context_GE = first.weight_ih.split([self.embed_dim, image.features_BPE.shape[-1]], dim=1)
+        features_BPE, projected_BPA = self.look(features_BPE)
+        dtype, first, top = features_BPE.dtype, self.cells[0], self.cells[-1]
+        word_GD, context_GE = first.weight_ih.split([self.embed_dim, features_BPE.shape[-1]], dim=1)
         parts = [self.attention.query.weight, top.weight_hh]
         biases = [torch.zeros_like(self.attention.score.weight[0]), top.bias_hh]
         if self.gate is not None:
             parts.append(self.gate.weight)
             biases.append(self.gate.bias)
-        joined = Joined(
+        prepared = Prepared(
+            word_GD=word_GD.to(dtype).contiguous(),
+            word_bias_G=first.bias_ih.to(dtype),
             context_GE=context_GE.to(dtype).contiguous(),
             top_QH=torch.cat(parts).to(dtype),
             top_bias_Q=torch.cat(biases).to(dtype),
         )
-        memory = Memory(word_GD.to(dtype).contiguous(), first.bias_ih.to(dtype), image, joined)
-        return DecoderState(*self.begin(image.features_BPE, rows), memory)
+        return LSTMState(prepared, *self.begin(features_BPE, rows), features_BPE, projected_BPA)
 
     def advance(
         self,
+        state: LSTMState,
         hidden_BKH: Sequence[torch.Tensor],
         cell_BKH: Sequence[torch.Tensor],
-        memory: Memory,
         word_gates_BKG: torch.Tensor,
     ) -> Advance:
-        image, joined = memory.image, memory.joined
-        assert image is not None and joined is not None, "init gives both"
-        products = linear(hidden_BKH[-1], joined.top_QH, joined.top_bias_Q)
+        _, _, context_GE, top_QH, top_bias_Q = state.prepared
+        assert context_GE is not None and top_QH is not None, "init gives both"
+        products = linear(hidden_BKH[-1], top_QH, top_bias_Q)
         query_BKA, recurrent_BKG, gate_BKE = products.split(self._product_widths, dim=-1)
-        context_BKE, attention_BKP = self.attention(*image, query_BKA)
+        context_BKE, attention_BKP = self.attention(state.features_BPE, state.projected_BPA, query_BKA)
         if self.gate is not None:
             context_BKE = context_BKE * gate_BKE.sigmoid()
-        gates_BKG = word_gates_BKG + linear(context_BKE, joined.context_GE)
+        gates_BKG = word_gates_BKG + linear(context_BKE, context_GE)
         hidden, cell = self.run_cells(gates_BKG, hidden_BKH, cell_BKH, recurrent_BKG)
         return Advance(hidden, cell, context_BKE, attention_BKP)
 
-    def unroll_given(self, state: DecoderState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def read(self, state: LSTMState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """As in `Decoder`; by one function over all steps where a gradient is wanted, which keeps what it needs."""
         if not torch.is_grad_enabled():
-            return super().unroll_given(state, tokens_BKT)
-        image, joined = state.memory.image, state.memory.joined
-        assert image is not None and joined is not None, "init gives both"
-        embedded_TBKD = self.embedding(tokens_BKT[..., :-1].permute(2, 0, 1))
-        word_gates_TNG = state.memory.word_gates(embedded_TBKD.flatten(1, 2))
-        dtype = word_gates_TNG.dtype
-        values_BPX: torch.Tensor = image.features_BPE
-        context_GX: torch.Tensor | None = joined.context_GE
+            return super().read(state, tokens_BKT)
+        _, _, context_GX, top_QH, top_bias_Q = state.prepared
+        features_BPE, projected_BPA = state.features_BPE, state.projected_BPA
+        assert features_BPE is not None and projected_BPA is not None, "init gives the image"
+        assert context_GX is not None and top_QH is not None and top_bias_Q is not None, "init gives the weights"
+        embedded_TBKD = self.embed(tokens_BKT)
+        word_gates_TNG = state.prepared.word_gates(embedded_TBKD.flatten(1, 2))
+        dtype, values_BPX = word_gates_TNG.dtype, features_BPE
         early = self.gate is None and tokens_BKT[0, :, 1:].numel() > values_BPX.shape[1]
         if early:  # fewer cells than steps: multiply the cells, once, not the steps' contexts
-            values_BPX, context_GX = linear(values_BPX, joined.context_GE), None
-        attending = Attending(
-            values_BPX,
-            2 * image.projected_BPA,
-            2 * self.attention.score.weight[0].to(dtype),
-            self.attention.score.bias,
-            context_GX,
-            joined.top_QH,
-            joined.top_bias_Q,
-        )
+            values_BPX = linear(values_BPX, context_GX)
+        score_A, score_bias_1 = self.attention.score.weight[0].to(dtype), self.attention.score.bias
+        context = None if early else context_GX
+        attending = Attending(values_BPX, projected_BPA, score_A, score_bias_1, context, top_QH, top_bias_Q)
         layers = [self._layer(index, dtype, word_gates_TNG[..., : self.hidden_dim]) for index in range(len(self.cells))]
-        hidden_TNH, attention_TBKP, read_TNX = Unroll.apply(
-            word_gates_TNG, state.hidden_LBKH.flatten(1, 2), state.cell_LBKH.flatten(1, 2), *attending, *chain(*layers)
-        )
+        states = state.hidden_LBKH.flatten(1, 2), state.cell_LBKH.flatten(1, 2)
+        hidden_TNH, attention_TBKP, read_TNX = unroll(Inputs(word_gates_TNG, *states, attending, layers))
         hidden_BKTH = hidden_TNH.unflatten(1, tokens_BKT.shape[:2]).permute(1, 2, 0, 3)
         attention_BKTP = attention_TBKP.permute(1, 2, 0, 3)
         context_BKTE: torch.Tensor | None = None
         if not early:
             context_BKTE = read_TNX.unflatten(1, tokens_BKT.shape[:2]).permute(1, 2, 0, 3)
         elif self.output_context is not None:
-            context_BKTE = self._contexts(attention_BKTP, image.features_BPE)
+            context_BKTE = self._contexts(attention_BKTP, features_BPE)
         return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
 
     @staticmethod

@@ -9,18 +9,19 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from imgcap.config.schema import DecoderConfig
-from imgcap.models.decoders.base import Advance, Decoder, initialise_output
-from imgcap.models.decoders.state import DecoderState, Memory
+from imgcap.config.model import LSTMConfig
+from imgcap.models.decoders.lstm_stack import Advance, LSTMStackDecoder, LSTMState, Prepared, initialise_output
 from imgcap.models.kernels.dropout import Dropout
 from imgcap.models.kernels.dtypes import compute_dtype, exact_dtype
 from imgcap.models.kernels.linear import Linear
 
 
-class LSTMDecoder(Decoder):
+class LSTMDecoder(LSTMStackDecoder):
     """The mean of the cells, through `image_layers` ReLU layers and a projection, is read before <sos>."""
 
-    def __init__(self, config: DecoderConfig, vocabulary_size: int, encoder_width: int):
+    attends = False
+
+    def __init__(self, config: LSTMConfig, vocabulary_size: int, encoder_width: int):
         super().__init__(config, vocabulary_size, config.embed_dim)
         layers: list[nn.Module] = []
         width = encoder_width
@@ -31,31 +32,31 @@ class LSTMDecoder(Decoder):
         self.output = Linear(config.hidden_dim, vocabulary_size)
         initialise_output(self.output)
 
-    def init(self, features_BPE: torch.Tensor, rows: int) -> DecoderState:
+    def init(self, features_BPE: torch.Tensor, rows: int, length: int) -> LSTMState:
         """Read the image once for all rows."""
         first = self.cells[0]
         dtype = compute_dtype(first.weight_ih)
-        memory = Memory(first.weight_ih.to(dtype), first.bias_ih.to(dtype))
+        prepared = Prepared(first.weight_ih.to(dtype), first.bias_ih.to(dtype))
         image_B1D = self.image(features_BPE.to(dtype).mean(1, keepdim=True))
         zeros_B1H = image_B1D.new_zeros(image_B1D.shape[0], 1, self.hidden_dim)
         hidden, cell = [zeros_B1H] * len(self.cells), [zeros_B1H.to(exact_dtype(dtype))] * len(self.cells)
-        after = self.advance(hidden, cell, memory, memory.word_gates(image_B1D))
+        after = Advance(*self.run_cells(prepared.word_gates(image_B1D), hidden, cell))
         hidden_LBKH = torch.stack(list(after.hidden_BKH)).expand(-1, -1, rows, -1)
         cell_LBKH = torch.stack(list(after.cell_BKH)).expand(-1, -1, rows, -1)
-        return DecoderState(hidden_LBKH, cell_LBKH, memory)
+        return LSTMState(prepared, hidden_LBKH, cell_LBKH)
 
     def advance(
         self,
+        state: LSTMState,
         hidden_BKH: Sequence[torch.Tensor],
         cell_BKH: Sequence[torch.Tensor],
-        memory: Memory,
         word_gates_BKG: torch.Tensor,
     ) -> Advance:
         return Advance(*self.run_cells(word_gates_BKG, hidden_BKH, cell_BKH))
 
-    def unroll_given(self, state: DecoderState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def read(self, state: LSTMState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """As in `Decoder`, a layer at a time."""
-        embedded_TBKD = self.embedding(tokens_BKT[..., :-1].permute(2, 0, 1))
+        embedded_TBKD = self.embed(tokens_BKT)
         hidden_BKTH = self.run_words(state, embedded_TBKD)
         return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, None), None
 

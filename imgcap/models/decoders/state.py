@@ -1,68 +1,54 @@
-"""What a decoder carries from one token to the next.
+"""What a decoder carries from one token to the next, and how a search moves it.
 
-Dimensions: L layers, B images, K captions or W beams an image, P grid cells, D embedding width,
-E encoder width, A attention width, H hidden width, G = 4H gates of an LSTM cell,
-Q = A + G (+ E with a gate), several products side by side.
+Its parts differ in how often they are made: *prepared* weights once a call, tensors of an *image* once an image,
+tensors of a *row* (a caption, a beam, a sample) at each token.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 
-from imgcap.models.kernels.linear import linear
+
+class Axes(NamedTuple):
+    """Which axis of a tensor counts the images and which an image's rows; none: the rows share it."""
+
+    image: int
+    row: int | None = None
 
 
-class Cells(NamedTuple):
-    """What attention looks at: the images' cells."""
+@dataclass(frozen=True)
+class DecoderState:
+    """A decoder's state for K rows of each of B images. A subclass adds tensors, and says which axes they have.
 
-    features_BPE: torch.Tensor
-    projected_BPA: torch.Tensor
-
-
-class Joined(NamedTuple):
-    """Weights of a decoder that attends before its recurrence."""
-
-    context_GE: torch.Tensor  # the first cell's input weights, the context's columns
-    top_QH: torch.Tensor  # everything that multiplies the top layer's last hidden state
-    top_bias_Q: torch.Tensor
-
-
-class Memory(NamedTuple):
-    """What stays the same for all tokens: computed once by `init`, shared by the rows of an image.
-
-    The weights are the parameters, joined and in the dtype of the matmul, so that a step neither joins
-    nor casts them again.
+    A tensor that a decoder has no use for is None.
     """
 
-    word_GD: torch.Tensor  # the first cell's input weights, the word's columns
-    word_bias_G: torch.Tensor
-    image: Cells | None = None  # of a decoder that attends
-    joined: Joined | None = None
+    prepared: Any  # weights, joined and in the dtype of the matmul: a step neither joins nor casts them again
+    axes: ClassVar[Mapping[str, Axes]]  # of each tensor, by name: first those of rows, then those of images
 
-    def word_gates(self, embedded_BKD: torch.Tensor) -> torch.Tensor:
-        """The words' share of the first cell's gates."""
-        return linear(embedded_BKD, self.word_GD, self.word_bias_G)
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The tensors that are there, by name, in the order of `axes`."""
+        found = {name: getattr(self, name) for name in self.axes}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
+    def with_tensors(self, tensors: Mapping[str, torch.Tensor]) -> Self:
+        """This state with some of its tensors replaced."""
+        return replace(self, **tensors)
 
-class DecoderState(NamedTuple):
-    """Hidden and cell state of every layer for K rows of each of B images, and the images' memory."""
-
-    hidden_LBKH: torch.Tensor
-    cell_LBKH: torch.Tensor  # at least float32, also under autocast
-    memory: Memory
-
-    def select(self, images_S: torch.Tensor) -> "DecoderState":
+    def select(self, images_S: torch.Tensor) -> Self:
         """Only some of the images, with all their rows."""
-        image = self.memory.image
-        if image is not None:
-            image = Cells(*(tensor.index_select(0, images_S) for tensor in image))
-        hidden_LSKH, cell_LSKH = (state.index_select(1, images_S) for state in (self.hidden_LBKH, self.cell_LBKH))
-        return DecoderState(hidden_LSKH, cell_LSKH, self.memory._replace(image=image))
+        chosen = {name: x.index_select(self.axes[name].image, images_S) for name, x in self.tensors().items()}
+        return self.with_tensors(chosen)
 
-    def reorder(self, beams_BW: torch.Tensor) -> "DecoderState":
-        """Row w of image b becomes what row beams_BW[b, w] was; the images' memory is not copied."""
-        layers, _, _, hidden = self.hidden_LBKH.shape
-        rows_LBWH = beams_BW[None, :, :, None].expand(layers, -1, -1, hidden)
-        return self._replace(
-            hidden_LBKH=self.hidden_LBKH.gather(2, rows_LBWH), cell_LBKH=self.cell_LBKH.gather(2, rows_LBWH)
-        )
+    def reorder(self, beams_BW: torch.Tensor) -> Self:
+        """Row w of image b becomes what row beams_BW[b, w] was; what an image's rows share is not copied."""
+        moved = {}
+        for name, tensor in self.tensors().items():
+            image, row = self.axes[name]
+            if row is not None:
+                shape = [1] * tensor.ndim
+                shape[image], shape[row] = beams_BW.shape
+                moved[name] = tensor.take_along_dim(beams_BW.view(shape), row)
+        return self.with_tensors(moved)

@@ -1,41 +1,27 @@
-"""Image encoders: torchvision's ResNets without their pooling and classifier.
+"""The image encoder: a walk over the stages of a backbone, frozen up to one of them.
 
 Dimensions: B images, C colour channels, H W pixels, P grid cells, E encoder width.
 """
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from copy import deepcopy
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torch.utils.checkpoint import checkpoint
-from torchvision.models import ResNet
 
-from imgcap.config.schema import EncoderConfig
-from imgcap.errors import UserError, nearest
+from imgcap.config.model import EncoderConfig
+from imgcap.errors import UserError
+from imgcap.models.encoders.frozen import folded, recomputed
+from imgcap.models.encoders.resnet import build_resnet
 from imgcap.models.kernels.dtypes import compute_dtype
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-FAMILIES = ("resnet", "resnext", "wide_resnet")
-STAGES = (("conv1", "bn1", "relu", "maxpool"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
-FROZEN_STAGES = {"none": len(STAGES), "last_block": len(STAGES) - 1, "all": 0}  # by model.encoder.train
-STAGES_BEFORE = {"all": 0} | {stage[0]: number for number, stage in enumerate(STAGES) if number}
 
 
 class Encoder(nn.Module):
-    """A convolutional network that turns an image into a grid of feature vectors.
+    """A network that turns an image into feature vectors of its grid cells.
 
-    The constructor builds the architecture with torchvision's random initialisation; pretrained
-    values come from `imgcap.models.encoders.weights`. Frozen stages take no gradient, keep their BatchNorm
-    in eval mode whatever `.train()` says, and run as a copy in the compute dtype that has it folded
-    into the convolutions.
+    The constructor gives random weights; pretrained ones come from `imgcap.models.encoders.weights`. Frozen stages
+    take no gradient, keep their BatchNorm in eval mode whatever `.train()` says, and run as a copy in the compute
+    dtype that has it folded into the convolutions.
     """
 
     scale: torch.Tensor
@@ -43,42 +29,58 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
-        backbone = _build_backbone(config.name)
-        self.name = config.name
-        self.width: int = backbone.fc.in_features
-        self.output_stride = config.output_stride
-        self.recompute = config.recompute
-        if config.output_stride == 16:
-            _dilate(backbone.layer4)
-        del backbone.avgpool, backbone.fc
-        self.backbone = backbone.to(memory_format=torch.channels_last)
-        mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        backbone = build_resnet(config.name, config.output_stride)
+        self.name, self.recompute = config.name, config.recompute
+        self.width, self.output_stride, self.classifier = backbone.width, backbone.stride, backbone.classifier
+        self.stages, self.to_cells = backbone.stages, backbone.to_cells
+        self.backbone = backbone.module.to(memory_format=torch.channels_last)
+        mean, std = torch.tensor(backbone.mean), torch.tensor(backbone.std)
         self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1), persistent=False)
         self._folded: tuple[nn.Module, ...] = ()  # in a tuple, so that they are no submodules
         self._folded_dtype: torch.dtype | None = None
         self.register_load_state_dict_post_hook(_unfold)
-        self.freeze(FROZEN_STAGES[config.train])
+        self.freeze(self.frozen_before(config.train))
+
+    def frozen_before(self, trained: str) -> int:
+        """How many of the stages are frozen where `trained` and all behind it train.
+
+        `trained` is a stage's name, `last_block`, `all`, or `none` of them; UserError for another.
+        """
+        names = list(self.stages)
+        known = {"none": len(names), "last_block": len(names) - 1, "all": 0}
+        known |= {name: number for number, name in enumerate(names) if number}
+        if trained not in known:
+            raise UserError(f"{self.name} has no stage {trained!r} to train from; there are {', '.join(known)}")
+        return known[trained]
 
     def freeze(self, stages: int) -> None:
-        """Freeze the first `stages` of STAGES and let the others train."""
+        """Freeze the first `stages` stages and let the others train."""
         self.frozen_stages = stages
-        for number, stage in enumerate(STAGES):
-            for name in stage:
+        for number, modules in enumerate(self.stages.values()):
+            for name in modules:
                 getattr(self.backbone, name).requires_grad_(number >= stages)
         _unfold(self)
         self.train(self.training)
+
+    @property
+    def _frozen(self) -> list[tuple[str, ...]]:
+        return list(self.stages.values())[: self.frozen_stages]
 
     def fold(self) -> None:
         """Make the copy of the frozen stages that `forward` runs, unless there is one.
 
         `forward` calls it. Who compiles `forward` calls it before, under the autocast that `forward` will run under.
         """
-        dtype = compute_dtype(self.backbone.conv1.weight)
+        dtype = self.compute_dtype
         if self._folded_dtype != dtype:
-            stages = STAGES[: self.frozen_stages]
-            self._folded = tuple(_folded(self.backbone, stage).to(dtype) for stage in stages)
+            self._folded = tuple(folded(self.backbone, stage).to(dtype) for stage in self._frozen)
             self._folded_dtype = dtype
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """The dtype of its products and so of its features, under the autocast of now."""
+        return compute_dtype(next(self.backbone.parameters()))
 
     def _apply(self, *arguments: Any, **options: Any) -> "Encoder":
         """Whatever moves or casts the weights: the copy is made again."""
@@ -88,13 +90,13 @@ class Encoder(nn.Module):
     def train(self, mode: bool = True) -> "Encoder":
         """Set the mode of the trainable stages; the frozen ones stay in eval mode."""
         super().train(mode)
-        for stage in STAGES[: self.frozen_stages]:
+        for stage in self._frozen:
             for name in stage:
                 getattr(self.backbone, name).eval()
         return self
 
     def sha256(self) -> str:
-        """Of the weights, whatever device and precision they are in now: equal ones give equal features."""
+        """Hash the weights, whatever device and precision they are in now: equal ones give equal features."""
         digest = hashlib.sha256(f"{self.name}/{self.output_stride}".encode())
         for name, tensor in sorted(self.backbone.state_dict().items()):
             if not name.endswith("num_batches_tracked"):
@@ -107,9 +109,7 @@ class Encoder(nn.Module):
         return cells, cells
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """Encode uint8 images to features_BPE, the cells in row-major order. What is features already stays so."""
-        if images_BCHW.dtype == torch.float16:
-            return images_BCHW.to(compute_dtype(self.backbone.conv1.weight))
+        """Encode uint8 images to features_BPE, the cells in row-major order."""
         self.fold()
         with torch.no_grad(), torch.autocast(images_BCHW.device.type, enabled=False):
             features = images_BCHW.to(self.scale.dtype).contiguous(memory_format=torch.channels_last)
@@ -118,82 +118,14 @@ class Encoder(nn.Module):
                 features = features.to(self._folded_dtype)
             for module in self._folded:
                 features = module(features)
-        for stage in STAGES[self.frozen_stages :]:
-            for name in stage:
+        for number, stage in enumerate(self.stages.values()):
+            for name in stage if number >= self.frozen_stages else ():
                 module = getattr(self.backbone, name)
-                again = self.recompute and name.startswith("layer") and torch.is_grad_enabled()
-                features = _recomputed(module, features) if again else module(features)
-        # Channels last already lies in memory as (B, P, E): this is a view.
-        return features.permute(0, 2, 3, 1).flatten(1, 2)
-
-
-def _recomputed(stage: nn.Module, features: torch.Tensor) -> torch.Tensor:
-    """A stage that keeps its input only, and is run again in the backward pass (Chen et al. 2016)."""
-    contexts = lambda: (nullcontext(), _statistics_kept(stage))  # noqa: E731
-    features = checkpoint(stage, features, use_reentrant=False, context_fn=contexts)
-    return features
-
-
-@contextmanager
-def _statistics_kept(stage: nn.Module) -> Iterator[None]:
-    """BatchNorm's running statistics have seen the batch in the forward pass: not a second time."""
-    norms = [module for module in stage.modules() if isinstance(module, nn.BatchNorm2d)]
-    kept = [(norm, norm.momentum, deepcopy(norm.num_batches_tracked)) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum, batches in kept:
-            norm.momentum = momentum
-            norm.num_batches_tracked = batches
+                again = self.recompute and number and torch.is_grad_enabled()
+                features = recomputed(module, features) if again else module(features)
+        return self.to_cells(features)
 
 
 def _unfold(encoder: Encoder, *_: object) -> None:
-    """The weights are others: the folded copy of the frozen stages is to be made again."""
+    """Drop the folded copy of the frozen stages: the weights are others."""
     encoder._folded, encoder._folded_dtype = (), None
-
-
-def _folded(backbone: ResNet, stage: tuple[str, ...]) -> nn.Sequential:
-    """A copy of some of a backbone's modules, each BatchNorm folded into the convolution before it."""
-    copy = deepcopy(nn.Sequential(OrderedDict((name, getattr(backbone, name)) for name in stage))).eval()
-    for module in list(copy.modules()):
-        children = dict(module.named_children())
-        pairs = [(name, name.replace("conv", "bn")) for name in children if name.startswith("conv")]
-        if isinstance(module, nn.Sequential) and len(children) == 2 and isinstance(children.get("1"), nn.BatchNorm2d):
-            pairs = [("0", "1")]  # the convolution of a shortcut
-        for convolution, norm in pairs:
-            before, after = children[convolution], children[norm]
-            assert isinstance(before, nn.Conv2d) and isinstance(after, nn.BatchNorm2d)
-            setattr(module, convolution, fuse_conv_bn_eval(before, after))
-            setattr(module, norm, nn.Identity())
-    return copy.requires_grad_(False).to(memory_format=torch.channels_last)
-
-
-def _build_backbone(name: str) -> ResNet:
-    known = [other for other in torchvision.models.list_models(torchvision.models) if other.startswith(FAMILIES)]
-    if name not in known:
-        raise UserError(
-            f"model.encoder.name={name} is no encoder; the nearest is {nearest(name, known)} "
-            f"(there are {', '.join(sorted(known))})"
-        )
-    backbone = torchvision.models.get_model(name, weights=None)
-    assert isinstance(backbone, ResNet)
-    return backbone
-
-
-def _dilate(stage: nn.Sequential) -> None:
-    """Undo the stride of a stage and dilate what follows it, so that the weights keep their meaning.
-
-    The 3x3 convolution that had the stride sees an undilated grid, each later one a grid twice as
-    fine as it was trained on: every second cell of the result equals the strided network's.
-    torchvision's own `replace_stride_with_dilation` refuses the basic blocks of ResNet-18 and -34.
-    """
-    strided = False
-    for module in stage.modules():
-        if not isinstance(module, nn.Conv2d):
-            continue
-        if module.kernel_size == (3, 3) and strided:
-            module.dilation = module.padding = (2, 2)
-        strided |= module.stride == (2, 2) and module.kernel_size == (3, 3)
-        module.stride = (1, 1)

@@ -12,8 +12,6 @@ import torchvision
 from imgcap.errors import UserError
 from imgcap.models.encoders.base import Encoder
 
-CLASSIFIER = "fc."
-
 
 def load_pretrained(encoder: Encoder, weights: str | None) -> None:
     """Fill the encoder with `weights`: DEFAULT, a .pth or .safetensors file, or None for random ones.
@@ -62,7 +60,7 @@ def _plain_names(state: Mapping[str, Any], source: str) -> dict[str, torch.Tenso
 
 def _fill(encoder: Encoder, state: Mapping[str, torch.Tensor], source: str) -> None:
     wanted = encoder.backbone.state_dict()
-    given = {name: tensor for name, tensor in state.items() if not name.startswith(CLASSIFIER)}
+    given = {name: tensor for name, tensor in state.items() if not name.startswith(encoder.classifier)}
     # Files older than PyTorch 0.4.1 don't count BatchNorm's batches, and nothing here reads the count.
     missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
     surplus = [name for name in given if name not in wanted]

@@ -1,17 +1,26 @@
 """All teacher-forced steps of the attention LSTM as one differentiable function, its gradient written out.
 
 Autograd would compute for each step and each weight a gradient of the weight's size, and add them up. Here a
-weight's gradient is one matrix product over all steps. The plain loop in `base.py` is the reference.
+weight's gradient is one matrix product over all steps. The plain loop that defines what is computed is
+`LSTMStackDecoder.read`; a step of it, in the terms of this file:
+
+    query, top_recurrent, gate = hidden[top] @ top_QH.t() + top_bias_Q
+    attention = softmax(tanh(projected + query) @ score)            over the cells
+    read = sigmoid(gate) * (attention @ values)                     without a gate, the context itself
+    gates = word_gates + read @ context_GX.t()                      then the cells, one after another
+
+A tanh is computed as 2 sigmoid(2x) - 1, by torch's sigmoid, several times as fast on a CPU. The factors go into the
+small operands, once for all steps; softmax does not see the constant.
 
 Dimensions: L layers, B images, K captions an image, N = BK, T steps, P grid cells, E encoder width, H hidden width,
 A attention width, G = 4H gates of an LSTM cell, X = E or G, Q = A + G (+ E with a gate), M = NT.
 """
 
-from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from imgcap.models.kernels.dtypes import exact_dtype
 from imgcap.models.kernels.linear import product, weight_gradient
@@ -23,13 +32,13 @@ Maybe = torch.Tensor | None
 class Attending(NamedTuple):
     """What every step attends to, and the weights around the attention.
 
-    X is E, or G where `context_GE` is None: then the cells' values are already what they add to the first cell's
+    X is E, or G where `context_GX` is None: then the cells' values are already what they add to the first cell's
     gates. Without a gate that is the same, the average of products being the product of the average.
     """
 
     values_BPX: torch.Tensor
-    twice_projected_BPA: torch.Tensor
-    twice_score_A: torch.Tensor
+    projected_BPA: torch.Tensor
+    score_A: torch.Tensor
     score_bias_1: torch.Tensor  # softmax does not see it: its gradient is zero
     context_GX: Maybe  # the first cell's input weights, the context's columns
     top_QH: torch.Tensor  # the weights of query, top recurrence and gate, side by side
@@ -38,7 +47,7 @@ class Attending(NamedTuple):
     @property
     def widths(self) -> list[int]:
         """Of the three products of the top layer's hidden state; the gate's is 0 where there is none."""
-        query, gates = len(self.twice_score_A), 4 * self.top_QH.shape[1]
+        query, gates = len(self.score_A), 4 * self.top_QH.shape[1]
         return [query, gates, len(self.top_QH) - query - gates]
 
 
@@ -52,7 +61,19 @@ class Layer(NamedTuple):
     kept_TNH: Maybe  # dropout of what it reads: 0 or 1 / (1 - p); None where there is none
 
 
+class Inputs(NamedTuple):
+    """All that the function reads: the words' share of the first cell's gates, the states before, the weights."""
+
+    word_gates_TNG: torch.Tensor
+    hidden_LNH: torch.Tensor
+    cell_LNH: torch.Tensor
+    attending: Attending
+    layers: list[Layer]
+
+
 class Attended(NamedTuple):
+    """One step's attention."""
+
     squashed_BKPA: torch.Tensor  # sigmoid(2 (projected + query)); the attention's tanh is twice this, less 1
     attention_BKP: torch.Tensor
     context_BKX: torch.Tensor  # before the gate
@@ -68,25 +89,25 @@ class Step(NamedTuple):
     hidden: list[torch.Tensor]
     cells: list[CellMemory]
 
-    def flat(self) -> list[Maybe]:
-        return [*self.attended, self.gate_NX, self.read_NX, *self.below, *self.hidden, *chain(*self.cells)]
 
-    @classmethod
-    def of(cls, flat: tuple[Any, ...], layers: int) -> "Step":
-        below, hidden, cells = flat[5 : 5 + layers], flat[5 + layers : 5 + 2 * layers], flat[5 + 2 * layers :]
-        width = len(CellMemory._fields)
-        memories = [CellMemory(*cells[width * layer : width * layer + width]) for layer in range(layers)]
-        return cls(Attended(*flat[:3]), flat[3], flat[4], list(below), list(hidden), memories)
+def unroll(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """All steps: the top layer's hidden states (T, N, H), the attention (T, B, K, P), and the first cell's (T, N, X).
+
+    The last is what the first cell read of the image; it is empty where there is no `context_GX`.
+    """
+    flat, spec = tree_flatten(inputs)
+    return _Unroll.apply(spec, *flat)
 
 
-def attend(weights: Attending, query_NA: torch.Tensor) -> Attended:
-    """Additive attention."""
+def attend(weights: Attending, twice_projected_BPA: torch.Tensor, query_NA: torch.Tensor) -> Attended:
+    """Additive attention of all captions, whose scores are twice_score . sigmoid(2 (projected + query))."""
+    twice_score_A = 2 * weights.score_A
     values_BPX = weights.values_BPX
-    twice_query_BK1A = (2 * query_NA).view(len(values_BPX), -1, 1, query_NA.shape[-1])
-    squashed_BKPA = (weights.twice_projected_BPA[:, None] + twice_query_BK1A).sigmoid_()
+    query_BK1A = (2 * query_NA).view(len(values_BPX), -1, 1, query_NA.shape[-1])
+    squashed_BKPA = (twice_projected_BPA[:, None] + query_BK1A).sigmoid_()
     # Softmax does not see the constant, which takes out the scores' mean before they are rounded.
-    centre = -weights.twice_score_A.sum(0, keepdim=True) / 2
-    scores_BKP = F.linear(squashed_BKPA, weights.twice_score_A[None], centre).squeeze(-1)
+    centre = -twice_score_A.sum(0, keepdim=True) / 2
+    scores_BKP = F.linear(squashed_BKPA, twice_score_A[None], centre).squeeze(-1)
     attention_BKP = scores_BKP.to(exact_dtype(scores_BKP.dtype)).softmax(-1)
     return Attended(squashed_BKPA, attention_BKP, torch.bmm(attention_BKP.to(values_BPX.dtype), values_BPX))
 
@@ -94,7 +115,7 @@ def attend(weights: Attending, query_NA: torch.Tensor) -> Attended:
 def attend_backward(
     weights: Attending, attended: Attended, d_context_BKX: torch.Tensor, d_attention_BKP: Maybe
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of the query (N, A), of `twice_projected_BPA` but for the factor `twice_score_A`, and of that."""
+    """Gradients of the query (N, A), of the projected cells but for the factor 4 score_A, and of half the score."""
     squashed_BKPA, attention_BKP, _ = attended
     arrived_BKP = torch.bmm(d_context_BKX, weights.values_BPX.transpose(1, 2)).to(attention_BKP.dtype)
     if d_attention_BKP is not None:
@@ -102,13 +123,14 @@ def attend_backward(
     d_scores_BKP = attention_BKP * (arrived_BKP - (attention_BKP * arrived_BKP).sum(-1, keepdim=True))
     d_scores_BKP = d_scores_BKP.to(squashed_BKPA.dtype)
     slope_BKPA = torch.ops.aten.sigmoid_backward(d_scores_BKP.unsqueeze(-1).expand_as(squashed_BKPA), squashed_BKPA)
-    d_query_NA = slope_BKPA.sum(2).flatten(0, 1) * (2 * weights.twice_score_A)
-    d_twice_score_A = torch.mv(squashed_BKPA.flatten(0, 2).t(), d_scores_BKP.flatten())
-    return d_query_NA, slope_BKPA.sum(1), d_twice_score_A
+    d_query_NA = slope_BKPA.sum(2).flatten(0, 1) * (4 * weights.score_A)
+    half_d_score_A = torch.mv(squashed_BKPA.flatten(0, 2).t(), d_scores_BKP.flatten())
+    return d_query_NA, slope_BKPA.sum(1), half_d_score_A
 
 
 def run_step(
     weights: Attending,
+    twice_projected_BPA: torch.Tensor,
     layers: list[Layer],
     t: int,
     gates_NG: torch.Tensor,
@@ -119,7 +141,7 @@ def run_step(
     before, below, cells = list(hidden), [], []
     products_NQ = product(hidden[-1], weights.top_QH, weights.top_bias_Q)
     query_NA, top_recurrent_NG, gate_NX = products_NQ.split(weights.widths, dim=-1)
-    attended = attend(weights, query_NA)
+    attended = attend(weights, twice_projected_BPA, query_NA)
     read_NX = attended.context_BKX.flatten(0, 1)
     gate_NX = gate_NX.sigmoid() if weights.widths[-1] else None
     if gate_NX is not None:
@@ -148,8 +170,8 @@ class StepGradient(NamedTuple):
 
     gates: list[torch.Tensor]  # of each layer
     context_BKX: torch.Tensor
-    slope_BPA: torch.Tensor  # of `twice_projected_BPA`, but for the factor `twice_score_A`
-    twice_score_A: torch.Tensor
+    slope_BPA: torch.Tensor  # of the projected cells, but for the factor 4 score_A
+    half_score_A: torch.Tensor
 
 
 def step_backward(
@@ -192,25 +214,21 @@ def step_backward(
     return StepGradient(gates, d_context_BKX, *d_attending)
 
 
-class Unroll(torch.autograd.Function):
-    """All steps. The inputs after the words' gates and the states are `Attending`'s seven and each `Layer`'s five.
-
-    Returns the top layer's hidden states (T, N, H), the attention (T, B, K, P), and what the first cell read of the
-    image (T, N, X); that is empty where there is no `context_GX`.
-    """
+class _Unroll(torch.autograd.Function):
+    """`unroll`, of the leaves of its `Inputs` and of what they were leaves of."""
 
     @staticmethod
-    def forward(
-        ctx: Any, word_gates_TNG: torch.Tensor, hidden_LNH: torch.Tensor, cell_LNH: torch.Tensor, *flat: Maybe
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        weights, layers = _inputs(flat)
+    def forward(ctx: Any, spec: TreeSpec, *flat: Maybe) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        word_gates_TNG, hidden_LNH, cell_LNH, weights, layers = tree_unflatten(flat, spec)
         hidden, cell = list(hidden_LNH.unbind()), list(cell_LNH.unbind())
+        twice_projected_BPA = 2 * weights.projected_BPA
         steps, tops = [], []
         for t, gates_NG in enumerate(word_gates_TNG.unbind()):
-            steps.append(run_step(weights, layers, t, gates_NG, hidden, cell))
+            steps.append(run_step(weights, twice_projected_BPA, layers, t, gates_NG, hidden, cell))
             tops.append(hidden[-1])
-        ctx.steps = len(steps)
-        ctx.save_for_backward(*flat, *chain(*(step.flat() for step in steps)))
+        saved, ctx.saved_spec = tree_flatten((weights, layers, steps))
+        ctx.spec = spec
+        ctx.save_for_backward(*saved)
         ctx.set_materialize_grads(False)
         attention_TBKP = torch.stack([step.attended.attention_BKP for step in steps])
         read = [step.read_NX for step in steps if weights.context_GX is not None]
@@ -218,17 +236,14 @@ class Unroll(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_hidden_TNH: Maybe, d_attention_TBKP: Maybe, d_read_TNX: Maybe) -> tuple[Maybe, ...]:
-        inputs = len(ctx.needs_input_grad) - 3
-        weights, layers = _inputs(ctx.saved_tensors[:inputs])
-        saved = ctx.saved_tensors[inputs:]
-        length = len(saved) // ctx.steps
-        steps = [Step.of(saved[first : first + length], len(layers)) for first in range(0, len(saved), length)]
+        weights, layers, steps = tree_unflatten(ctx.saved_tensors, ctx.saved_spec)
+        wanted: Inputs = tree_unflatten(ctx.needs_input_grad[1:], ctx.spec)
         d_hidden = [torch.zeros_like(hidden_NH) for hidden_NH in steps[0].hidden]
         d_cell = [torch.zeros_like(memory.cell_NH) for memory in steps[0].cells]
         gradients: list[StepGradient] = []
         # One buffer: to join the steps afterwards would copy the largest of all gradients.
-        products_TNQ = d_hidden[-1].new_empty(ctx.steps, len(d_hidden[-1]), len(weights.top_QH))
-        for t in reversed(range(ctx.steps)):
+        products_TNQ = d_hidden[-1].new_empty(len(steps), len(d_hidden[-1]), len(weights.top_QH))
+        for t in reversed(range(len(steps))):
             if d_hidden_TNH is not None:
                 d_hidden[-1] = d_hidden[-1] + d_hidden_TNH[t]
             d_read_NX = None if d_read_TNX is None or weights.context_GX is None else d_read_TNX[t]
@@ -239,15 +254,12 @@ class Unroll(torch.autograd.Function):
         gates_MG = [torch.cat([gradient.gates[index] for gradient in gradients]) for index in range(len(layers) - 1)]
         gates_MG.append(products_MQ.split(weights.widths, dim=-1)[1])
         d_attending = _attending_gradient(
-            weights, steps, gradients, products_MQ, gates_MG[0], values=ctx.needs_input_grad[3]
+            weights, steps, gradients, products_MQ, gates_MG[0], values=bool(wanted.attending.values_BPX)
         )
         d_layers = [_layer_gradient(layer, index, steps, gates_MG[index]) for index, layer in enumerate(layers)]
-        d_word_gates_TNG = gates_MG[0].unflatten(0, (ctx.steps, -1))
-        return d_word_gates_TNG, torch.stack(d_hidden), torch.stack(d_cell), *d_attending, *chain(*d_layers)
-
-
-def _inputs(flat: tuple[Any, ...]) -> tuple[Attending, list[Layer]]:
-    return Attending(*flat[:7]), [Layer(*flat[first : first + 5]) for first in range(7, len(flat), 5)]
+        d_word_gates_TNG = gates_MG[0].unflatten(0, (len(steps), -1))
+        d_inputs = Inputs(d_word_gates_TNG, torch.stack(d_hidden), torch.stack(d_cell), d_attending, d_layers)
+        return None, *tree_leaves(d_inputs)
 
 
 def _attending_gradient(
@@ -268,8 +280,8 @@ def _attending_gradient(
         d_context_GX = weight_gradient(gates_MG, torch.cat([step.read_NX for step in steps]))
     return Attending(
         d_values_BPX,  # type: ignore[arg-type]
-        sum(gradient.slope_BPA for gradient in gradients) * weights.twice_score_A,
-        sum(gradient.twice_score_A for gradient in gradients),  # type: ignore[arg-type]
+        sum(gradient.slope_BPA for gradient in gradients) * (4 * weights.score_A),
+        2 * sum(gradient.half_score_A for gradient in gradients),  # type: ignore[arg-type]
         torch.zeros_like(weights.score_bias_1),
         d_context_GX,
         weight_gradient(products_MQ, torch.cat([step.hidden[-1] for step in steps])),

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
+from imgcap.config.engine import EngineConfig
+from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.models.captioner import Captioner
 from imgcap.models.losses import Loss
 from imgcap.models.precision import set_float32_matmul
@@ -18,8 +19,8 @@ from imgcap.ranks.world import World
 from imgcap.training.engines.protocol import StepResult
 from imgcap.training.engines.state import check_names, load_whole_state, share_buffers, trainable, whole_state
 from imgcap.training.objectives.base import Objective
-from imgcap.training.optim.groups import build_optimizer, learning_rates
-from imgcap.types import Batch, Forcing
+from imgcap.training.optim.groups import base_rates, build_optimizer, set_rates
+from imgcap.types import Batch, StepInputs
 
 # Nothing reads BatchNorm's running statistics before whole_model() shares them. The argument's name has changed.
 _NAMES = inspect.signature(DistributedDataParallel.__init__).parameters
@@ -30,20 +31,20 @@ class DDPEngine:
     """See `imgcap.training.engines.protocol.Engine`."""
 
     def __init__(
-        self, config: EngineConfig, model: Captioner, train: TrainConfig, optim: OptimConfig, world: World
+        self, config: EngineConfig, objective: Objective, train: TrainConfig, optim: OptimConfig, world: World
     ) -> None:
-        self.raw_model = model.to(world.device)
+        self.objective = objective.to(world.device)
+        self.raw_model = objective.captioner
         self.world, self.config, self.optim = world, config, optim
         self.clip_norm = train.clip_norm or float("inf")
         set_float32_matmul(train.precision)
-        self.objective = Objective(self.raw_model, train, world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16")
         self._build()
 
     def _build(self) -> None:
         """What depends on which parameters train."""
         self.wrapped = self._wrap()
-        self._settled = False
+        self.warm = not isinstance(self.wrapped, DistributedDataParallel)
         self.optimizer = build_optimizer(self.raw_model, self.optim)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
 
@@ -75,28 +76,24 @@ class DDPEngine:
         with nullcontext() if last or alone else self.wrapped.no_sync():  # type: ignore[operator]
             yield
 
-    def forward(self, batch: Batch, forcing: Forcing | None, count_correct: bool = False) -> tuple[Loss, torch.Tensor]:
+    def loss(self, batch: Batch, step: StepInputs) -> Loss:
         doing("forward")
-        if not self._settled:
-            self._settle(batch, forcing)
-        loss, correct = self.wrapped(batch.images_BCHW, batch.tokens_BKT, forcing, count_correct)
-        return loss, correct
+        loss: Loss = self.wrapped(batch, step)
+        return loss
 
-    def _settle(self, batch: Batch, forcing: Forcing | None) -> None:
-        """A backward that counts for nothing, after which DDP's buckets have the layout that they keep.
+    def warm_up(self, batch: Batch, step: StepInputs) -> None:
+        """As in `Engine`: after its first backward DDP's buckets have the layout that they keep.
 
         How a sum over three ranks or more is rounded depends on its place in a bucket: a run that was resumed would
         else differ in the last bits from one that was not.
         """
-        self._settled = True
-        if not isinstance(self.wrapped, DistributedDataParallel):
-            return
+        self.warm = True
+        assert isinstance(self.wrapped, DistributedDataParallel), "one process is warm from its start"
         kept = [buffer.clone() for buffer in self.raw_model.buffers()]
         exchanges = self.wrapped.require_backward_grad_sync
         self.wrapped.require_backward_grad_sync = True
         with torch.random.fork_rng([self.world.device] if self.world.device.type == "cuda" else []):
-            loss, _ = self.wrapped(batch.images_BCHW, batch.tokens_BKT, forcing, False)
-            loss.total.backward()
+            self.wrapped(batch, step).total.backward()
         self.wrapped.require_backward_grad_sync = exchanges
         self.optimizer.zero_grad(set_to_none=True)
         for buffer, value in zip(self.raw_model.buffers(), kept, strict=True):
@@ -107,9 +104,8 @@ class DDPEngine:
         # DDP averages gradients over ranks; the sum over ranks is what a global token count divides.
         self.scaler.scale(loss_sum * (self.world.world_size / global_tokens)).backward()
 
-    def step(self, rate: float) -> StepResult:
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * rate
+    def step(self, rate: torch.Tensor) -> StepResult:
+        set_rates(self.optimizer.param_groups, rate)
         self.scaler.unscale_(self.optimizer)
         grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         skipped = (~torch.isfinite(grad_norm)).float()
@@ -130,8 +126,8 @@ class DDPEngine:
         share_buffers(self.raw_model)
         yield self.raw_model
 
-    def learning_rates(self) -> dict[str, float]:
-        return learning_rates(self.optimizer.param_groups)
+    def base_rates(self) -> dict[str, float]:
+        return base_rates(self.optimizer.param_groups)
 
     def state_dict(self) -> dict[str, Any]:
         scaler = self.scaler.state_dict()

@@ -4,7 +4,8 @@ from typing import Any
 
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
-from imgcap.config.schema import EngineConfig, TrainConfig
+from imgcap.config.engine import EngineConfig
+from imgcap.config.training import TrainConfig
 from imgcap.errors import UserError, nearest
 
 # Sections of DeepSpeed's configuration that leave the training step as it is.

@@ -7,7 +7,8 @@ import torch
 
 from imgcap.models.captioner import Captioner
 from imgcap.models.losses import Loss
-from imgcap.types import Batch, Forcing
+from imgcap.training.objectives.base import Objective
+from imgcap.types import Batch, StepInputs
 
 
 class StepResult(NamedTuple):
@@ -21,25 +22,32 @@ class StepResult(NamedTuple):
 class Engine(Protocol):
     """Owns wrapping, mixed precision, accumulation, clipping, compilation and the optimiser."""
 
-    raw_model: Captioner
+    objective: Objective
+    raw_model: Captioner  # that of the objective
 
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:
         """Surrounds one forward and backward; gradients are exchanged between ranks in the last one only."""
         ...
 
-    def forward(self, batch: Batch, forcing: Forcing | None, count_correct: bool = False) -> tuple[Loss, torch.Tensor]:
-        """The loss of a micro-batch, and of its tokens how many were the likeliest and among the five likeliest.
+    @property
+    def warm(self) -> bool:
+        """False where a warm-up has to come before the next loss."""
+        ...
 
-        The counts are int64, shape (2,); zeros where `count_correct` doesn't ask for them.
-        """
+    def warm_up(self, batch: Batch, step: StepInputs) -> None:
+        """Run a micro-batch that counts for nothing: no gradient, statistic or random draw of it stays."""
+        ...
+
+    def loss(self, batch: Batch, step: StepInputs) -> Loss:
+        """The objective of a micro-batch: sums over this rank's part of it."""
         ...
 
     def backward(self, loss_sum: torch.Tensor, global_tokens: torch.Tensor) -> None:
         """Add the gradient of (sum over all ranks of `loss_sum`) / `global_tokens`."""
         ...
 
-    def step(self, rate: float) -> StepResult:
-        """Clip, update with the learning rates times `rate`, and clear the gradients."""
+    def step(self, rate: torch.Tensor) -> StepResult:
+        """Clip, update with the groups' base learning rates times `rate` (0-D), and clear the gradients."""
         ...
 
     def whole_model(self) -> AbstractContextManager[Captioner]:
@@ -56,8 +64,8 @@ class Engine(Protocol):
         """
         ...
 
-    def learning_rates(self) -> dict[str, float]:
-        """The rates of the last step: `lr`, and `encoder_lr` where the encoder trains."""
+    def base_rates(self) -> dict[str, float]:
+        """The learning rates before the schedule's factor: `lr`, and `encoder_lr` where the encoder trains."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from deepspeed.utils import (
 )
 from torch import nn
 
-from imgcap.config.schema import EngineConfig, OptimConfig, TrainConfig
+from imgcap.config.engine import EngineConfig
+from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.models.captioner import Captioner
 from imgcap.models.losses import Loss
 from imgcap.models.precision import set_float32_matmul
@@ -34,28 +35,28 @@ from imgcap.training.engines.loss_scale import LossScale
 from imgcap.training.engines.protocol import StepResult
 from imgcap.training.engines.state import MOMENTS, check_names, load_whole_state, share_buffers, trainable, whole_state
 from imgcap.training.objectives.base import Objective
-from imgcap.training.optim.groups import build_optimizer, learning_rates
-from imgcap.types import Batch, Forcing
+from imgcap.training.optim.groups import base_rates, build_optimizer, set_rates
+from imgcap.types import Batch, StepInputs
 
 
 class DeepSpeedEngine:
     """See `imgcap.training.engines.protocol.Engine`."""
 
     def __init__(
-        self, config: EngineConfig, model: Captioner, train: TrainConfig, optim: OptimConfig, world: World
+        self, config: EngineConfig, objective: Objective, train: TrainConfig, optim: OptimConfig, world: World
     ) -> None:
         _quiet()
         _join_alone(world)
         set_float32_matmul(train.precision)
-        self.raw_model, self.world, self.stage = model.to(world.device), world, config.zero_stage
+        self.objective = objective.to(world.device)
+        self.raw_model, self.world, self.stage = objective.captioner, world, config.zero_stage
         self.clip_norm = train.clip_norm or float("inf")
         self.loss_scale = LossScale(train.precision == "fp16")
         share_buffers(self.raw_model)
-        self.objective = Objective(self.raw_model, train, world.device)
         module: nn.Module = self.objective
         if self.stage == 3:
-            module = _Door(self.objective)
-            set_z3_leaf_modules(module, [_Door])
+            module = _GatheredAtOnce(self.objective)
+            set_z3_leaf_modules(module, [_GatheredAtOnce])
         for parameter in self.raw_model.parameters():
             parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)  # as DeepSpeed lays them
         # A collective that DeepSpeed compiles at the first start, and whose ranks spin while they wait.
@@ -78,15 +79,17 @@ class DeepSpeedEngine:
         self.deepspeed.set_gradient_accumulation_boundary(last)
         yield
 
-    def forward(self, batch: Batch, forcing: Forcing | None, count_correct: bool = False) -> tuple[Loss, torch.Tensor]:
+    warm = True
+
+    def warm_up(self, batch: Batch, step: StepInputs) -> None:
+        raise NotImplementedError("a DeepSpeed engine is warm from its start")
+
+    def loss(self, batch: Batch, step: StepInputs) -> Loss:
         doing("forward")
-        inputs = (batch.images_BCHW, batch.tokens_BKT, forcing, count_correct)
         if self.stage == 3:
-            anchor = torch.zeros((), device=self.world.device, requires_grad=True)
-            *parts, correct = self.deepspeed(*inputs, anchor)
-            return Loss(*parts), correct
-        loss, correct = self.deepspeed(*inputs)
-        return loss, correct
+            return Loss(*self.deepspeed(batch, step, torch.zeros((), device=self.world.device, requires_grad=True)))
+        loss: Loss = self.deepspeed(batch, step)
+        return loss
 
     def backward(self, loss_sum: torch.Tensor, global_tokens: torch.Tensor) -> None:
         doing("backward, with the exchange of gradients", waits=True)
@@ -98,9 +101,8 @@ class DeepSpeedEngine:
             loss = loss * self.loss_scale.scale
         self.deepspeed.backward(loss, scale_wrt_gas=False)
 
-    def step(self, rate: float) -> StepResult:
-        for group in self._partitioned.param_groups:
-            group["lr"] = group["base_lr"] * rate
+    def step(self, rate: torch.Tensor) -> StepResult:
+        set_rates(self._partitioned.param_groups, rate)
         scale = self.loss_scale.scale
         grad_norm = None if self.stage else self._clip(scale)
         self.deepspeed.step()
@@ -130,8 +132,8 @@ class DeepSpeedEngine:
     def freeze_encoder(self, stages: int) -> None:
         raise NotImplementedError("the configuration refuses train.unfreeze with DeepSpeed")
 
-    def learning_rates(self) -> dict[str, float]:
-        return learning_rates(self._partitioned.param_groups)
+    def base_rates(self) -> dict[str, float]:
+        return base_rates(self._partitioned.param_groups)
 
     def state_dict(self) -> dict[str, Any]:
         optimizer = self._gathered() if self.stage else whole_state(self._partitioned, self.raw_model)
@@ -187,8 +189,8 @@ class DeepSpeedEngine:
                     safe_set_full_optimizer_state(parameter, value, moment)
 
 
-class _Door(nn.Module):
-    """Stage 3: all weights are gathered where it is entered, and their gradients divided where its backward ends.
+class _GatheredAtOnce(nn.Module):
+    """Stage 3: all weights are gathered where this is entered, and their gradients divided where its backward ends.
 
     That is when the gradient of its inputs is known. None of ours has one, so `anchor` is there to have it.
     """
@@ -197,17 +199,10 @@ class _Door(nn.Module):
         super().__init__()
         self.objective = objective
 
-    def forward(
-        self,
-        images_BCHW: torch.Tensor,
-        tokens_BKT: torch.Tensor,
-        forcing: Forcing | None,
-        count_correct: bool,
-        anchor: torch.Tensor,
-    ) -> tuple[torch.Tensor, ...]:
-        """Flat: a module's backward hooks see no tensor inside of a tuple."""
-        loss, correct = self.objective(images_BCHW, tokens_BKT, forcing, count_correct)
-        return loss.total + 0 * anchor, loss.cross_entropy, loss.tokens, correct
+    def forward(self, batch: Batch, step: StepInputs, anchor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """A plain tuple of the loss's parts: a module's backward hooks see no tensor inside of another."""
+        total, *others = self.objective(batch, step)
+        return total + 0 * anchor, *others
 
 
 def _own_part(value: torch.Tensor, size: int, rank: int) -> torch.Tensor:

@@ -31,18 +31,16 @@ class Panel:
 
     title: str
     names: tuple[str, ...]
-    groups: tuple[str, ...] = ()  # the first part of the names; none given: any
     log: bool = False
     share: bool = False  # a fraction, shown in percent
+    tiny: bool = False  # shown in powers of ten, from 0
     shows_best: bool = False
 
     def takes(self, name: str) -> bool:
-        group, _, last = name.partition("/")
-        return (not self.groups or group in self.groups) and (not self.names or last in self.names)
+        return name.partition("/")[2] in self.names
 
     def place(self, name: str) -> int:
-        last = name.partition("/")[2]
-        return self.names.index(last) if last in self.names else 0
+        return self.names.index(name.partition("/")[2])
 
 
 PANELS = (
@@ -50,7 +48,7 @@ PANELS = (
     Panel("CIDEr", ("CIDEr",), shows_best=True),
     Panel("Scores", ("BLEU-1", "ROUGE-L", "BLEU-4", "METEOR"), shows_best=True),
     Panel("Token accuracy", ("accuracy", "top5_accuracy"), share=True),
-    Panel("Learning rate", (), groups=("optim",)),
+    Panel("Learning rate", ("lr", "encoder_lr"), tiny=True),
     Panel("Teacher forcing", ("teacher_forcing",), share=True),
     Panel("Gradient norm", ("grad_norm",), log=True),
     Panel("Images per second", ("images_per_s",)),
@@ -59,16 +57,21 @@ PANELS = (
 
 
 def draw_curves(metrics: Path, out: Path) -> None:
-    """Draw every panel that `metrics.jsonl` has numbers for, and replace `out` in one go."""
-    series = _series(read_metrics(metrics))
+    """Draw `metrics.jsonl`, and replace `out` in one go."""
+    write_whole(out, as_png(curves(read_metrics(metrics))), durable=False)
+
+
+def curves(lines: list[dict[str, Any]]) -> Figure:
+    """Every panel that the lines of `metrics.jsonl` have numbers for, on one figure."""
+    series = _series(lines)
     panels = [(panel, {name: series[name] for name in series if panel.takes(name)}) for panel in PANELS]
-    panels = [(panel, lines) for panel, lines in panels if lines]
+    panels = [(panel, drawn) for panel, drawn in panels if drawn]
     figure, charts = sheet(len(panels), height=3.1)
     if not panels:
         figure.text(0.5, 0.5, "nothing logged yet", ha="center", color=INK)
-    for axes, (panel, lines) in zip(charts, panels, strict=True):
-        _draw(axes, panel, lines)
-    write_whole(out, as_png(figure), durable=False)
+    for axes, (panel, drawn) in zip(charts, panels, strict=True):
+        _draw(axes, panel, drawn)
+    return figure
 
 
 def sheet(charts: int, height: float) -> tuple[Figure, Iterator[Axes]]:
@@ -123,7 +126,7 @@ def _scale(axes: Axes, panel: Panel, values: list[float]) -> None:
     elif panel.share:
         axes.set_ylim(-0.03, 1.03)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    elif panel.groups == ("optim",):
+    elif panel.tiny:
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(
             FuncFormatter(lambda rate, _: f"{rate:.1e}".replace("e-0", "e-") if rate else "0")

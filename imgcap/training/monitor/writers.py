@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from imgcap.config import Config, as_yaml
+from imgcap.config.load import as_yaml
+from imgcap.config.run import Config
 from imgcap.errors import UserError
 from imgcap.files.durable import write_whole
 

@@ -1,43 +1,22 @@
-"""The captioner and its loss as one module: what an engine wraps, so that no weight is read outside its forward."""
+"""What a training step minimises, as a module that an engine wraps."""
 
-from collections.abc import Callable
-from typing import Any
-
-import torch
 from torch import nn
 
-from imgcap.config.schema import TrainConfig
 from imgcap.models.captioner import Captioner
-from imgcap.models.losses import Loss, caption_loss, token_accuracy
-from imgcap.models.precision import autocast
-from imgcap.types import Forcing
+from imgcap.models.losses import Loss
+from imgcap.types import Batch, StepInputs
 
 
 class Objective(nn.Module):
-    """Encoder and unrolled decoder, each compiled where it is asked for, then the loss in the compute precision.
+    """A loss of a captioner. Whatever reads weights is inside of `forward`: only there does ZeRO 3 have them.
 
-    The captioner itself stays as it was, for evaluation and saving.
+    The captioner itself stays as it is, for evaluation and saving.
     """
 
-    def __init__(self, model: Captioner, train: TrainConfig, device: torch.device):
+    def __init__(self, captioner: Captioner):
         super().__init__()
-        self.model, self.config, self.device = model, train, device
-        self.encode = _compiled(model.encoder.forward, train.compile)
-        self.unroll = _compiled(model.decoder.unroll, train.compile)
+        self.captioner = captioner
 
-    def forward(
-        self, images_BCHW: torch.Tensor, tokens_BKT: torch.Tensor, forcing: Forcing | None, count_correct: bool
-    ) -> tuple[Loss, torch.Tensor]:
-        """The loss, and how many tokens were the likeliest and among the five likeliest (zeros where not asked)."""
-        with autocast(self.device, self.config.precision):
-            self.model.encoder.fold()  # before any compiling, and while all weights are there
-            readout_BKTR, attention_BKTP = self.unroll(self.encode(images_BCHW), tokens_BKT, forcing)
-        head, smoothing, penalty = self.model.decoder.output, self.config.label_smoothing, self.config.attention_penalty
-        loss = caption_loss(readout_BKTR, head, tokens_BKT, smoothing, attention_BKTP, penalty)
-        if count_correct:
-            return loss, token_accuracy(readout_BKTR, head, tokens_BKT)
-        return loss, torch.zeros(2, dtype=torch.int64, device=self.device)
-
-
-def _compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
-    return function if mode == "off" else torch.compile(function, mode=mode, dynamic=False)
+    def forward(self, batch: Batch, step: StepInputs) -> Loss:
+        """Sums over the batch, which ranks and micro-batches add up. Everything is on the device, nothing is read."""
+        raise NotImplementedError

@@ -22,7 +22,7 @@ class WeightAverage:
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
 
-    def settled(self) -> Any:
+    def to_evaluate(self) -> Any:
         """The model to be evaluated and saved, with the buffers that the trained one has now."""
         if self.averaged is None:
             return self.model

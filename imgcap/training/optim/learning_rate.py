@@ -3,7 +3,8 @@
 import math
 from typing import Any
 
-from imgcap.config.schema import OptimConfig, steps_of
+from imgcap.config.section import steps_of
+from imgcap.config.training import OptimConfig
 
 
 class LearningRate:

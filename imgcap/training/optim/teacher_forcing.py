@@ -2,7 +2,7 @@
 
 import math
 
-from imgcap.config.schema import TeacherForcingConfig
+from imgcap.config.training import TeacherForcingConfig
 
 EXPONENTIAL_DECAY = 5.0  # the exponential shape falls to e^-5 before it is stretched to reach its end
 SIGMOID_REACH = 5.0  # the sigmoid runs from +5 to -5

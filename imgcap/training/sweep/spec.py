@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from imgcap.config import Config, load_config
-from imgcap.config.schema import Positive, Section
+from imgcap.config.load import load_config
+from imgcap.config.run import Config
+from imgcap.config.section import Positive, Section
 from imgcap.errors import UserError
 
 Value = bool | int | float | str

@@ -13,7 +13,7 @@ from imgcap.captioning import contact_sheet
 from imgcap.captioning.contact_sheet import write_contact_sheet
 from imgcap.captioning.inputs import open_inputs
 from imgcap.captioning.journal import Journal, as_csv, as_jsonl, read_rows
-from imgcap.config.schema import DataConfig
+from imgcap.config.data import DataConfig
 from imgcap.errors import UserError
 from imgcap.evaluation.evaluator import Evaluator
 from imgcap.models.trained import load_captioner

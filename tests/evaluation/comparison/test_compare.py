@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from imgcap.config import as_yaml, load_config
+from imgcap.config.load import as_yaml, load_config
 from imgcap.evaluation.coco_files import with_other_images
 from imgcap.evaluation.results import write_json
 from imgcap.evaluation.signature import signature

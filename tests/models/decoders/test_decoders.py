@@ -1,13 +1,17 @@
 """The decoders against the papers' equations, step by step, and against torch's own LSTM."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
-from imgcap.config.schema import DecoderConfig, EncoderConfig, ModelConfig
+from imgcap.config.model import AttentionLSTMConfig, EncoderConfig, ModelConfig
 from imgcap.models.captioner import Captioner
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.build import build_decoder
+from imgcap.models.decoders.forcing import predict, unroll
+from imgcap.models.decoders.lstm_stack import LSTMStackDecoder
 from imgcap.types import EOS, PAD, SOS, Forcing
 
 B, K, T, V, P, E = 3, 4, 7, 23, 6, 10
@@ -16,7 +20,7 @@ SIZES = {"embed_dim": 8, "hidden_dim": 9, "attention_dim": 5, "dropout": 0.0}
 
 def decoder(**options: object) -> Decoder:
     torch.manual_seed(0)
-    built = build_decoder(DecoderConfig(**(SIZES | options)), V, E)
+    built = build_decoder(ModelConfig(decoder=SIZES | options).decoder, V, E)
     for parameter in built.parameters():  # initial zeros would hide a bias that is used twice or not at all
         nn.init.normal_(parameter, std=0.3)
     return built
@@ -116,7 +120,7 @@ ALL = [*VARIANTS, {"type": "lstm"}, {"type": "lstm", "layers": 2, "image_layers"
 @torch.no_grad()
 def test_unroll_follows_the_papers(options: dict) -> None:
     model, (features_BPE, tokens_BKT) = decoder(**options), batch()
-    logits_BKTV, attention_BKTP = model.predict(features_BPE, tokens_BKT)
+    logits_BKTV, attention_BKTP = predict(model, features_BPE, tokens_BKT)
     for b in range(B):
         for k in range(K):
             expected = naive_unroll(model.state_dict(), options, features_BPE[b], tokens_BKT[b, k].tolist())
@@ -126,9 +130,9 @@ def test_unroll_follows_the_papers(options: dict) -> None:
 @torch.no_grad()
 def test_unroll_is_show_attend_and_tell_at_full_size() -> None:
     torch.manual_seed(0)
-    model = build_decoder(DecoderConfig(dropout=0.0), 1000, 2048)
+    model = build_decoder(AttentionLSTMConfig(dropout=0.0), 1000, 2048)
     features_BPE, tokens_BKT = torch.randn(1, 49, 2048).relu(), torch.randint(4, 1000, (1, 2, 8))
-    logits_BKTV, _ = model.predict(features_BPE, tokens_BKT)
+    logits_BKTV, _ = predict(model, features_BPE, tokens_BKT)
     for k in range(2):
         expected, _ = naive_unroll(model.state_dict(), {}, features_BPE[0], tokens_BKT[0, k].tolist())
         torch.testing.assert_close(logits_BKTV[0, k], expected, atol=1e-5, rtol=0)
@@ -148,7 +152,7 @@ def test_lstm_is_torchs_lstm_after_the_image(layers: int) -> None:
     words_NTD = model.embedding(tokens_BKT[..., :-1]).flatten(0, 1)
     inputs = torch.cat([image_BD.repeat_interleave(K, 0)[:, None], words_NTD], dim=1)
     expected = model.output(reference(inputs)[0][:, 1:]).unflatten(0, (B, K))
-    logits_BKTV, attention = model.predict(features_BPE, tokens_BKT)
+    logits_BKTV, attention = predict(model, features_BPE, tokens_BKT)
     assert attention is None
     torch.testing.assert_close(logits_BKTV, expected, atol=1e-5, rtol=0)
 
@@ -157,8 +161,8 @@ def test_lstm_is_torchs_lstm_after_the_image(layers: int) -> None:
 @torch.no_grad()
 def test_steps_give_what_unroll_gives(options: dict) -> None:
     model, (features_BPE, tokens_BKT) = decoder(**options), batch()
-    logits_BKTV, attention_BKTP = model.predict(features_BPE, tokens_BKT)
-    state = model.init(features_BPE, K)
+    logits_BKTV, attention_BKTP = predict(model, features_BPE, tokens_BKT)
+    state = model.init(features_BPE, K, T)
     for t in range(T - 1):
         logits_BKV, state, attention_BKP = model.step(state, tokens_BKT[..., t])
         torch.testing.assert_close(logits_BKV, logits_BKTV[:, :, t], atol=1e-5, rtol=0)
@@ -182,8 +186,8 @@ def test_the_function_over_all_steps_has_the_plain_loops_values_and_gradients(op
     features_BPE = torch.randn(B, cells, E, dtype=torch.float64, requires_grad=True)
     parameters = [features_BPE, *model.parameters()]
     results = []
-    for unroll_given in (Decoder.unroll_given, type(model).unroll_given):
-        readout_BKTR, attention_BKTP = unroll_given(model, model.init(features_BPE, K), tokens_BKT)
+    for read in (LSTMStackDecoder.read, type(model).read):
+        readout_BKTR, attention_BKTP = read(model, model.init(features_BPE, K, T), tokens_BKT)
         logits_BKTV = model.output(readout_BKTR)
         loss = logits_BKTV.square().sum()
         if attention_BKTP is not None:
@@ -195,8 +199,8 @@ def test_the_function_over_all_steps_has_the_plain_loops_values_and_gradients(op
 @pytest.mark.parametrize("options", ALL, ids=str)
 def test_a_ratio_of_one_gives_the_given_tokens(options: dict) -> None:
     model, (features_BPE, tokens_BKT) = decoder(**options), batch()
-    given, _ = model.predict(features_BPE, tokens_BKT)
-    mixed, _ = model.predict(features_BPE, tokens_BKT, Forcing(torch.tensor(1.0), torch.rand(B, K, T)))
+    given, _ = predict(model, features_BPE, tokens_BKT)
+    mixed, _ = predict(model, features_BPE, tokens_BKT, Forcing(torch.tensor(1.0), torch.rand(B, K, T)))
     torch.testing.assert_close(given, mixed)
 
 
@@ -206,12 +210,12 @@ def test_forcing_in_turn_reads_the_models_words_after_those_it_read(options: dic
     model, (features_BPE, tokens_BKT) = decoder(**options), batch()
     coins_BKT = torch.rand(B, K, T, generator=torch.Generator().manual_seed(3))
     ratio = torch.tensor(0.5)
-    logits_BKTV, _ = model.predict(features_BPE, tokens_BKT, Forcing(ratio, coins_BKT))
+    logits_BKTV, _ = predict(model, features_BPE, tokens_BKT, Forcing(ratio, coins_BKT))
     read_BKT = tokens_BKT.clone()
     own_BKT = coins_BKT[..., : T - 1] >= ratio
     read_BKT[..., 1:] = torch.where(own_BKT, logits_BKTV.argmax(-1), tokens_BKT[..., 1:])
     assert not torch.equal(read_BKT, tokens_BKT)
-    expected, _ = model.predict(features_BPE, read_BKT)
+    expected, _ = predict(model, features_BPE, read_BKT)
     torch.testing.assert_close(logits_BKTV, expected, atol=1e-5, rtol=0)
 
 
@@ -220,12 +224,12 @@ def test_forcing_in_two_passes_reads_the_models_words_after_the_true_ones(option
     """Values and gradients: none flows through the first pass."""
     model, (features_BPE, tokens_BKT) = decoder(**options), batch()
     coins_BKT = torch.rand(B, K, T, generator=torch.Generator().manual_seed(3))
-    first, _ = model.predict(features_BPE, tokens_BKT)
+    first, _ = predict(model, features_BPE, tokens_BKT)
     read_BKT = tokens_BKT.clone()
     read_BKT[..., 1:] = torch.where(coins_BKT[..., : T - 1] >= 0.5, first.argmax(-1), tokens_BKT[..., 1:])
     results = []
     for tokens, forcing in ((tokens_BKT, Forcing(torch.tensor(0.5), coins_BKT, two_pass=True)), (read_BKT, None)):
-        logits_BKTV, _ = model.predict(features_BPE, tokens, forcing)
+        logits_BKTV, _ = predict(model, features_BPE, tokens, forcing)
         results.append((logits_BKTV, torch.autograd.grad(logits_BKTV.square().mean(), list(model.parameters()))))
     torch.testing.assert_close(*results)
     assert not torch.equal(results[0][0], first)
@@ -235,11 +239,11 @@ def test_forcing_in_two_passes_reads_the_models_words_after_the_true_ones(option
 @torch.no_grad()
 def test_reorder_moves_rows_and_shares_the_memory(options: dict) -> None:
     model, (features_BPE, tokens_BKT) = decoder(**options), batch()
-    _, state, _ = model.step(model.init(features_BPE, K), tokens_BKT[..., 0])
+    _, state, _ = model.step(model.init(features_BPE, K, T), tokens_BKT[..., 0])
     _, state, _ = model.step(state, tokens_BKT[..., 1])
     beams_BW = torch.tensor([[3, 3, 0, 1], [0, 1, 2, 3], [2, 1, 1, 0]])
     moved = state.reorder(beams_BW)
-    assert moved.memory is state.memory
+    assert moved.prepared is state.prepared and moved.features_BPE is state.features_BPE
     before, _, _ = model.step(state, tokens_BKT[..., 2])
     after, _, _ = model.step(moved, tokens_BKT[..., 2].gather(1, beams_BW))
     for b in range(B):
@@ -250,21 +254,21 @@ def test_reorder_moves_rows_and_shares_the_memory(options: dict) -> None:
 @torch.no_grad()
 def test_images_and_captions_do_not_see_each_other(options: dict) -> None:
     model, (features_BPE, tokens_BKT) = decoder(**options), batch()
-    whole, _ = model.predict(features_BPE, tokens_BKT)
-    alone, _ = model.predict(features_BPE[1:2], tokens_BKT[1:2, 2:3])
+    whole, _ = predict(model, features_BPE, tokens_BKT)
+    alone, _ = predict(model, features_BPE[1:2], tokens_BKT[1:2, 2:3])
     torch.testing.assert_close(alone, whole[1:2, 2:3], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("options", ALL, ids=str)
 def test_autocast_stays_near_float32_and_keeps_the_cell_state_exact(options: dict) -> None:
     model, (features_BPE, tokens_BKT) = decoder(**options), batch()
-    exact, _ = model.predict(features_BPE, tokens_BKT)
+    exact, _ = predict(model, features_BPE, tokens_BKT)
     with torch.autocast("cpu", torch.bfloat16):
-        logits, _ = model.predict(features_BPE, tokens_BKT)
-        _, state, _ = model.step(model.init(features_BPE, K), tokens_BKT[..., 0])
-        readout, _ = model.unroll(features_BPE, tokens_BKT)
+        logits, _ = predict(model, features_BPE, tokens_BKT)
+        _, state, _ = model.step(model.init(features_BPE, K, T), tokens_BKT[..., 0])
+        readout, _ = unroll(model, features_BPE, tokens_BKT)
         forcing = Forcing(torch.tensor(0.5), torch.rand(B, K, T), two_pass=len(options) % 2 == 0)
-        forced, _ = model.unroll(features_BPE, tokens_BKT, forcing)
+        forced, _ = unroll(model, features_BPE, tokens_BKT, forcing)
     assert state.cell_LBKH.dtype == torch.float32 and state.hidden_LBKH.dtype == torch.bfloat16
     assert readout.dtype == torch.bfloat16, "the head computes in the dtype of what it reads"
     forced.float().square().sum().backward()
@@ -276,9 +280,9 @@ def test_autocast_stays_near_float32_and_keeps_the_cell_state_exact(options: dic
 def test_dropout_acts_in_training_only() -> None:
     for options in ALL:
         model, (features_BPE, tokens_BKT) = decoder(**(options | {"dropout": 0.5})), batch()
-        assert not torch.equal(model.predict(features_BPE, tokens_BKT)[0], model.predict(features_BPE, tokens_BKT)[0])
+        assert not torch.equal(predict(model, features_BPE, tokens_BKT)[0], predict(model, features_BPE, tokens_BKT)[0])
         model.eval()
-        assert torch.equal(model.predict(features_BPE, tokens_BKT)[0], model.predict(features_BPE, tokens_BKT)[0])
+        assert torch.equal(predict(model, features_BPE, tokens_BKT)[0], predict(model, features_BPE, tokens_BKT)[0])
 
 
 COMPILED = [
@@ -295,10 +299,10 @@ def test_unroll_compiles_to_one_graph(backend: str, options: dict, ratio: float 
     model, (features_BPE, tokens_BKT) = decoder(**options), batch()
     tokens_BKT = tokens_BKT[..., :3]
     forcing = None if ratio is None else Forcing(torch.tensor(ratio), torch.rand(B, K, 3), two_pass)
-    compiled = torch.compile(model.predict, backend=backend, fullgraph=True, dynamic=False)
+    compiled = torch.compile(partial(predict, model), backend=backend, fullgraph=True, dynamic=False)
     results = []
-    for unroll in (model.predict, compiled):
-        logits_BKTV, _ = unroll(features_BPE, tokens_BKT, forcing)
+    for run in (partial(predict, model), compiled):
+        logits_BKTV, _ = run(features_BPE, tokens_BKT, forcing)
         results.append((logits_BKTV, torch.autograd.grad(logits_BKTV.square().mean(), list(model.parameters()))))
     torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-4)
 
@@ -313,10 +317,10 @@ IMGCAP = {"layers": 2, "embed_dim": 1024, "hidden_dim": 1024, "attention_dim": 1
 def test_parameter_counts_of_the_imgcap_models() -> None:
     with torch.device("meta"):
         encoder = EncoderConfig(name="resnet50", weights=None)
-        attention = DecoderConfig(type="attention_lstm", init_state="zeros", gate=False, **IMGCAP)
+        attention = AttentionLSTMConfig(init_state="zeros", gate=False, **IMGCAP)
         model = Captioner(ModelConfig(encoder=encoder, decoder=attention), 4096)
         assert trainable(model) == 36_722_689
-        lstm = DecoderConfig(type="lstm", image_layers=2, **IMGCAP)
+        lstm = {"type": "lstm", "image_layers": 2, **IMGCAP}
         model = Captioner(ModelConfig(encoder=encoder, decoder=lstm), 4096)
     assert trainable(model) == 29_383_680
     assert sum(parameter.numel() for parameter in model.encoder.parameters()) == 23_508_032

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchvision
 
-from imgcap.config.schema import EncoderConfig
+from imgcap.config.model import EncoderConfig
 from imgcap.errors import UserError
 from imgcap.models.encoders.base import Encoder
 

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 import torchvision
 
-from imgcap.config.schema import EncoderConfig, ModelConfig
+from imgcap.config.model import EncoderConfig, ModelConfig
 from imgcap.errors import UserError
 from imgcap.models.captioner import Captioner, build_captioner
 

@@ -1,13 +1,19 @@
 """torch.compile: the decoder is one graph, and nothing is compiled again once a run is under way."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from imgcap.config.schema import DecoderConfig, EncoderConfig, EngineConfig, ModelConfig, OptimConfig, TrainConfig
+from imgcap.config.engine import EngineConfig
+from imgcap.config.model import EncoderConfig, ModelConfig
+from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.models.captioner import build_captioner
+from imgcap.models.decoders.forcing import unroll
 from imgcap.ranks.world import World
 from imgcap.training.engines.ddp import DDPEngine
-from imgcap.types import EOS, PAD, SOS, Batch, Forcing
+from imgcap.training.objectives.cross_entropy import CrossEntropy
+from imgcap.types import EOS, PAD, SOS, Batch, Forcing, StepInputs
 
 WORDS, T = 20, 6
 SMALL = {"embed_dim": 16, "hidden_dim": 24, "attention_dim": 16}
@@ -25,7 +31,7 @@ FORCINGS = ("none", "in_turn", "two_pass")
 def captioner(**decoder):
     torch.manual_seed(0)
     encoder = EncoderConfig(name="resnet18", weights=None)
-    return build_captioner(ModelConfig(encoder=encoder, decoder=DecoderConfig(**SMALL, **decoder)), WORDS)
+    return build_captioner(ModelConfig(encoder=encoder, decoder=SMALL | decoder), WORDS)
 
 
 def batch(seed):
@@ -47,20 +53,20 @@ def test_the_decoder_has_no_graph_break(decoder, kind):
     model = captioner(**DECODERS[decoder]).train()
     features = model.encoder(batch(0).images_BCHW)
     torch._dynamo.reset()
-    found = torch._dynamo.explain(model.decoder.unroll)(features, batch(0).tokens_BKT, forcing(kind))
+    found = torch._dynamo.explain(partial(unroll, model.decoder))(features, batch(0).tokens_BKT, forcing(kind))
     assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
 
 
 @pytest.mark.slow
 def test_nothing_is_compiled_again_after_the_first_steps():
     settings, world = TrainConfig(compile="default"), World(0, 1, 0, torch.device("cpu"))
-    engine = DDPEngine(EngineConfig(), captioner(), settings, OptimConfig(), world)
+    engine = DDPEngine(EngineConfig(), CrossEntropy(captioner(), settings), settings, OptimConfig(), world)
 
     def step(seed):
         for kind in ("none", "in_turn"):  # scheduled sampling that begins with the true words alone
-            loss, _ = engine.forward(batch(seed), forcing(kind, ratio=1 - seed / 10))
+            loss = engine.loss(batch(seed), StepInputs(forcing(kind, ratio=1 - seed / 10)))
             engine.backward(loss.total, loss.tokens)
-            engine.step(1.0)
+            engine.step(torch.ones(()))
 
     torch._dynamo.reset()
     step(0)

@@ -6,17 +6,20 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from imgcap.config.schema import DecoderConfig, EncoderConfig, EngineConfig, ModelConfig, OptimConfig, TrainConfig
+from imgcap.config.engine import EngineConfig
+from imgcap.config.model import AttentionLSTMConfig, EncoderConfig, ModelConfig
+from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.errors import UserError
 from imgcap.models.captioner import build_captioner
 from imgcap.ranks.world import World
 from imgcap.training.engines.ddp import DDPEngine
-from imgcap.types import EOS, PAD, SOS, Batch, Forcing
+from imgcap.training.objectives.cross_entropy import CrossEntropy
+from imgcap.types import EOS, PAD, SOS, Batch, Forcing, StepInputs
 
 CPU = World(0, 1, 0, torch.device("cpu"))
 MODEL = ModelConfig(
     encoder=EncoderConfig(name="resnet18", weights=None, train="all"),
-    decoder=DecoderConfig(embed_dim=16, hidden_dim=24, attention_dim=16, dropout=0.0),
+    decoder=AttentionLSTMConfig(embed_dim=16, hidden_dim=24, attention_dim=16, dropout=0.0),
 )
 
 
@@ -25,7 +28,9 @@ REGULARISED = {"label_smoothing": 0.1, "attention_penalty": 0.5}
 
 def engine(world=CPU, **train):
     torch.manual_seed(0)
-    return DDPEngine(EngineConfig(), build_captioner(MODEL, 20), TrainConfig(**train), OptimConfig(lr=3e-3), world)
+    settings = TrainConfig(**train)
+    objective = CrossEntropy(build_captioner(MODEL, 20), settings)
+    return DDPEngine(EngineConfig(), objective, settings, OptimConfig(lr=3e-3), world)
 
 
 def data(images=8, seed=0):
@@ -50,7 +55,7 @@ def gradient(engine, images_BCHW, tokens_BKT, pieces):
     tokens = (tokens_BKT[..., 1:] != PAD).sum()
     for images, captions in zip(images_BCHW.chunk(pieces), tokens_BKT.chunk(pieces), strict=True):
         with engine.micro_batch(last=True):
-            loss, _ = engine.forward(batch(images, captions), None)
+            loss = engine.loss(batch(images, captions), StepInputs())
             engine.backward(loss.total, tokens)
     return [p.grad.clone() for p in engine.parameters]
 
@@ -60,9 +65,9 @@ def train(engine, steps, device="cpu"):
     losses = []
     for _ in range(steps):
         with engine.micro_batch(last=True):
-            loss, _ = engine.forward(batch(images, tokens), None)
+            loss = engine.loss(batch(images, tokens), StepInputs())
             engine.backward(loss.total, loss.tokens)
-        engine.step(1.0)
+        engine.step(torch.ones(()))
         losses.append(float(loss.total.detach() / loss.tokens))
     return losses
 
@@ -81,9 +86,9 @@ def test_a_gradient_that_is_not_finite_changes_nothing(precision):
     train(e, 2)
     before = [p.clone() for p in e.parameters]
     images, tokens = data()
-    loss, _ = e.forward(batch(images, tokens), None)
+    loss = e.loss(batch(images, tokens), StepInputs())
     e.backward(loss.total * float("inf"), torch.tensor(1))
-    result = e.step(1.0)
+    result = e.step(torch.ones(()))
     assert result.skipped == 1
     assert all(torch.equal(p, old) for p, old in zip(e.parameters, before, strict=True))
     if precision == "fp16":
@@ -101,7 +106,7 @@ def test_clipping_bounds_the_update_and_reports_the_norm_before_it():
     e = engine(clip_norm=1e-3)
     images, tokens = data()
     norm = torch.stack([g.norm() for g in gradient(e, images, tokens, 1)]).norm()
-    torch.testing.assert_close(e.step(1.0).grad_norm, norm)
+    torch.testing.assert_close(e.step(torch.ones(())).grad_norm, norm)
 
 
 def test_the_optimiser_goes_on_from_its_state():
@@ -183,9 +188,9 @@ def test_a_step_reads_no_number_on_the_host(precision, kind):
         forcing = Forcing(torch.tensor(0.5), torch.rand(tokens.shape), two_pass=kind == "two_pass")
     with HostReads() as reads:
         for _ in range(2):
-            loss, _ = e.forward(batch(images, tokens), forcing, count_correct=True)
+            loss = e.loss(batch(images, tokens), StepInputs(forcing, count_correct=True))
             e.backward(loss.total, loss.tokens)
-            e.step(1.0)
+            e.step(torch.ones(()))
         assert not reads.found
         float(loss.total.detach())
     assert reads.found
@@ -208,8 +213,8 @@ def test_a_step_waits_for_the_device_nowhere():
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(2):
-            loss, _ = e.forward(batch(images, tokens), None)
+            loss = e.loss(batch(images, tokens), StepInputs())
             e.backward(loss.total, loss.tokens)
-            e.step(1.0)
+            e.step(torch.ones(()))
     finally:
         torch.cuda.set_sync_debug_mode("default")

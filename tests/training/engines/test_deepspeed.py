@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 deepspeed = pytest.importorskip("deepspeed")
 
-from imgcap.config.schema import EngineConfig, TrainConfig  # noqa: E402
+from imgcap.config.engine import EngineConfig  # noqa: E402
+from imgcap.config.training import TrainConfig  # noqa: E402
 from imgcap.errors import UserError  # noqa: E402
 from imgcap.training.engines.deepspeed_config import deepspeed_config  # noqa: E402
 from imgcap.training.engines.loss_scale import GROWTH_EVERY, LossScale  # noqa: E402

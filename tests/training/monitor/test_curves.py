@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from imgcap.training.monitor.curves import PANELS, _smoothed, draw_curves
+from imgcap.training.monitor.curves import PANELS, _smoothed, curves, draw_curves
 
 
 def draw(folder: Path, lines: list[dict[str, Any]], torn: str = "") -> Image.Image:
@@ -54,9 +54,15 @@ def test_what_cannot_be_drawn_is_left_out(tmp_path: Path) -> None:
 
 def test_each_panel_draws_a_name(tmp_path: Path) -> None:
     for panel in PANELS:
-        group = panel.groups[0] if panel.groups else "train"
-        name = f"{group}/{panel.names[0] if panel.names else 'lr'}"
-        assert [other for other in PANELS if other.takes(name)] == [panel]
+        assert [other for other in PANELS if other.takes(f"train/{panel.names[0]}")] == [panel]
+
+
+def test_rates_are_drawn_at_their_own_scale() -> None:
+    logged = lines("optim/lr", "optim/encoder_lr", slope=4e-4)
+    [axes] = curves([line | {"optim/trainable_parameters": 7_000_000} for line in logged]).axes
+    assert [line.get_label() for line in axes.lines] == ["lr", "encoder lr"]
+    assert all(list(line.get_ydata()) == [4e-4 / step for step in range(1, 20)] for line in axes.lines)
+    assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] < 1e-3
 
 
 def test_smoothing_keeps_a_line_a_line_and_calms_noise() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from imgcap.config import load_config
+from imgcap.config.load import load_config
 from imgcap.errors import UserError
 from imgcap.training.monitor.writers import Monitor
 

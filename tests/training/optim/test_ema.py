@@ -20,9 +20,9 @@ def test_the_average_follows_the_weights_and_takes_the_buffers():
         model(torch.randn(4, 3))
         average.update()
         expected = 0.9 * expected + 0.1 * step
-    torch.testing.assert_close(average.settled().weight, expected)
-    torch.testing.assert_close(average.settled().running_mean, model.running_mean)
-    assert WeightAverage(model, None).settled() is model and WeightAverage(model, None).training_weights() == {}
+    torch.testing.assert_close(average.to_evaluate().weight, expected)
+    torch.testing.assert_close(average.to_evaluate().running_mean, model.running_mean)
+    assert WeightAverage(model, None).to_evaluate() is model and WeightAverage(model, None).training_weights() == {}
 
 
 @pytest.mark.exhaustive

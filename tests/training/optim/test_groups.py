@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from imgcap.config.schema import OptimConfig
+from imgcap.config.training import OptimConfig
 from imgcap.training.optim.groups import build_optimizer
 
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from imgcap.config.schema import OptimConfig, TeacherForcingConfig
+from imgcap.config.training import OptimConfig, TeacherForcingConfig
 from imgcap.training.optim.learning_rate import LearningRate
 from imgcap.training.optim.teacher_forcing import teacher_forcing_ratio
 

@@ -1,0 +1,89 @@
+"""The sections `train` and `optim`: how long and in what precision a model trains, and how fast."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from imgcap.config.section import Count, Duration, Fraction, Off, Positive, Section
+
+Stage = Literal["layer4", "layer3", "layer2", "layer1", "all"]  # of a ResNet, the last one first
+Rate = Annotated[float, Field(gt=0)]
+
+
+class TeacherForcingConfig(Section):
+    """Scheduled sampling: how often the decoder reads the true word, from `start` to `end` over the run."""
+
+    schedule: Literal["constant", "linear", "exponential", "inverse_sigmoid"] = Field(
+        "constant", description="shape of the way from start to end; constant stays at start"
+    )
+    start: Fraction = Field(1.0, description="probability of reading the true word at the first step")
+    end: Fraction = Field(1.0, description="probability of reading the true word at the last step")
+    sampling: Literal["in_turn", "two_pass"] = Field(
+        "in_turn", description="a word of the model's own follows what it has read, or (two_pass) the true words"
+    )
+
+
+class EarlyStoppingConfig(Section):
+    """When an evaluation counts as better, and when to stop waiting for one."""
+
+    metric: Literal["CIDEr", "BLEU-4", "loss"] = Field(
+        "CIDEr", description="score that chooses the best checkpoint, stops early and drives schedule=plateau"
+    )
+    patience: Count = Field(0, description="evaluations in a row without improvement that end the run; 0: never")
+    min_delta: Annotated[float, Field(ge=0)] = Field(0.0, description="gain below which a score counts as no better")
+
+
+class TrainConfig(Section):
+    """The training loop: its length, batches, precision and loss."""
+
+    epochs: Positive = Field(20, description="passes over the train split")
+    max_steps: Positive | None = Field(None, description="steps at which the run ends, if sooner than its epochs")
+    global_batch: Positive = Field(32, description="images of a step, over all ranks")
+    micro_batch: Positive | None = Field(
+        None, description="images of a forward pass on one rank; null: its whole share, without accumulation"
+    )
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
+        "fp32", description="arithmetic of training and evaluation; the weights stay float32"
+    )
+    compile: Annotated[Literal["off", "default", "reduce-overhead", "max-autotune"], Off] = Field(
+        "off", description="torch.compile mode of the encoder and of the decoder over all steps"
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of a target's probability that is spread over the vocabulary"
+    )
+    attention_penalty: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="weight of the doubly stochastic attention loss (Xu et al. 2015, equation 14)"
+    )
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(
+        5.0, description="largest norm of the whole gradient; null: it is not clipped"
+    )
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="decay of a moving average of the weights, which is then evaluated; null: none"
+    )
+    teacher_forcing: TeacherForcingConfig = TeacherForcingConfig()
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+    unfreeze: dict[Stage, Duration] = Field(
+        {}, description="when the encoder begins to train from a stage to its end, for engine.name=ddp"
+    )
+
+
+class OptimConfig(Section):
+    """AdamW, and its learning rate over the run."""
+
+    lr: Rate = Field(4e-4, description="learning rate of the decoder")
+    encoder_lr: Rate | None = Field(None, description="learning rate of the encoder; null: the same as lr")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        0.01, description="decay of matrices and convolutions; biases, norms and embeddings have none"
+    )
+    schedule: Literal["constant", "cosine", "step", "plateau"] = Field(
+        "cosine", description="course of the learning rates after the warm-up"
+    )
+    warmup: Duration = Field("0", description="time in which the learning rates rise linearly to their full height")
+    min_lr: Fraction = Field(0.0, description="share of lr below which cosine, step and plateau do not go")
+    step_every: Duration = Field("5ep", description="time between two cuts by schedule=step")
+    gamma: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="factor on the learning rates at each cut by schedule=step or plateau"
+    )
+    plateau_patience: Count = Field(
+        2, description="evaluations without improvement that schedule=plateau lets pass before a cut"
+    )

@@ -1,0 +1,59 @@
+"""Teacher forcing and scheduled sampling over any decoder: which words it reads in training.
+
+Dimensions: B images, K captions an image, T tokens, V vocabulary, P grid cells, E encoder width, R readout width.
+"""
+
+import torch
+
+from imgcap.models.decoders.base import Decoder
+from imgcap.models.decoders.state import DecoderState
+from imgcap.types import Forcing
+
+BLOCK = 1 << 24  # logits that a guess of all words looks at together
+
+
+def unroll(
+    decoder: Decoder, features_BPE: torch.Tensor, tokens_BKT: torch.Tensor, forcing: Forcing | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Predict tokens 1 to T - 1 from those before; return readout_BKTR and attention_BKTP of T - 1 steps.
+
+    The tokens before are the given ones, or, with `forcing`, some of them the model's own. No gradient goes through
+    the choice of a word: the words are chosen first, then all are known.
+    """
+    state = decoder.init(features_BPE, *tokens_BKT.shape[1:])
+    if forcing is not None:
+        choose = _choose_in_two_passes if forcing.two_pass else _choose_in_turn
+        with torch.no_grad():
+            tokens_BKT = choose(decoder, state, tokens_BKT, forcing.coins_BKT < forcing.ratio)
+    return decoder.read(state, tokens_BKT)
+
+
+def predict(
+    decoder: Decoder, features_BPE: torch.Tensor, tokens_BKT: torch.Tensor, forcing: Forcing | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Logits_BKTV of all steps at once, and attention_BKTP: `unroll` for whoever has room for them."""
+    readout_BKTR, attention_BKTP = unroll(decoder, features_BPE, tokens_BKT, forcing)
+    return decoder.output(readout_BKTR), attention_BKTP
+
+
+def _choose_in_turn(
+    decoder: Decoder, state: DecoderState, tokens_BKT: torch.Tensor, given_BKT: torch.Tensor
+) -> torch.Tensor:
+    """Scheduled sampling as published (Bengio et al. 2015): each guess follows the words that were read before it."""
+    tokens, read = tokens_BKT.unbind(-1), [tokens_BKT[..., 0]]
+    for t in range(len(tokens) - 2):
+        logits_BKV, state, _ = decoder.step(state, read[-1])
+        read.append(torch.where(given_BKT[..., t], tokens[t + 1], logits_BKV.argmax(-1)))
+    return torch.stack([*read, tokens[-1]], dim=-1)  # the last is only predicted, never read
+
+
+def _choose_in_two_passes(
+    decoder: Decoder, state: DecoderState, tokens_BKT: torch.Tensor, given_BKT: torch.Tensor
+) -> torch.Tensor:
+    """Scheduled sampling in parallel (Duckworth et al. 2019): each guess follows the true words."""
+    readout_BKTR, _ = decoder.read(state, tokens_BKT)
+    logits_of_an_image = readout_BKTR[0, ..., 0].numel() * decoder.output.out_features
+    blocks = readout_BKTR.split(max(BLOCK // logits_of_an_image, 1))
+    guesses_BKT = torch.cat([decoder.output(block_BKTR).argmax(-1) for block_BKTR in blocks])
+    chosen_BKT = torch.where(given_BKT[..., :-1], tokens_BKT[..., 1:], guesses_BKT)
+    return torch.cat([tokens_BKT[..., :1], chosen_BKT], dim=-1)

@@ -1,0 +1,186 @@
+"""What the LSTM decoders share: a stack of cells between a word embedding and a vocabulary.
+
+Dimensions: L layers, B images, K captions or W beams an image, T tokens, N = BK, V vocabulary, P grid cells,
+D embedding width, E encoder width, A attention width, H hidden width, R readout width, G = 4H gates of an LSTM cell,
+Q = A + G (+ E with a gate), products side by side.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import nn
+
+from imgcap.config.model import DecoderConfig
+from imgcap.models.decoders.base import Decoder
+from imgcap.models.decoders.state import Axes, DecoderState
+from imgcap.models.kernels.dropout import Dropout
+from imgcap.models.kernels.linear import linear
+from imgcap.models.kernels.lstm_cell import lstm_cell
+from imgcap.models.kernels.recurrent import run_stack
+
+
+class Prepared(NamedTuple):
+    """The parameters that every token meets, split and joined, in the dtype of the matmul."""
+
+    word_GD: torch.Tensor  # the first cell's input weights, the word's columns
+    word_bias_G: torch.Tensor
+    # Where attention feeds the recurrence:
+    context_GE: torch.Tensor | None = None  # the first cell's input weights, the context's columns
+    top_QH: torch.Tensor | None = None  # everything that multiplies the top layer's last hidden state
+    top_bias_Q: torch.Tensor | None = None
+
+    def word_gates(self, embedded_BKD: torch.Tensor) -> torch.Tensor:
+        """The words' share of the first cell's gates."""
+        return linear(embedded_BKD, self.word_GD, self.word_bias_G)
+
+
+@dataclass(frozen=True)
+class LSTMState(DecoderState):
+    """Hidden and cell state of every layer, and the image's cells for a decoder that attends."""
+
+    prepared: Prepared
+    hidden_LBKH: torch.Tensor
+    cell_LBKH: torch.Tensor  # at least float32, also under autocast
+    features_BPE: torch.Tensor | None = None
+    projected_BPA: torch.Tensor | None = None  # what attention scores the cells by
+
+    axes: ClassVar[Mapping[str, Axes]] = {
+        "hidden_LBKH": Axes(1, 2),
+        "cell_LBKH": Axes(1, 2),
+        "features_BPE": Axes(0),
+        "projected_BPA": Axes(0),
+    }
+
+
+class Advance(NamedTuple):
+    """The result of one step, a hidden and a cell state for each layer; no context without attention."""
+
+    hidden_BKH: Sequence[torch.Tensor]
+    cell_BKH: Sequence[torch.Tensor]
+    context_BKE: torch.Tensor | None = None
+    attention_BKP: torch.Tensor | None = None
+
+
+class LSTMStackDecoder(Decoder[LSTMState]):
+    """Words in, logits out, and one step, `advance`, that `step` and the plain loop of `read` both take.
+
+    A subclass says how captions begin (`init`), what a step reads of the image (`advance`), and what the output layer
+    reads (`readout`); it may write `read` so that it computes the same faster.
+    """
+
+    def __init__(self, config: DecoderConfig, vocabulary_size: int, input_width: int):
+        super().__init__()
+        self.hidden_dim = config.hidden_dim
+        self.embed_dim = config.embed_dim
+        self.embedding = nn.Embedding(vocabulary_size, config.embed_dim)
+        widths = [input_width] + [config.hidden_dim] * (config.layers - 1)
+        self.cells: Sequence[nn.LSTMCell] = nn.ModuleList(  # type: ignore[assignment]
+            nn.LSTMCell(width, config.hidden_dim) for width in widths
+        )
+        self.dropout = Dropout(config.dropout)
+        for cell in self.cells:
+            _initialise_cell(cell)
+
+    def init(self, features_BPE: torch.Tensor, rows: int, length: int) -> LSTMState:
+        raise NotImplementedError
+
+    def advance(
+        self,
+        state: LSTMState,
+        hidden_BKH: Sequence[torch.Tensor],
+        cell_BKH: Sequence[torch.Tensor],
+        word_gates_BKG: torch.Tensor,
+    ) -> Advance:
+        """Take one step from these hidden and cell states, given the word's share of the first cell's gates."""
+        raise NotImplementedError
+
+    def readout(
+        self, embedded_BKD: torch.Tensor, hidden_BKH: torch.Tensor, context_BKE: torch.Tensor | None
+    ) -> torch.Tensor:
+        """What `output` scores the vocabulary from after a step, or after all of them at once (BKT for BK)."""
+        raise NotImplementedError
+
+    def step(self, state: LSTMState, token_BK: torch.Tensor) -> tuple[torch.Tensor, LSTMState, torch.Tensor | None]:
+        embedded_BKD = self.embedding(token_BK)
+        word_gates_BKG = state.prepared.word_gates(embedded_BKD)
+        after = self.advance(state, state.hidden_LBKH.unbind(), state.cell_LBKH.unbind(), word_gates_BKG)
+        logits_BKV = self.output(self.readout(embedded_BKD, after.hidden_BKH[-1], after.context_BKE))
+        hidden_LBKH, cell_LBKH = torch.stack(list(after.hidden_BKH)), torch.stack(list(after.cell_BKH))
+        state = state.with_tensors({"hidden_LBKH": hidden_LBKH, "cell_LBKH": cell_LBKH})
+        return logits_BKV, state, after.attention_BKP
+
+    def read(self, state: LSTMState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The plain loop, which defines `read`; the words' gates before it and the readouts after it are one matmul."""
+        embedded_TBKD = self.embed(tokens_BKT)
+        hidden_BKH: Sequence[torch.Tensor] = state.hidden_LBKH.unbind()
+        cell_BKH: Sequence[torch.Tensor] = state.cell_LBKH.unbind()
+        steps = []
+        for word_gates_BKG in state.prepared.word_gates(embedded_TBKD).unbind():
+            step = self.advance(state, hidden_BKH, cell_BKH, word_gates_BKG)
+            hidden_BKH, cell_BKH = step.hidden_BKH, step.cell_BKH
+            steps.append(step)
+        hidden_BKTH = torch.stack([step.hidden_BKH[-1] for step in steps], dim=2)
+        context_BKTE = _stack_steps([step.context_BKE for step in steps])
+        attention_BKTP = _stack_steps([step.attention_BKP for step in steps])
+        return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
+
+    def embed(self, tokens_BKT: torch.Tensor) -> torch.Tensor:
+        """The embeddings (T - 1, B, K, D) of all tokens but the last, which is only predicted."""
+        return self.embedding(tokens_BKT[..., :-1].permute(2, 0, 1))
+
+    def run_cells(
+        self,
+        gates_BKG: torch.Tensor,
+        hidden_BKH: Sequence[torch.Tensor],
+        cell_BKH: Sequence[torch.Tensor],
+        top_recurrent_BKG: torch.Tensor | None = None,
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Run the stack, given what the input adds to the first cell's gates; return new hidden and cell states.
+
+        The top layer's recurrent product may be given too, where it was computed beside others.
+        """
+        hidden: list[torch.Tensor] = []
+        cell: list[torch.Tensor] = []
+        for layer, module in enumerate(self.cells):
+            if layer:
+                gates_BKG = linear(self.dropout(hidden[-1]), module.weight_ih, module.bias_ih)
+            if top_recurrent_BKG is not None and layer == len(self.cells) - 1:
+                recurrent_BKG = top_recurrent_BKG
+            else:
+                recurrent_BKG = linear(hidden_BKH[layer], module.weight_hh, module.bias_hh)
+            new_hidden_BKH, new_cell_BKH, _ = lstm_cell(gates_BKG + recurrent_BKG, cell_BKH[layer])
+            hidden.append(new_hidden_BKH)
+            cell.append(new_cell_BKH)
+        return hidden, cell
+
+    def run_words(self, state: LSTMState, embedded_TBKD: torch.Tensor) -> torch.Tensor:
+        """Run the stack over all words where it reads nothing else; return the top hidden states (B, K, T, H)."""
+        gates_TNG = state.prepared.word_gates(embedded_TBKD.flatten(1, 2))
+        hidden_LNH, cell_LNH = state.hidden_LBKH.flatten(1, 2), state.cell_LBKH.flatten(1, 2)
+        hidden_TNH = run_stack(self.cells, self.dropout, gates_TNG, hidden_LNH, cell_LNH)
+        return hidden_TNH.unflatten(1, embedded_TBKD.shape[1:3]).permute(1, 2, 0, 3)
+
+
+def _stack_steps(steps: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+    present = [step for step in steps if step is not None]
+    return torch.stack(present, dim=2) if present else None
+
+
+def _initialise_cell(cell: nn.LSTMCell) -> None:
+    """Orthogonal recurrence, and a forget gate that begins open (bias 1 in the sum of the two)."""
+    hidden = cell.hidden_size
+    nn.init.xavier_uniform_(cell.weight_ih)
+    for gate in cell.weight_hh.data.split(hidden):
+        nn.init.orthogonal_(gate)
+    nn.init.zeros_(cell.bias_ih)
+    nn.init.zeros_(cell.bias_hh)
+    nn.init.ones_(cell.bias_ih.data[hidden : 2 * hidden])
+
+
+def initialise_output(output: nn.Linear) -> None:
+    """Logits of variance 1 for inputs of variance 1, whatever the width (LeCun), and no word preferred."""
+    bound = (3 / output.in_features) ** 0.5
+    nn.init.uniform_(output.weight, -bound, bound)
+    nn.init.zeros_(output.bias)

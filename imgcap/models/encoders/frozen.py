@@ -1,0 +1,49 @@
+"""Stages of a network that cost less: frozen ones with BatchNorm folded in, trainable ones that keep no activations."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.checkpoint import checkpoint
+
+
+def folded(network: nn.Module, stage: tuple[str, ...]) -> nn.Sequential:
+    """A copy of some of a network's modules, each BatchNorm folded into the convolution before it."""
+    copy = deepcopy(nn.Sequential(OrderedDict((name, getattr(network, name)) for name in stage))).eval()
+    for module in list(copy.modules()):
+        children = dict(module.named_children())
+        pairs = [(name, name.replace("conv", "bn")) for name in children if name.startswith("conv")]
+        if isinstance(module, nn.Sequential) and len(children) == 2 and isinstance(children.get("1"), nn.BatchNorm2d):
+            pairs = [("0", "1")]  # the convolution of a shortcut
+        for convolution, norm in pairs:
+            before, after = children[convolution], children[norm]
+            assert isinstance(before, nn.Conv2d) and isinstance(after, nn.BatchNorm2d)
+            setattr(module, convolution, fuse_conv_bn_eval(before, after))
+            setattr(module, norm, nn.Identity())
+    return copy.requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def recomputed(stage: nn.Module, features: torch.Tensor) -> torch.Tensor:
+    """Run a stage that keeps its input only, and is run again in the backward pass (Chen et al. 2016)."""
+    contexts = lambda: (nullcontext(), _statistics_kept(stage))  # noqa: E731
+    features = checkpoint(stage, features, use_reentrant=False, context_fn=contexts)
+    return features
+
+
+@contextmanager
+def _statistics_kept(stage: nn.Module) -> Iterator[None]:
+    """Let BatchNorm's running statistics be: they have seen the batch in the forward pass."""
+    norms = [module for module in stage.modules() if isinstance(module, nn.BatchNorm2d)]
+    kept = [(norm, norm.momentum, deepcopy(norm.num_batches_tracked)) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, batches in kept:
+            norm.momentum = momentum
+            norm.num_batches_tracked = batches

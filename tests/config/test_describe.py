@@ -1,0 +1,110 @@
+"""The reference of all keys: nothing is left out, it fits a terminal, and the pages in docs/ are of today."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from imgcap.config.decoding import DecodeOptions
+from imgcap.config.describe import as_markdown, as_text, config_text, json_schema, reference
+from imgcap.config.load import as_yaml, load_config
+from imgcap.config.run import Config
+from imgcap.config.section import sections_in
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+CONFIGS = sorted((CHECKOUT / "configs").glob("*.yaml"))
+RENEW = "IMGCAP_RENEW_DOCS=1 python -m pytest -q tests/config/test_describe.py"
+KEYS = reference()
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> set[str]:
+    found: set[str] = set()
+    for name, value in tree.items():
+        empty = prefix + name in ("data.also", "train.unfreeze", "engine.deepspeed")
+        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) and not empty else {prefix + name}
+    return found
+
+
+def fields(section: type[BaseModel], prefix: str = "") -> list[tuple[str, str | None]]:
+    """Each key with what it means; what a section means is its docstring."""
+    found = []
+    for name, field in section.model_fields.items():
+        below = sections_in(field.annotation)
+        for each in below:
+            found += [(prefix + name, each.__doc__), *fields(each, f"{prefix}{name}.")]
+        found += [] if below else [(prefix + name, field.description)]
+    return found
+
+
+@pytest.mark.parametrize(("key", "meaning"), [*fields(Config), *fields(DecodeOptions, "decoding.")])
+def test_every_key_has_a_meaning_of_one_line(key: str, meaning: str | None) -> None:
+    assert meaning and "\n" not in meaning.strip() and len(meaning) <= 120
+    assert "attention_lstm." not in key
+
+
+def test_the_reference_has_every_key_once_with_its_default() -> None:
+    of_default = {key.name.split()[0] for key in KEYS if not key.name.endswith("(lstm)")}
+    of_lstm = {key.name.split()[0] for key in KEYS if not key.name.endswith("(attention_lstm)")}
+    assert of_default == leaves(load_config().model_dump(mode="json"))
+    assert of_lstm == leaves(load_config(None, ["model.decoder.type=lstm"]).model_dump(mode="json"))
+    assert len({key.name for key in KEYS}) == len(KEYS)
+
+
+@pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
+def test_a_default_can_be_given_as_it_is_shown(key: Any) -> None:
+    name, _, of_type = key.name.partition(" ")
+    kind = [f"model.decoder.type={of_type.strip('()')}"] if of_type else []
+    assert load_config(None, [*kind, f"{name}={key.default}"]) == load_config(None, kind)
+
+
+def test_the_text_fits_and_breaks_no_word() -> None:
+    lines = as_text().splitlines()
+    assert max(map(len, lines)) <= 120
+    words = set(as_text().split())
+    for key in KEYS:
+        assert {key.name.split()[0], *key.default.split(), *key.meaning.split()} <= words
+
+
+def test_what_the_command_prints() -> None:
+    assert config_text(None, []) == as_text()
+    assert json.loads(config_text(None, [], schema=True)) == json_schema()
+    path = CHECKOUT / "configs/demo.yaml"
+    assert config_text(path, ["optim.lr=1"]) == as_yaml(load_config(path, ["optim.lr=1"]))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_the_schema_takes_what_we_take(path: Path) -> None:
+    check = jsonschema.Draft202012Validator(json_schema())
+    check.check_schema(check.schema)
+    check.validate(yaml.safe_load(path.read_text()))
+    check.validate(yaml.safe_load(as_yaml(load_config(path))))
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        {"optim": {"lrr": 1}},
+        {"optim": {"lr": 0}},
+        {"eval": {"every": "2 epochs"}},
+        {"model": {"decoder": {"type": "lstm", "gate": True}}},
+        {"model": {"decoder": {"image_layers": 2}}},
+        {"train": {"unfreeze": {"layer5": "1ep"}}},
+    ],
+)
+def test_the_schema_finds_mistakes(mistake: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(mistake, json_schema())
+
+
+@pytest.mark.parametrize("name", ["configuration.md", "config.schema.json"])
+def test_the_pages_in_docs_are_of_today(name: str) -> None:
+    page = CHECKOUT / "docs" / name
+    now = as_markdown() if page.suffix == ".md" else config_text(None, [], schema=True)
+    if os.environ.get("IMGCAP_RENEW_DOCS"):
+        page.write_text(now, encoding="utf-8")
+    assert page.exists() and page.read_text(encoding="utf-8") == now, f"docs/{name} is stale; renew it by: {RENEW}"
