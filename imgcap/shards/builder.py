@@ -1,4 +1,4 @@
-"""A dataset to a shard set: in parallel, always the same bytes, and never from the start again after a stop.
+"""Building a shard set from a dataset: in parallel, always the same bytes, and going on where a build was stopped.
 
 Samples are made by several processes and written by one, in the order of the records. A shard ends before the
 sample that would make it too large, which depends on nothing but the samples. Each finished shard leaves a record
@@ -10,19 +10,17 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from imgcap.errors import UserError
 from imgcap.ranks.progress import Progress
-from imgcap.shards.index import Index
-from imgcap.shards.manifest import BuildSettings, Manifest, SplitInfo, by_reason
+from imgcap.shards.manifest import BuildSettings, Manifest, told_reasons
 from imgcap.shards.parallel import Workers
 from imgcap.shards.sample import EncodedSample, SampleEncoder, Tokeniser
 from imgcap.shards.site import BuildSite
 from imgcap.shards.source import Skipped, Source
-from imgcap.shards.token_counts import TokenCounts
-from imgcap.shards.writer import FinishedShard, ShardWriter
+from imgcap.shards.writer import FinishedShard, ShardWriter, save_set
 from imgcap.types import Record
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -43,7 +41,8 @@ def build(
     """Write a shard set into the folder `out`, or finish the one that is begun there.
 
     resize: pixels of the shorter side, never upscaled; none keeps sizes. shard_mb: millions of bytes, at most
-    (a shard of one sample may be larger). A set of other settings in `out` is a UserError unless `force`.
+    (a shard of one sample may be larger). Raises `UserError` for an image id that comes twice, where nothing is left
+    to write, where `out` can't be written, and where it holds a set of other settings, unless `force`.
     """
     _refuse_duplicates(source)
     settings = BuildSettings(
@@ -64,28 +63,11 @@ def build(
             return site.finished
         with site:
             tokeniser("")  # loads its rules, once for all processes that are forked
-            parts = _build_splits(site, source, SampleEncoder(tokeniser, resize, quality), workers, int(shard_mb * 1e6))
-            return _finish(site, parts, source.skipped)
-
-
-def _build_splits(
-    site: BuildSite, source: Source, encoder: SampleEncoder, workers: int, shard_bytes: int
-) -> "dict[str, _SplitParts]":
-    total = sum(site.settings.records.values())
-    with Workers(encoder, workers) as encoders, Progress(total, f"building {site.folder}") as progress:
-        task = _Task(site, encoders, progress, shard_bytes)
-        return {split: task.build_split(split, records) for split, records in source.splits.items()}
-
-
-@dataclass
-class _SplitParts:
-    """The shards of a split, and what was skipped behind the last of them."""
-
-    shards: list[FinishedShard] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
-
-    def all_skipped(self) -> list[Skipped]:
-        return [item for shard in self.shards for item in shard.skipped] + self.skipped
+            encoder, total = SampleEncoder(tokeniser, resize, quality), sum(settings.records.values())
+            with Workers(encoder, workers) as encoders, Progress(total, f"building {out}") as progress:
+                builder = _SplitBuilder(site, encoders, progress, int(shard_mb * 1e6), list(source.skipped))
+                splits = {split: builder.build(split, records) for split, records in source.splits.items()}
+            return _finish(site, splits, builder.skipped)
 
 
 class _Ahead:
@@ -100,19 +82,20 @@ class _Ahead:
 
 
 @dataclass(frozen=True)
-class _Task:
-    """What building each split needs."""
+class _SplitBuilder:
+    """Builds the shards of one split after the other, and collects what they had to skip."""
 
     site: BuildSite
     encoders: Workers[Record, EncodedSample]
     progress: Progress
     shard_bytes: int
+    skipped: list[Skipped]
 
-    def build_split(self, split: str, records: list[Record]) -> _SplitParts:
-        parts = _SplitParts()
+    def build(self, split: str, records: list[Record]) -> list[FinishedShard]:
+        shards: list[FinishedShard] = []
         position, samples = 0, None
         while position < len(records):
-            number = len(parts.shards)
+            number = len(shards)
             shard = self.site.finished_shard(split, number, position)
             if shard:
                 samples = None
@@ -122,12 +105,13 @@ class _Task:
                 writer = ShardWriter(self.site.folder, self.site.shard_name(split, number), number, position)
                 shard = self._fill(writer, samples, position)
                 if shard is None:  # nothing but unreadable images up to the end
-                    parts.skipped = writer.skipped
+                    self.skipped.extend(writer.skipped)
                     break
                 self.site.keep(shard)
-            parts.shards.append(shard)
+            shards.append(shard)
+            self.skipped.extend(shard.skipped)
             position = shard.end
-        return parts
+        return shards
 
     def _fill(self, writer: ShardWriter, samples: _Ahead, position: int) -> FinishedShard | None:
         try:
@@ -149,31 +133,11 @@ class _Task:
             raise
 
 
-def _finish(site: BuildSite, parts: dict[str, _SplitParts], skipped: list[Skipped]) -> Manifest:
-    """Write what is made of all shards together, the manifest last."""
-    parts_with_shards = {split: part for split, part in parts.items() if part.shards}
-    if not parts_with_shards:
-        reasons = by_reason(skipped + [item for part in parts.values() for item in part.all_skipped()])
-        told = ", ".join(f"{names.count} × {reason}" for reason, names in reasons.items()) or "the source is empty"
+def _finish(site: BuildSite, splits: dict[str, list[FinishedShard]], skipped: list[Skipped]) -> Manifest:
+    if not any(splits.values()):
+        told = told_reasons(skipped) or "the source is empty"
         raise UserError(f"no image is left to put into {site.folder}: {told}; check --images and --captions")
-    splits, token_counts_sha256 = {}, None
-    for split, part in parts_with_shards.items():
-        rows = [row for shard in part.shards for row in shard.rows]
-        splits[split] = SplitInfo(
-            images=len(rows),
-            captions=sum(shard.captions for shard in part.shards),
-            index_sha256=Index.from_rows(rows).save(site.folder, split),
-            shards=tuple(shard.info for shard in part.shards),
-        )
-        if split == "train":
-            counts = TokenCounts()
-            for shard in part.shards:
-                counts.update(shard.token_counts)
-            token_counts_sha256 = counts.save(site.folder, site.settings)
-    all_skipped = skipped + [item for part in parts.values() for item in part.all_skipped()]
-    manifest = Manifest(site.settings, splits, by_reason(all_skipped), token_counts_sha256)
-    manifest.save(site.folder)
-    return manifest
+    return save_set(site.folder, site.settings, {split: shards for split, shards in splits.items() if shards}, skipped)
 
 
 def _refuse_duplicates(source: Source) -> None:

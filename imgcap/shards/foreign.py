@@ -1,4 +1,4 @@
-"""Tars that others have written, as a shard set: indexed where they lie, and not a byte of them rewritten.
+"""Indexing tars that others have written, so that they are a shard set as they lie, without a byte rewritten.
 
 A sample is the members of one key, as WebDataset has it (the name up to the first dot of its last part): one image,
 and its captions in `.txt`, `.caption` or `.json`. The captions are tokenised once and written beside the index; images
@@ -11,7 +11,8 @@ import tarfile
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,33 +23,27 @@ from imgcap.files.durable import sha256_of, sha256_of_bytes, write_whole
 from imgcap.files.fetch import fetch, is_address
 from imgcap.pictures.normalise import UnreadableImage, check_header
 from imgcap.ranks.progress import Progress
-from imgcap.shards.index import Index, IndexRow
-from imgcap.shards.manifest import (
-    MANIFEST_NAME,
-    BuildSettings,
-    CaptionsInfo,
-    Manifest,
-    ShardInfo,
-    SplitInfo,
-    by_reason,
-)
+from imgcap.shards.index import IndexRow
+from imgcap.shards.manifest import MANIFEST_NAME, BuildSettings, CaptionsInfo, Manifest, ShardInfo, told_reasons
 from imgcap.shards.parallel import Workers
 from imgcap.shards.sample import Tokeniser, encoded_captions
 from imgcap.shards.source import Skipped, image_id_of
 from imgcap.shards.token_counts import TokenCounts
+from imgcap.shards.writer import WrittenShard, save_set
 from imgcap.types import Record
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 CAPTIONS = ("txt", "caption", "json")  # the first that a sample has
 _KEYS = ("caption", "captions", "text")  # of a JSON document
+_SPLITS = {"train": 0, "val": 1, "test": 2}  # in this order, others behind them
 _HELD_OUT = 0.05  # of the images, for `val` and the same again for `test`
 _END = bytes(1024)  # what closes a tar, at least
 
 
 def expand(patterns: Iterable[str], others: tuple[str, ...] = ()) -> list[str]:
-    """The tars of some patterns: paths with wildcards, and paths or addresses with ranges such as `{00000..00331}`.
+    """Find the tars of patterns: paths with wildcards, and paths or addresses with ranges such as `{00000..00331}`.
 
-    What begins like one of `others` is taken as it is.
+    What begins like one of `others` is taken as it is. Raises `UserError` for a tar that isn't there or comes twice.
     """
     found: list[str] = []
     for pattern in patterns:
@@ -67,14 +62,10 @@ def expand(patterns: Iterable[str], others: tuple[str, ...] = ()) -> list[str]:
             found += map(str, matches)
     if not found:
         raise UserError("no tars are named")
-    first = _first_twice(found)
-    if first:
-        raise UserError(f"{first} is named twice; name each tar once")
+    (name, times), *_ = Counter(found).most_common(1)
+    if times > 1:
+        raise UserError(f"{name} is named twice; name each tar once")
     return found
-
-
-def _first_twice(names: list[str]) -> str | None:
-    return next((name for name, count in Counter(names).items() if count > 1), None) if names else None
 
 
 def index_foreign(
@@ -105,26 +96,19 @@ def index_foreign(
 
 
 def _short_names(tars: list[str]) -> dict[str, str]:
-    """The last parts of each path, as many as it takes for all to differ."""
-    depth, paths = 1, {tar: PurePosixPath(tar).parts for tar in tars}
-    while _first_twice(["/".join(parts[-depth:]) for parts in paths.values()]):
-        depth += 1
-    return {tar: "/".join(parts[-depth:]) for tar, parts in paths.items()}
-
-
-@dataclass
-class _SplitPart:
-    """What one tar has for one split."""
-
-    info: ShardInfo
-    rows: list[IndexRow]
-    captions: int
-    counts: TokenCounts
+    """A name for each tar: the last parts of its path, as many as it takes for all names to differ."""
+    for depth in count(1):
+        names = {tar: "/".join(PurePosixPath(tar).parts[-depth:]) for tar in tars}
+        if len(set(names.values())) == len(names):
+            break
+    return names
 
 
 @dataclass
 class _Part:
-    splits: dict[str, _SplitPart]
+    """A tar's share of each split, and what was skipped in it."""
+
+    splits: dict[str, WrittenShard]
     skipped: list[Skipped]
 
 
@@ -140,14 +124,14 @@ class _Documents:
 
 @dataclass(frozen=True)
 class _Indexing:
-    """Indexes one tar, in any process."""
+    """Indexes a tar, called with its number and name, in any process."""
 
     out: Path
     tokeniser: Tokeniser
     split: str | None
     seed: int
     skip_damaged: bool
-    names: dict[str, str]  # of a tar in the names of its samples: all of its path that tells it from the others
+    names: dict[str, str]  # how a tar is called in the names of its samples
 
     def __call__(self, numbered: tuple[int, str]) -> _Part:
         number, name = numbered
@@ -174,13 +158,13 @@ class _Indexing:
             write_whole(self.out / captions, bytes(held.data))
             beside = CaptionsInfo(captions, len(held.data), sha256_of_bytes(bytes(held.data)))
             info = ShardInfo(name, len(held.rows), size, sha256, beside)
-            splits[split] = _SplitPart(info, held.rows, held.captions, held.counts)
+            splits[split] = WrittenShard(info, held.rows, held.captions, held.counts)
         return _Part(splits, skipped)
 
     def _samples(
         self, name: str, file: Any, skipped: list[Skipped]
     ) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-        """Key and members by suffix, as they follow each other in the tar."""
+        """Yield each sample of a tar: its key, and its members by suffix."""
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
         key, members, whole = "", dict[str, tarfile.TarInfo](), 0
@@ -262,14 +246,14 @@ def _bytes(file: Any, member: tarfile.TarInfo) -> bytes:
 
 
 def _refuse_unsafe(members: dict[str, tarfile.TarInfo]) -> None:
-    """Names that would leave a folder: nobody writes them by mistake."""
+    """Raise ValueError for a name that would leave a folder: nobody writes it by mistake."""
     paths = [PurePosixPath(member.name) for member in members.values()]
     if any(path.is_absolute() or ".." in path.parts for path in paths):
         raise ValueError("unsafe member name")
 
 
 def image_and_captions(suffixes: Container[str]) -> tuple[str, str]:
-    """Of a sample's suffixes, that of its image and that of its captions; ValueError where one is missing."""
+    """Choose the suffixes of a sample's image and of its captions; ValueError where one is missing."""
     image, captions = (next((suffix for suffix in known if suffix in suffixes), None) for known in (IMAGES, CAPTIONS))
     if image is None or captions is None:
         raise ValueError("sample without an image" if image is None else "image without captions")
@@ -277,7 +261,7 @@ def image_and_captions(suffixes: Container[str]) -> tuple[str, str]:
 
 
 def captions_of(data: bytes, name: str) -> list[str]:
-    """Of a text, one a line; of a JSON document, what its caption key holds. ValueError names what is wrong."""
+    """Read captions from a text, one a line, or from a JSON document's caption key; ValueError says what is wrong."""
     try:
         text = data.decode("utf-8-sig")
         if not name.lower().endswith("json"):
@@ -320,26 +304,15 @@ def _settings(
 
 
 def _finish(out: Path, parts: list[_Part], settings: BuildSettings) -> Manifest:
-    """Write what is made of all tars together, the manifest last."""
-    skipped = by_reason(item for part in parts for item in part.skipped)
-    splits, counts_sha256 = {}, None
-    for split in ("train", "val", "test", *sorted(settings.records)):
-        if split in splits or split not in settings.records:
-            continue
-        held = [part.splits[split] for part in parts if split in part.splits]
-        keys = iter(range(settings.records[split]))
-        rows = [row._replace(shard=number, key=next(keys)) for number, part in enumerate(held) for row in part.rows]
-        index_sha256 = Index.from_rows(rows).save(out, split)
-        captions = sum(part.captions for part in held)
-        splits[split] = SplitInfo(len(rows), captions, index_sha256, tuple(part.info for part in held))
-        if split == "train":
-            counts = TokenCounts()
-            for part in held:
-                counts.update(part.counts)
-            counts_sha256 = counts.save(out, settings)
-    if not splits:
-        told = ", ".join(f"{names.count} × {reason}" for reason, names in skipped.items()) or "the tars are empty"
+    """Number the samples of each split over all tars, and write the set's files."""
+    skipped = [item for part in parts for item in part.skipped]
+    if not settings.records:
+        told = told_reasons(skipped) or "the tars are empty"
         raise UserError(f"no sample is left to put into {out}: {told}")
-    manifest = Manifest(settings, splits, skipped, counts_sha256)
-    manifest.save(out)
-    return manifest
+    splits: dict[str, list[WrittenShard]] = {}
+    for split in sorted(settings.records, key=lambda name: (_SPLITS.get(name, len(_SPLITS)), name)):
+        keys, shards = count(), splits.setdefault(split, [])
+        for part in (part.splits[split] for part in parts if split in part.splits):
+            rows = [row._replace(shard=len(shards), key=next(keys)) for row in part.rows]
+            shards.append(replace(part, rows=rows))
+    return save_set(out, settings, splits, skipped)

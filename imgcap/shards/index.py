@@ -1,4 +1,4 @@
-"""Where each sample of a split lies: shard, and offset, size and CRC-32 of its members."""
+"""The index of a split: where each sample lies, as shard, and offset, size and CRC-32 of its members."""
 
 import io
 from pathlib import Path
@@ -16,7 +16,7 @@ FEATURE_FIELDS = ("fp16_offset", "fp16_size", "fp16_crc32")  # of sets that hold
 
 
 class IndexRow(NamedTuple):
-    """One sample. Offsets and sizes are bytes of the members' data in the tar; `key` is the number in KEY."""
+    """Where a sample lies. Offsets and sizes are bytes of the members' data in the tar; `key` is the number in KEY."""
 
     shard: int
     key: int
@@ -41,12 +41,13 @@ class Index:
 
     @classmethod
     def from_rows(cls, rows: list[IndexRow]) -> "Index":
+        """Make an index of rows; it has the features' columns where any of them has features."""
         fields = FIELDS + FEATURE_FIELDS if any(row.fp16_size for row in rows) else FIELDS
         return cls({name: np.array([getattr(row, name) for row in rows], dtype=np.int64) for name in fields})
 
     @classmethod
     def load(cls, place: Place, split: str, sha256: str) -> "Index":
-        """Read the index of a split; UserError where it is not the one of this hash."""
+        """Read the index of a split; `UserError` where it can't be read or has another hash."""
         path = place / index_name(split)
         try:
             data = place.read(index_name(split))
@@ -59,19 +60,15 @@ class Index:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return cls({name: arrays[name] for name in arrays.files})
 
-    def to_bytes(self) -> bytes:
-        """The bytes of the `.npz` file: equal rows give equal bytes."""
+    def save(self, folder: Path, split: str) -> str:
+        """Write the index beside its shards, equal rows as equal bytes; return the sha256, for the manifest."""
         out = io.BytesIO()
         columns = {name: np.ascontiguousarray(column) for name, column in self.columns.items()}
         np.savez(out, allow_pickle=False, **columns)
-        return out.getvalue()
-
-    def save(self, folder: Path, split: str) -> str:
-        """Write it beside its shards; returns its sha256, which the manifest holds."""
-        return write_hashed(folder / index_name(split), self.to_bytes())
+        return write_hashed(folder / index_name(split), out.getvalue())
 
     def samples_of_shards(self, shards: int) -> list[int]:
-        """How many rows each shard has."""
+        """Count the samples of each shard."""
         counts: list[int] = np.bincount(self.columns["shard"], minlength=shards).tolist()
         return counts
 
@@ -87,5 +84,5 @@ def index_name(split: str) -> str:
 
 
 def key_name(ordinal: int) -> str:
-    """KEY of the record at this place of its split: no dots, and equal widths sort as numbers do."""
+    """The KEY of a record by its place in its split: no dots, and equal widths sort as numbers do."""
     return f"{ordinal:08d}"

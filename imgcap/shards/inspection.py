@@ -1,4 +1,4 @@
-"""What a shard set holds, for people to look at: samples, lengths and words of captions, and images that come twice.
+"""Drawing what a shard set holds for people: samples, lengths and words of captions, and images that come twice.
 
 Dimensions: N images of a split.
 """
@@ -6,6 +6,7 @@ Dimensions: N images of a split.
 import io
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from imgcap.files.fetch import Unreachable
 from imgcap.pictures.lettering import font, wrap, write
 from imgcap.pictures.sheet import draw_sheet
 from imgcap.ranks.progress import Progress
-from imgcap.shards.manifest import manifest_bytes, parse_manifest
+from imgcap.shards.manifest import Manifest
 from imgcap.shards.place import Place
 from imgcap.shards.reader import ShardReader
 
@@ -32,7 +33,7 @@ _CHUNK = 2048  # images compared at once
 
 @dataclass
 class SplitFacts:
-    """Of one split; `places_N` are its sound samples, and `hash_N2` their perceptual hashes, uint64."""
+    """Counts over a split; `places_N` are its sound samples, and `hash_N2` their perceptual hashes, uint64."""
 
     images: int = 0
     lengths: Counter[int] = field(default_factory=Counter)  # words of a caption -> captions
@@ -44,8 +45,8 @@ class SplitFacts:
 
 
 @dataclass(frozen=True)
-class Twice:
-    """Two samples that look alike; `bits` of their hashes differ, and `exact` ones have the same bytes."""
+class DuplicatePair:
+    """Samples of two splits that look alike; `bits` of their hashes differ, and `exact` ones have the same bytes."""
 
     split: str
     place: int
@@ -56,16 +57,15 @@ class Twice:
 
 
 def inspect(place: Place, out: Path, seed: int = 0, limit: int | None = None) -> dict[str, Any]:
-    """Draw sheets and plots into the folder `out`, and return the numbers; `limit` images of each split at most."""
-    splits = parse_manifest(manifest_bytes(place), place).splits
-    readers = {split: ShardReader(place, split) for split in splits}
+    """Draw sheets and plots of a set into the folder `out`, and return the numbers; `limit` is of images a split."""
+    readers = {split: ShardReader(place, split) for split in Manifest.load(place).splits}
     facts = {split: _look_at(reader, limit) for split, reader in readers.items()}
     out.mkdir(parents=True, exist_ok=True)
     for split, reader in readers.items():
         if facts[split].images:
             _draw_samples(reader, facts[split].places_N, seed).save(out / f"samples-{split}.png")
     _draw_plots(facts).save(out / "captions.png")
-    pairs = list(_twice(facts))
+    pairs = _duplicates(facts)
     if pairs:
         _draw_pairs(readers, pairs[:SHOWN]).save(out / "twice.png")
     return {
@@ -105,7 +105,7 @@ def _look_at(reader: ShardReader, limit: int | None) -> SplitFacts:
 
 
 def perceptual_hash(data: bytes) -> tuple[int, int]:
-    """Twice 64 bits: where a picture gets brighter from left to right, and downwards (difference hash)."""
+    """Hash a picture to twice 64 bits: where it gets brighter from left to right, and downwards (difference hash)."""
     image = Image.open(io.BytesIO(data))
     image.load()  # all of it, so that one that is cut is known
     small = np.asarray(image.convert("L").resize((9, 9), Image.Resampling.BILINEAR), np.int16)
@@ -117,26 +117,22 @@ def _as_number(bits: np.ndarray) -> int:
     return int.from_bytes(np.packbits(bits.ravel()).tobytes(), "big")
 
 
-def _twice(facts: dict[str, SplitFacts]) -> list[Twice]:
-    """Pairs of different splits, the most alike first."""
-    names = list(facts)
+def _duplicates(facts: dict[str, SplitFacts]) -> list[DuplicatePair]:
+    """Find pairs of samples in different splits, the most alike first."""
     pairs = []
-    for number, split in enumerate(names):
-        for other in names[number + 1 :]:
-            mine, theirs = facts[split], facts[other]
-            for start in range(0, len(mine.hash_N2), _CHUNK):
-                some_N2 = mine.hash_N2[start : start + _CHUNK]
-                bits_NM = sum(np.bitwise_count(some_N2[:, None, half] ^ theirs.hash_N2[:, half]) for half in (0, 1))
-                for row, column in np.argwhere(bits_NM <= NEAR):
-                    exact = mine.bytes_sha256[start + row] == theirs.bytes_sha256[column]
-                    bits = int(bits_NM[row, column])
-                    mine_at, theirs_at = mine.places_N[start + row], theirs.places_N[column]
-                    pairs.append(Twice(split, mine_at, other, theirs_at, bits, exact))
+    for (split, mine), (other, theirs) in combinations(facts.items(), 2):
+        for start in range(0, len(mine.hash_N2), _CHUNK):
+            some_N2 = mine.hash_N2[start : start + _CHUNK]
+            bits_NM = sum(np.bitwise_count(some_N2[:, None, half] ^ theirs.hash_N2[:, half]) for half in (0, 1))
+            for row, column in np.argwhere(bits_NM <= NEAR):
+                exact = mine.bytes_sha256[start + row] == theirs.bytes_sha256[column]
+                mine_at, theirs_at = mine.places_N[start + row], theirs.places_N[column]
+                pairs.append(DuplicatePair(split, mine_at, other, theirs_at, int(bits_NM[row, column]), exact))
     return sorted(pairs, key=lambda pair: (not pair.exact, pair.bits))
 
 
 def _unknown(facts: dict[str, SplitFacts]) -> dict[str, dict[str, float]]:
-    """For each split but train: the share of its words that a vocabulary made of train lacks, by its `min_count`."""
+    """Compute which share of each other split's words a vocabulary made of train lacks, by its `min_count`."""
     if "train" not in facts:
         return {}
     known = facts["train"].words
@@ -177,7 +173,7 @@ def _draw_samples(reader: ShardReader, places: list[int], seed: int) -> Image.Im
     return draw_sheet(cards)
 
 
-def _draw_pairs(readers: dict[str, ShardReader], pairs: list[Twice]) -> Image.Image:
+def _draw_pairs(readers: dict[str, ShardReader], pairs: list[DuplicatePair]) -> Image.Image:
     cards = []
     for pair in pairs:
         first, second = readers[pair.split].read(pair.place), readers[pair.other_split].read(pair.other_place)
@@ -216,7 +212,7 @@ def _draw_plots(facts: dict[str, SplitFacts]) -> Image.Image:
 
 
 def _with_line(plots: Image.Image, text: str) -> Image.Image:
-    """Text below the plots; not by matplotlib, of which older versions draw Arabic in single letters."""
+    """Write a text below the plots; older versions of matplotlib would draw Arabic in single letters."""
     lettering, margin = font(13), 16
     sheet = Image.new("RGB", (plots.width, plots.height + 2 * margin), "white")
     sheet.paste(plots, (0, 0))

@@ -20,7 +20,7 @@ TOKEN_COUNTS_NAME = "token_counts.json"
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One tar of a split."""
+    """A tar of a split, as the manifest lists it."""
 
     file: str
     samples: int
@@ -40,7 +40,7 @@ class CaptionsInfo:
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """One split: its shards in the order of their numbers, and what they hold together."""
+    """A split: its shards in the order of their numbers, and what they hold together."""
 
     images: int
     captions: int
@@ -50,7 +50,7 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class SkippedNames:
-    """What was left out for one reason; a name stands once for each thing left out."""
+    """The names of what was left out for one reason; a name stands once for each thing left out."""
 
     count: int
     names: tuple[str, ...]
@@ -84,7 +84,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Manifest:
-    """See the README of the shards folder for the file's keys."""
+    """The content of `manifest.json`; shards/README.md describes its keys."""
 
     settings: BuildSettings
     splits: dict[str, SplitInfo]
@@ -98,7 +98,7 @@ class Manifest:
         return self.settings.name
 
     def summary(self, folder: Path) -> str:
-        """What is in the set and what was left out, for people."""
+        """Tell people, in some lines, what the set holds and what was left out."""
         lines = [f"{self.name} in {folder}, splits: {self.settings.split_rule}"]
         for split, info in self.splits.items():
             size = sum(shard.bytes for shard in info.shards) / 1e6
@@ -120,13 +120,14 @@ class Manifest:
         write_whole(folder / MANIFEST_NAME, json.dumps(content, indent=1) + "\n")
 
     @classmethod
-    def load(cls, folder: Path | str) -> "Manifest":
-        """Read the manifest of a folder; UserError where there is none, or none that this version reads."""
-        place = Place(folder)
+    def load(cls, where: Place | Path | str) -> "Manifest":
+        """Read the manifest of a folder or address; `UserError` where there is none that this version reads."""
+        place = Place.of(where)
         return parse_manifest(manifest_bytes(place), place)
 
 
 def manifest_bytes(place: Place) -> bytes:
+    """Read the manifest's file; `UserError` where there is none."""
     try:
         return place.read(MANIFEST_NAME)
     except FileNotFoundError:
@@ -137,6 +138,7 @@ def manifest_bytes(place: Place) -> bytes:
 
 
 def parse_manifest(data: bytes, place: Place) -> Manifest:
+    """Read a manifest from the bytes of its file; `UserError` where they are damaged or of another version."""
     path = place / MANIFEST_NAME
     try:
         content = json.loads(data)
@@ -156,27 +158,30 @@ def parse_manifest(data: bytes, place: Place) -> Manifest:
 
 def _from_content(content: dict[str, Any]) -> Manifest:
     splits = {
-        name: SplitInfo(**{**split, "shards": tuple(_shard_info(shard) for shard in split["shards"])})
+        name: SplitInfo(**split | {"shards": tuple(_shard_info(shard) for shard in split["shards"])})
         for name, split in content["splits"].items()
     }
-    skipped = {
-        reason: SkippedNames(names["count"], tuple(names["names"])) for reason, names in content["skipped"].items()
-    }
+    skipped = {why: SkippedNames(found["count"], tuple(found["names"])) for why, found in content["skipped"].items()}
     settings = BuildSettings(**{item.name: content[item.name] for item in dataclasses.fields(BuildSettings)})
     features = content.get("features")
     if features:
-        features = Features(**{**features, "shape": tuple(features["shape"])})
+        features = Features(**features | {"shape": tuple(features["shape"])})
     return Manifest(settings, splits, skipped, content["token_counts_sha256"], features)
 
 
 def _shard_info(content: dict[str, Any]) -> ShardInfo:
     captions = content.get("captions")
-    return ShardInfo(**{**content, "captions": captions and CaptionsInfo(**captions)})
+    return ShardInfo(**content | {"captions": captions and CaptionsInfo(**captions)})
 
 
 def by_reason(skipped: Iterable[Skipped]) -> dict[str, SkippedNames]:
-    """Counts and names for each reason, the reasons in alphabetical order."""
+    """Sort what was skipped by its reason, the reasons in alphabetical order."""
     names: dict[str, list[str]] = defaultdict(list)
     for item in skipped:
         names[item.reason].append(item.file_name)
     return {reason: SkippedNames(len(names[reason]), tuple(names[reason])) for reason in sorted(names)}
+
+
+def told_reasons(skipped: Iterable[Skipped]) -> str:
+    """Tell on one line for which reasons things were skipped, and how many for each."""
+    return ", ".join(f"{names.count} × {reason}" for reason, names in by_reason(skipped).items())

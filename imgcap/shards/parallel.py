@@ -45,7 +45,7 @@ class Workers(Generic[Item, Result]):
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def map(self, items: Sequence[Item]) -> Iterator[Result]:
-        """The results in the order of the items, whichever process made them."""
+        """Yield the results in the order of the items, whichever process made them."""
         if self._pool is None:
             yield from map(self._own, items)
             return
@@ -75,7 +75,7 @@ def _start_worker(function: Callable[[Any], Any]) -> None:
 
 
 def _end_with_parent() -> None:
-    """Leave when the parent was killed: it can't say so, and the queue that is waited on stays open here."""
+    """Exit once the parent was killed: it can't say so, and the queue that is waited on stays open here."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

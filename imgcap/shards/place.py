@@ -22,20 +22,20 @@ class Place:
 
     @classmethod
     def of(cls, where: "Place | Path | str") -> "Place":
-        """A place as it is, or that of a folder or address with the usual cache."""
+        """Make a place of a folder or address, with the usual cache; one that is given is returned as it is."""
         return where if isinstance(where, Place) else cls(where)
 
     def __str__(self) -> str:
         return self.address
 
     def __truediv__(self, file: str) -> str:
-        """Where a file lies. That of a set on this machine may name any other place, that of a remote set none."""
+        """The path or address of a file; a set on this machine may also name files that lie behind an address."""
         if self.is_remote:
             return f"{self.address}/{file}"
         return file if is_address(file) else str(Path(self.address) / file)
 
     def read(self, file: str) -> bytes:
-        """A small file, whole; FileNotFoundError where there is none."""
+        """Read a small file whole; FileNotFoundError where there is none, `UserError` where there is no folder."""
         where = self / file
         if is_address(where):
             return read_address(where)
@@ -44,6 +44,6 @@ class Place:
         return Path(where).read_bytes()
 
     def path(self, file: str, size: int, sha256: str) -> Path:
-        """A file of this machine with these bytes; one that lies here already is taken as it is."""
+        """The path of a file on this machine, fetched where it is remote; `Unreachable` where it can't be had."""
         where = self / file
         return self.cache.get(where, size, sha256) if is_address(where) else Path(where)

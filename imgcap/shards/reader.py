@@ -1,4 +1,4 @@
-"""Samples of a shard set by their place in a split, read with `os.pread` through the index."""
+"""Reading samples of a shard set by their place in a split, with `os.pread` through the index."""
 
 import json
 import os
@@ -31,10 +31,9 @@ _OPEN_FILES = 128  # of each process and reader; far below the usual limit of 10
 class ShardReader:
     """A split of a shard set, a sequence of samples, for one thread at a time.
 
-    It may be handed to forked and to spawned processes: each opens its own files.
-
-    Opening checks the index by its hash, and of a set on this machine that every shard is there with its size;
-    `imgcap verify` checks all bytes. Shards of a remote set are fetched and checked when they are first read.
+    It may be handed to forked and to spawned processes: each opens its own files. Opening checks the index by its
+    hash, and of a set on this machine that every shard is there with its size; `imgcap verify` checks all bytes. Shards
+    of a remote set are fetched and checked when they are first read.
     """
 
     def __init__(self, place: Place | Path | str, split: str) -> None:
@@ -61,15 +60,16 @@ class ShardReader:
 
     @property
     def is_remote(self) -> bool:
-        """Whether any of its shards is fetched from elsewhere."""
+        """Whether any shard of the split is fetched from elsewhere."""
         return any(is_address(self.place / shard.file) for shard in self.shards)
 
     @property
     def shard_counts(self) -> list[int]:
+        """How many samples each shard holds."""
         return [shard.samples for shard in self.shards]
 
     def read(self, i: int) -> Sample:
-        """Sample `i` of the split, in the order of the shards; IndexError beyond the last.
+        """Read sample `i` of the split, in the order of the shards; IndexError beyond the last.
 
         UserError where its bytes are not those that were built, `Unreachable` where they can't be had.
         """
@@ -86,15 +86,13 @@ class ShardReader:
         return self._sample(row, described, jpeg)
 
     def read_text(self, i: int) -> Sample:
-        """Sample `i` without its picture, of which no byte is read."""
+        """Read sample `i` without its picture, of which no byte is read; raises what `read` does."""
         row = self._row(i)
-        shard = self.shards[row.shard]
-        return self._sample(
-            row, os.pread(self._descriptor(shard.captions or shard), row.json_size, row.json_offset), b""
-        )
+        descriptor = self._descriptor(self.shards[row.shard].captions or self.shards[row.shard])
+        return self._sample(row, os.pread(descriptor, row.json_size, row.json_offset), b"")
 
     def read_features(self, i: int) -> tuple[Sample, np.ndarray]:
-        """Sample `i` without its picture, and its features: (P, E), float16, where the set holds some."""
+        """Read sample `i` without its picture, and its features: (P, E), float16, of a set that holds some."""
         features = self.manifest.features
         assert features is not None, "the set holds no features"
         row = self._row(i)
@@ -105,7 +103,7 @@ class ShardReader:
         return self.read_text(i), np.frombuffer(data, np.float16).reshape(features.shape)
 
     def fetch(self, shard: int) -> None:
-        """Bring a shard of a remote set to this machine; nothing where it is here."""
+        """Bring a shard of a remote set to this machine, if it isn't here; `Unreachable` where it can't be had."""
         info = self.shards[shard]
         for file in (info, info.captions):
             if file is not None:
@@ -146,15 +144,11 @@ class ShardReader:
             path = self.place.path(file.file, file.bytes, file.sha256)
             try:
                 return os.open(path, os.O_RDONLY)
-            except FileNotFoundError as error:
-                if str(path) != self.place / file.file:
-                    continue  # another process has just removed it from the cache to make room
-                raise self._unopened(path, error) from None
             except OSError as error:
-                raise self._unopened(path, error) from None
-
-    def _unopened(self, path: Path, error: OSError) -> UserError:
-        return UserError(f"cannot open {path}: {error.strerror}; check it with imgcap verify {self.place}")
+                if isinstance(error, FileNotFoundError) and str(path) != self.place / file.file:
+                    continue  # another process has just removed it from the cache to make room
+                reason = f"{error.strerror}; check it with imgcap verify {self.place}"
+                raise UserError(f"cannot open {path}: {reason}") from None
 
     def _damaged(self, shard: ShardInfo, key: int) -> UserError:
         return UserError(
@@ -181,17 +175,15 @@ def _split_info(place: Place, manifest: Manifest, split: str) -> SplitInfo:
 
 
 def _refuse_missing_shards(place: Place, info: SplitInfo) -> None:
-    """Of those that lie on this machine."""
-    for file in (file for shard in info.shards for file in (shard, shard.captions) if file is not None):
+    """Raise `UserError` for a file that should lie on this machine, and is missing or of another size."""
+    files = [file for shard in info.shards for file in (shard, shard.captions) if file is not None]
+    for file in (file for file in files if not is_address(place / file.file)):
         path = Path(place / file.file)
-        if is_address(place / file.file):
-            continue
         try:
             size = path.stat().st_size
         except OSError as error:
-            raise UserError(
-                f"{path} cannot be read ({error.strerror}); run imgcap build SOURCE --out {place} again"
-            ) from None
+            mend = f"run imgcap build SOURCE --out {place} again"
+            raise UserError(f"{path} cannot be read ({error.strerror}); {mend}") from None
         if size != file.bytes:
             raise UserError(
                 f"{path} has {size} bytes, the manifest says {file.bytes}; see what is damaged with "

@@ -1,4 +1,4 @@
-"""One record to the two members of its sample: `KEY.jpg` and `KEY.json`."""
+"""Making a record into the two members of its sample: `KEY.jpg` and `KEY.json`."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class Tokeniser(Protocol):
 
 @dataclass(frozen=True)
 class EncodedSample:
-    """What a shard holds of a record, or only the reason why it holds nothing."""
+    """A record as a shard holds it, or only the reason why the shard holds nothing of it."""
 
     jpeg: bytes = b""
     json: bytes = b""
@@ -32,7 +32,7 @@ class EncodedSample:
 
 @dataclass(frozen=True)
 class SampleEncoder:
-    """Turns records into samples, in any process."""
+    """Makes a record into a sample, in any process: the picture normalised, the captions tokenised."""
 
     tokeniser: Tokeniser
     shorter_side: int | None
@@ -56,7 +56,7 @@ class SampleEncoder:
 def encoded_captions(
     record: Record, tokeniser: Callable[[str], list[str]], skipped: list[Skipped]
 ) -> tuple[bytes, list[list[str]]]:
-    """The JSON document of a record's captions, and their tokens; none of these where no caption is left."""
+    """Make the JSON document of a record's captions, and their tokens: none where no caption is left."""
     captions, tokens = [], list[list[str]]()
     for caption in record.captions:
         words = tokeniser(caption)
@@ -67,10 +67,5 @@ def encoded_captions(
             skipped.append(Skipped(record.file_name, "empty caption"))
     if not tokens:
         skipped.append(Skipped(record.file_name, "image without captions"))
-    content = {
-        "image_id": record.image_id,
-        "file_name": record.file_name,
-        "captions": captions,
-        "tokens": tokens,
-    }
+    content = {"image_id": record.image_id, "file_name": record.file_name, "captions": captions, "tokens": tokens}
     return json.dumps(content, separators=(",", ":")).encode(), tokens

@@ -1,4 +1,4 @@
-"""The folder that a build works in: what it may touch there, and what an earlier run has left."""
+"""The folder that a build writes into: what it may touch there, and what an earlier run has left."""
 
 import dataclasses
 import fcntl
@@ -43,7 +43,10 @@ class BuildSite:
 
     @classmethod
     def enter(cls, folder: Path, settings: BuildSettings, force: bool) -> "BuildSite":
-        """Look at what lies in `folder`: nothing, a set to finish, a finished one, or what only `force` replaces."""
+        """Prepare `folder` for a build: an empty one, a set to finish, a finished one, or any other with `force`.
+
+        Raises `UserError` where the folder holds other shards, or another build is writing into it.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         if not force and (folder / MANIFEST_NAME).exists():
             manifest = Manifest.load(folder)
@@ -95,7 +98,7 @@ class BuildSite:
         return f"{split}-{number:05d}.tar"
 
     def finished_shard(self, split: str, number: int, first: int) -> FinishedShard | None:
-        """The shard of this number if an earlier run finished it and it starts at this record."""
+        """The shard of a number, if an earlier run finished it and it starts at the record `first`."""
         name = self.shard_name(split, number)
         shard = FinishedShard.load(self.folder / _RECORDS / f"{name}.json", self.folder)
         return shard if shard and shard.info.file == name and shard.first == first else None
@@ -140,7 +143,7 @@ def _refuse_unknown_or_others(folder: Path, settings: BuildSettings) -> None:
 
 
 def _refuse_others(folder: Path, there: BuildSettings, wanted: BuildSettings) -> None:
-    """An error where the set in `folder` was made, or begun, with other settings; it names them."""
+    """Raise `UserError`, naming the settings, where the set in `folder` was made or begun with others."""
     differences: list[str] = []
     for item in dataclasses.fields(BuildSettings):
         old, new = getattr(there, item.name), getattr(wanted, item.name)

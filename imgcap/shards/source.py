@@ -1,4 +1,4 @@
-"""What a reader of a dataset hands over: records by split, and what it had to leave out."""
+"""A dataset as its reader hands it over: records by split, and what had to be left out."""
 
 import hashlib
 from dataclasses import dataclass

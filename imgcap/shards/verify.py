@@ -1,4 +1,4 @@
-"""What is damaged in a shard set, by file and sample."""
+"""Checking every byte of a shard set; damage is named by file and sample."""
 
 import io
 import json
@@ -17,21 +17,13 @@ from imgcap.files.fetch import Unreachable
 from imgcap.pictures.normalise import UnreadableImage, normalised_jpeg
 from imgcap.ranks.progress import Progress
 from imgcap.shards.index import Index, IndexRow, index_name, key_name
-from imgcap.shards.manifest import (
-    MANIFEST_NAME,
-    TOKEN_COUNTS_NAME,
-    Manifest,
-    ShardInfo,
-    SplitInfo,
-    manifest_bytes,
-    parse_manifest,
-)
+from imgcap.shards.manifest import MANIFEST_NAME, TOKEN_COUNTS_NAME, Manifest, ShardInfo, SplitInfo
 from imgcap.shards.place import Place
 
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing that is wrong: the file, the sample where it is known, and what was found."""
+    """One thing that is wrong with a shard set: the file, the sample where it is known, and what was found."""
 
     file: str
     key: str | None
@@ -43,39 +35,32 @@ def verify(folder: Path, decode: bool = False) -> list[Damage]:
 
     An empty list: the set is as it was built. A folder that is no shard set at all is a UserError.
     """
-    place = Place(folder)
-    data = manifest_bytes(place)
     try:
-        manifest = parse_manifest(data, place)
+        manifest = Manifest.load(folder)
     except UserError as error:
-        if "format version" in str(error):
+        if "is damaged" not in str(error):
             raise
         return [Damage(MANIFEST_NAME, None, "is no manifest")]
-    damages = list(_check_token_counts(folder, manifest))
+    counts, sha256 = folder / TOKEN_COUNTS_NAME, manifest.token_counts_sha256
+    damages = _check_hash(counts, sha256, "has other bytes than were built (sha256)") if sha256 else []
     seen: dict[int, str] = {}
     with Progress(sum(info.images for info in manifest.splits.values()), f"verifying {folder}") as progress:
         for split, info in manifest.splits.items():
-            check = _SplitCheck(folder, split, info, decode, seen, progress)
-            damages += check.run()
+            damages += _SplitCheck(folder, split, info, decode, seen, progress).run()
     listed = {shard.file for info in manifest.splits.values() for shard in info.shards}
-    ours = (path for path in folder.glob("*.tar") if not {path.name, str(path.absolute())} & listed)
-    strangers = sorted(path.name for path in ours)
-    return damages + [Damage(name, None, "is not in the manifest") for name in strangers]
+    unlisted = [path.name for path in folder.glob("*.tar") if not {path.name, str(path.absolute())} & listed]
+    return damages + [Damage(name, None, "is not in the manifest") for name in sorted(unlisted)]
 
 
-def _check_token_counts(folder: Path, manifest: Manifest) -> Iterator[Damage]:
-    if manifest.token_counts_sha256 is None:
-        return
-    path = folder / TOKEN_COUNTS_NAME
+def _check_hash(path: Path, sha256: str, otherwise: str) -> list[Damage]:
     if not path.is_file():
-        yield Damage(path.name, None, "is missing")
-    elif sha256_of(path) != manifest.token_counts_sha256:
-        yield Damage(path.name, None, "has other bytes than were built (sha256)")
+        return [Damage(path.name, None, "is missing")]
+    return [] if sha256_of(path) == sha256 else [Damage(path.name, None, otherwise)]
 
 
 @dataclass(frozen=True)
 class _SplitCheck:
-    """The check of one split. `seen` holds the image ids of the splits before it."""
+    """Checks a split; `seen` holds the image ids of the splits before it."""
 
     folder: Path
     split: str
@@ -85,7 +70,9 @@ class _SplitCheck:
     progress: Progress
 
     def run(self) -> list[Damage]:
-        index, damages = self._load_index()
+        path, sha256 = self.folder / index_name(self.split), self.info.index_sha256
+        damages = _check_hash(path, sha256, "is not the index of these shards (sha256)")
+        index = None if damages else Index.load(Place(self.folder), self.split, sha256)
         start = 0
         for number, shard in enumerate(self.info.shards):
             rows = None
@@ -97,14 +84,6 @@ class _SplitCheck:
             self.progress.advance(shard.samples)
         return damages
 
-    def _load_index(self) -> tuple[Index | None, list[Damage]]:
-        path = self.folder / index_name(self.split)
-        if not path.is_file():
-            return None, [Damage(path.name, None, "is missing")]
-        if sha256_of(path) == self.info.index_sha256:
-            return Index.load(Place(self.folder), self.split, self.info.index_sha256), []
-        return None, [Damage(path.name, None, "is not the index of these shards (sha256)")]
-
     def _check_shard(self, number: int, shard: ShardInfo, rows: list[IndexRow] | None) -> Iterator[Damage]:
         path = self.folder / shard.file
         if not path.is_file():
@@ -113,33 +92,24 @@ class _SplitCheck:
         size = path.stat().st_size
         if size != shard.bytes:
             yield Damage(shard.file, None, f"has {size} bytes, the manifest says {shard.bytes}")
-        named = False
-        for damage in self._check_samples(number, shard, path, rows):
-            named = True
-            yield damage
-        if size == shard.bytes and not named and sha256_of(path) != shard.sha256:
+        damages = list(self._check_samples(number, shard, path, rows))
+        yield from damages
+        if size == shard.bytes and not damages and sha256_of(path) != shard.sha256:
             yield Damage(shard.file, None, "has other bytes than were built, outside of its samples (sha256)")
 
     def _check_foreign(self, number: int, shard: ShardInfo, rows: list[IndexRow] | None) -> Iterator[Damage]:
-        """A tar that others wrote, and the captions beside it: as they were when they were indexed."""
-        place = Place(self.folder)
+        """Check a tar that others wrote and the captions beside it: they are as they were when they were indexed."""
+        assert shard.captions is not None, "a shard of our own has its captions in the tar"
+        place, paths = Place(self.folder), []
         for file in (shard, shard.captions):
-            assert file is not None, "a shard of our own has its captions in the tar"
             try:
-                path = place.path(file.file, file.bytes, file.sha256)
-                if sha256_of(path) != file.sha256:
+                paths.append(place.path(file.file, file.bytes, file.sha256))
+                if sha256_of(paths[-1]) != file.sha256:
                     yield Damage(file.file, None, "has other bytes than were indexed (sha256)")
-            except FileNotFoundError:
-                yield Damage(file.file, None, "is missing")
-            except Unreachable as error:
-                yield Damage(file.file, None, str(error))
-            else:
-                continue
-            return
-        assert shard.captions is not None
-        tar = place.path(shard.file, shard.bytes, shard.sha256)
-        captions = place.path(shard.captions.file, shard.captions.bytes, shard.captions.sha256)
-        with tar.open("rb") as images, captions.open("rb") as documents:
+            except (FileNotFoundError, Unreachable) as error:
+                yield Damage(file.file, None, str(error) if isinstance(error, Unreachable) else "is missing")
+                return
+        with paths[0].open("rb") as images, paths[1].open("rb") as documents:
             for row in rows or []:
                 images.seek(row.jpg_offset)
                 documents.seek(row.json_offset)
@@ -210,7 +180,7 @@ def _key_at(rows: list[IndexRow] | None, position: int) -> str | None:
 
 
 def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """The members of a tar, those of one key together, as they follow each other."""
+    """Yield each sample of a tar: its key, and its members by suffix."""
     key: str | None = None
     members: dict[str, tarfile.TarInfo] = {}
     for member in tar:

@@ -1,17 +1,18 @@
-"""One shard: a tar under a temporary name, brought to the disk and renamed, and the record that it is finished."""
+"""Shards as tars under a temporary name, brought to the disk and renamed, and the files that make a set of them."""
 
 import dataclasses
 import json
 import tarfile
 import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from imgcap.files.durable import rename, sha256_of, temporary_name, write_whole
-from imgcap.shards.index import IndexRow, key_name
-from imgcap.shards.manifest import ShardInfo
+from imgcap.shards.index import Index, IndexRow, key_name
+from imgcap.shards.manifest import BuildSettings, Manifest, ShardInfo, SplitInfo, by_reason
 from imgcap.shards.sample import EncodedSample
 from imgcap.shards.source import Skipped
 from imgcap.shards.token_counts import TokenCounts
@@ -22,15 +23,40 @@ _NAME, _SIZE, _CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)  # fie
 
 
 @dataclass(frozen=True)
-class FinishedShard:
-    """A shard on the disk, and what the rest of the build needs to know of it."""
+class WrittenShard:
+    """A shard on the disk: its entry of the manifest, its rows of the index and its captions."""
 
     info: ShardInfo
+    rows: list[IndexRow]
+    captions: int
+    token_counts: TokenCounts
+
+
+def save_set(
+    folder: Path, settings: BuildSettings, splits: Mapping[str, Sequence[WrittenShard]], skipped: Iterable[Skipped]
+) -> Manifest:
+    """Write the indexes, the token counts and, last, the manifest of shards that are written."""
+    infos, token_counts_sha256 = {}, None
+    for split, shards in splits.items():
+        rows = [row for shard in shards for row in shard.rows]
+        captions, files = sum(shard.captions for shard in shards), tuple(shard.info for shard in shards)
+        infos[split] = SplitInfo(len(rows), captions, Index.from_rows(rows).save(folder, split), files)
+        if split == "train":
+            counts = TokenCounts()
+            for shard in shards:
+                counts.update(shard.token_counts)
+            token_counts_sha256 = counts.save(folder, settings)
+    manifest = Manifest(settings, infos, by_reason(skipped), token_counts_sha256)
+    manifest.save(folder)
+    return manifest
+
+
+@dataclass(frozen=True)
+class FinishedShard(WrittenShard):
+    """A shard that a build has finished, as its record tells a later call of the same build."""
+
     first: int  # the records of its split that went into it: first <= ordinal < end
     end: int
-    captions: int
-    rows: list[IndexRow]
-    token_counts: TokenCounts
     skipped: list[Skipped]
 
     def save(self, path: Path) -> None:
@@ -43,7 +69,7 @@ class FinishedShard:
 
     @classmethod
     def load(cls, path: Path, shards: Path) -> "FinishedShard | None":
-        """The record of a shard that is on the disk as it was written; none where either is missing or damaged."""
+        """Read the record of a shard; none where it, or the shard in the folder `shards`, is missing or damaged."""
         try:
             content: dict[str, Any] = json.loads(path.read_bytes())
             content["info"] = ShardInfo(**content["info"])
@@ -57,17 +83,15 @@ class FinishedShard:
 
 
 class ShardWriter:
-    """Writes samples into `folder/file_name`. `finish` gives the file its name; `discard` removes what is there."""
+    """Writes samples into the tar `folder/file_name`, which gets that name by `finish`; `discard` removes it."""
 
     def __init__(self, folder: Path, file_name: str, number: int, first: int) -> None:
         self._path = folder / file_name
         self._temporary = temporary_name(self._path)
-        self._number = number
-        self._first = first
+        self._number, self._first = number, first
         self._rows: list[IndexRow] = []
-        self._token_counts = TokenCounts()
-        self._captions = 0
-        self._skipped: list[Skipped] = []
+        self._token_counts, self._captions = TokenCounts(), 0
+        self.skipped: list[Skipped] = []
         self._file = open(self._temporary, "wb")  # noqa: SIM115  (closed by finish or discard)
         self._offset = 0  # where the next member begins
 
@@ -75,12 +99,8 @@ class ShardWriter:
     def samples(self) -> int:
         return len(self._rows)
 
-    @property
-    def skipped(self) -> list[Skipped]:
-        return self._skipped
-
     def size_with(self, sample: EncodedSample) -> int:
-        """Bytes of the shard if this sample came into it and nothing else."""
+        """How many bytes the shard has if this sample comes into it as the last."""
         members = (sample.fp16, sample.jpeg, sample.json) if sample.fp16 else (sample.jpeg, sample.json)
         return self._offset + sum(map(_size_in_tar, members)) + _END
 
@@ -109,7 +129,7 @@ class ShardWriter:
         self._token_counts.add(sample.tokens)
 
     def _add(self, name: str, data: bytes) -> int:
-        """Write a member; return where its data begins."""
+        """Write a member of the tar; return the offset at which its data begins."""
         place = self._offset + _BLOCK
         self._file.write(_header(name, len(data)))
         self._file.write(data)
@@ -122,17 +142,17 @@ class ShardWriter:
         self._file.close()
         info = ShardInfo(self._path.name, self.samples, self._temporary.stat().st_size, sha256_of(self._temporary))
         rename(self._temporary, self._path)
-        return FinishedShard(info, self._first, end, self._captions, self._rows, self._token_counts, self._skipped)
+        return FinishedShard(info, self._rows, self._captions, self._token_counts, self._first, end, self.skipped)
 
     def discard(self) -> None:
-        """Remove the unfinished file, also when its disk is full and closing it fails again."""
+        """Remove the unfinished tar, also where the disk is full and closing it fails again."""
         self._temporary.unlink(missing_ok=True)
         with suppress(OSError):
             self._file.close()
 
 
 def _template() -> bytes:
-    """The header of a member without name and size, as webdataset's TarWriter writes it."""
+    """A tar member's header without name and size, as webdataset's TarWriter writes it."""
     member = tarfile.TarInfo()
     member.mode, member.uname, member.gname = 0o444, "bigdata", "bigdata"
     return member.tobuf(tarfile.USTAR_FORMAT)
@@ -142,7 +162,7 @@ _TEMPLATE = _template()
 
 
 def _header(name: str, size: int) -> bytes:
-    """What `TarInfo.tobuf` gives, which takes as long as all else that is done to write a sample."""
+    """A tar member's header; `TarInfo.tobuf`, which gives the same, takes as long as the rest of writing a sample."""
     header = bytearray(_TEMPLATE)
     header[_NAME] = name.encode().ljust(100, b"\0")
     header[_SIZE] = b"%011o\0" % size

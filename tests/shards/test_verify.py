@@ -102,7 +102,7 @@ def test_decode_finds_what_hashes_cannot(built: Path) -> None:
     data[end - 300 : end] = bytes(300)
     shard.write_bytes(data)
     rows[0] = rows[0]._replace(jpg_crc32=zlib.crc32(data[rows[0].jpg_offset : end]))
-    index.write_bytes(Index.from_rows(rows).to_bytes())
+    Index.from_rows(rows).save(built, "train")
     manifest = (built / "manifest.json").read_text()
     manifest = manifest.replace(reader.manifest.splits["train"].shards[0].sha256, sha256_of(shard))
     manifest = manifest.replace(reader.manifest.splits["train"].index_sha256, sha256_of(index))

@@ -1,1 +1,1 @@
-"""Generated scenes: what is on a picture, the picture, true captions of it, and a check of any caption."""
+"""Generated scenes: their facts, their picture, true captions of them, and a check of any caption."""

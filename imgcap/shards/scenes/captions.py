@@ -29,22 +29,17 @@ OTHERS_TWO = (
 
 
 def captions_of(scene: Scene) -> list[str]:
-    """Five different true captions in random order; the three with the main frame tell more, less and least."""
+    """Write five different true captions of a scene, in random order; three have the main frame, with fewer details."""
     rng = scene.random("captions")
-    main, others = frames_of(scene)
+    main, others = (MAIN_ONE, OTHERS_ONE) if scene.relation is None else (MAIN_TWO, OTHERS_TWO)
     chosen = [(main, details) for details in MAIN_DETAILS]
     chosen += [(frame, rng.choice(OTHER_DETAILS)) for frame in rng.sample(others, CAPTIONS - len(chosen))]
     rng.shuffle(chosen)
     return [caption(scene, frame, details) for frame, details in chosen]
 
 
-def frames_of(scene: Scene) -> tuple[str, tuple[str, ...]]:
-    """The main frame, which most captions of the scene take, and the others."""
-    return (MAIN_ONE, OTHERS_ONE) if scene.relation is None else (MAIN_TWO, OTHERS_TWO)
-
-
 def caption(scene: Scene, frame: str, details: tuple[str, ...]) -> str:
-    """Fill a frame with the scene's groups."""
+    """Fill a caption's frame with the groups of a scene, told with these details."""
     words = {"first": phrase(scene.groups[0], details), "is_are": "is" if scene.groups[0].count == 1 else "are"}
     if scene.relation is not None:
         place, other_place = PLACES[scene.relation]
@@ -59,9 +54,8 @@ def caption(scene: Scene, frame: str, details: tuple[str, ...]) -> str:
 
 
 def phrase(group: Group, details: tuple[str, ...] = FULL) -> str:
-    """A group in words, such as "two small striped red circles" or "an orange star"."""
-    told = [getattr(group, detail) for detail in details]
+    """Tell a group in words, such as "two small striped red circles" or "an orange star"."""
     noun = group.shape if group.count == 1 else PLURALS[group.shape]
-    words = [*told, group.colour, noun]
+    words = [*(getattr(group, detail) for detail in details), group.colour, noun]
     count = "an" if group.count == 1 and words[0][0] in "aeiou" else COUNT_WORDS[group.count]
     return " ".join([count, *words])

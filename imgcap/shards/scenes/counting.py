@@ -1,4 +1,4 @@
-"""How many captions of a model are wholly true, and in what the others err."""
+"""Counting how many captions of a model are wholly true, and in what the others err."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from imgcap.shards.scenes.scene import SEED, scene_at
 
 @dataclass(frozen=True)
 class FactCount:
-    """Counts over a set of captions; `claims` and `false` by the kind of claim."""
+    """Counts of true and false claims over a set of captions; `claims` and `false` by the kind of claim."""
 
     captions: int
     wholly_true: int
@@ -26,7 +26,7 @@ class FactCount:
 def count_facts(results: Iterable[Mapping[str, Any]], seed: int = SEED) -> FactCount:
     """Judge results in COCO's format, of which each `image_id` is a scene's index.
 
-    UserError where an image_id is no scene of the demo data.
+    Raises `UserError` where an image_id is no scene of the demo data.
     """
     captions = wholly_true = 0
     made: Counter[str] = Counter()

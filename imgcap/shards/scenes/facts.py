@@ -1,4 +1,4 @@
-"""What a caption claims of a scene, and which of it is false.
+"""The claims that a caption makes of a scene, and which of them are false.
 
 The reader is tolerant: it looks for groups ("two small red circles"), for relations between two of them
 ("above", "to the left of") and for sides ("at the top"), in any order and with small words between. What
@@ -29,7 +29,7 @@ _SMALL_WORDS = frozenset({"there", "is", "are", "the", "picture", "shows", "in",
 
 @dataclass(frozen=True)
 class Claim:
-    """One thing that a caption says; `text` names it and, if false, what is there instead."""
+    """A claim of a caption; `text` names it and, if false, what is there instead."""
 
     kind: str
     text: str
@@ -38,7 +38,7 @@ class Claim:
 
 @dataclass
 class _Phrase:
-    """A group as the caption has it; every list holds the words said, of which more than one may contradict."""
+    """A group as the caption tells it; every list holds the words said, of which more than one may contradict."""
 
     noun: str
     said: dict[str, list[str]] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class _Phrase:
 
 @dataclass(frozen=True)
 class _Link:
-    """A relation, or a side where `side` is set, standing after so many phrases."""
+    """A relation that a caption tells, or a side where `side` is set, and after how many groups it tells it."""
 
     relation: str
     after: int
@@ -66,10 +66,7 @@ def false_facts(caption: str, scene: Scene) -> list[str]:
 
 
 def claims(caption: str, scene: Scene) -> list[Claim]:
-    """Every claim of a caption, judged.
-
-    Which phrase means which group is not said; the caption gets the reading with the fewest false claims.
-    """
+    """Judge every claim of a caption, in the reading (which phrase means which group) with the fewest false ones."""
     reading = _read(caption)
     judged = [Claim("other", f"{words!r} says nothing of a scene", False) for words in reading.unread]
     if not reading.phrases:
@@ -108,7 +105,7 @@ def _read(caption: str) -> _Reading:
 
 
 def _meanings(phrases: int, scene: Scene) -> Iterator[tuple[int | None, ...]]:
-    """Every way to let phrases mean different groups; where there are too many phrases, some mean none."""
+    """Yield every way to let phrases mean different groups; where there are too many phrases, some mean none."""
     spare = [None] * max(phrases - len(scene.groups), 0)
     yield from dict.fromkeys(permutations([*range(len(scene.groups)), *spare], phrases))
 
@@ -121,15 +118,12 @@ def _judge(reading: _Reading, meant: tuple[int | None, ...], scene: Scene) -> It
             yield from _judge_phrase(phrase, scene.groups[index])
     for link in reading.links:
         if link.side:  # "A on the left" speaks of the phrase before it
-            holds = (
-                link.after > 0 and scene.relation is not None and _holds(link.relation, meant[link.after - 1], scene)
-            )
+            holds = link.after > 0 and _holds(link.relation, meant[link.after - 1], scene)
         else:
             about = meant[link.after - 1 : link.after + 1] if link.after else ()
             holds = len(about) == 2 and None not in about and _holds(link.relation, about[0], scene)
-        yield Claim(
-            "relation", f"{link.relation!r} of the other group, which is not so" if not holds else link.relation, holds
-        )
+        told = link.relation if holds else f"{link.relation!r} of the other group, which is not so"
+        yield Claim("relation", told, holds)
 
 
 def _judge_phrase(phrase: _Phrase, group: Group) -> Iterator[Claim]:
@@ -140,11 +134,8 @@ def _judge_phrase(phrase: _Phrase, group: Group) -> Iterator[Claim]:
             yield _compared(kind, word, getattr(group, kind))
     number = [_COUNTS[word] for word in phrase.said.get("count", [])]
     agrees = plural == (group.count > 1) and all(count == group.count for count in number)
-    yield Claim(
-        "count",
-        f"{phrase.noun!r}, {number or 'any number'} of them" + f", where there are {group.count}" * (not agrees),
-        agrees,
-    )
+    told = f"{phrase.noun!r}, {number or 'any number'} of them"
+    yield Claim("count", told if agrees else f"{told}, where there are {group.count}", agrees)
 
 
 def _compared(kind: str, said: str, true: str) -> Claim:
@@ -152,7 +143,7 @@ def _compared(kind: str, said: str, true: str) -> Claim:
 
 
 def _holds(relation: str, index: int | None, scene: Scene) -> bool:
-    """Whether the group of this index stands so to the other one."""
+    """Whether the group of this index stands in a relation to the other one."""
     if scene.relation is None or index is None:
         return False
-    return relation == (scene.relation if index == 0 else CONVERSE[scene.relation])
+    return relation == (CONVERSE[scene.relation] if index else scene.relation)

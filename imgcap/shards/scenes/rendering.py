@@ -1,4 +1,4 @@
-"""The picture of a scene: where its objects lie, and their drawing with Pillow.
+"""Drawing the picture of a scene with Pillow: where its objects lie, and how they look.
 
 Lengths are in pixels of the finished picture; x runs right and y down.
 """
@@ -34,7 +34,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 @dataclass(frozen=True)
 class Placed:
-    """One object on the picture."""
+    """An object of a scene, placed on the picture."""
 
     centre: Point
     radius: float
@@ -43,7 +43,7 @@ class Placed:
 
 
 def render(scene: Scene) -> Image.Image:
-    """The scene as an RGB picture of SIDE by SIDE; equal scenes give equal pixels."""
+    """Draw a scene as an RGB picture of SIDE by SIDE pixels; equal scenes give equal pixels."""
     rng = scene.random("drawing")
     canvas = _background(rng).resize((SIDE * OVERSAMPLING,) * 2, Image.Resampling.BILINEAR)
     inks = {group: _ink(rng, group.colour) for group in scene.groups}
@@ -55,26 +55,23 @@ def render(scene: Scene) -> Image.Image:
 
 
 def place(scene: Scene) -> list[Placed]:
-    """Where the objects lie: no two touch, and two groups lie on either side of a line, level with each other."""
+    """Place the objects of a scene: no two touch, and two groups lie on either side of a line, on one level."""
     rng = scene.random("places")
     if scene.relation is None:
         return _clustered(rng, scene.groups[0], (0, 0, SIDE, SIDE), level=None)
     line = SIDE / 2 + rng.uniform(-3, 3)
     level = SIDE / 2 + rng.uniform(-8, 8)  # both groups' middle along the line: only one relation shall hold
     near, far = (0, 0, line - TRENCH, SIDE), (line + TRENCH, 0, SIDE, SIDE)  # as for "left of"
-    placed = [
-        *_clustered(rng, scene.groups[0], near, level),
-        *_clustered(rng, scene.groups[1], far, level),
-    ]
+    placed = [*_clustered(rng, scene.groups[0], near, level), *_clustered(rng, scene.groups[1], far, level)]
     if scene.relation == "above":  # the same, mirrored at the diagonal
         placed = [Placed(one.centre[::-1], one.radius, one.turn, one.group) for one in placed]
     return placed
 
 
 def _clustered(rng: random.Random, group: Group, box: Box, level: float | None) -> list[Placed]:
-    """Drop objects around a common middle and let them push each other apart, within the box.
+    """Drop a group's objects around a common middle and let them push each other apart, within the box.
 
-    Dropped anew until they keep apart, and until their mean y is at the level, where there is one.
+    They are dropped anew until they keep apart, and until their mean y is at the level, where there is one.
     """
     radius = rng.uniform(*RADII[group.size])
     reach = radius * REACH
@@ -85,13 +82,11 @@ def _clustered(rng: random.Random, group: Group, box: Box, level: float | None) 
         dropped = [(x + rng.uniform(-spread, spread), y + rng.uniform(-spread, spread)) for _ in range(group.count)]
         centres = _pushed_apart(dropped, 2 * reach + GAP, (left, top, right, bottom))
         if centres and (level is None or abs(sum(y for _, y in centres) / len(centres) - level) <= OFF_LEVEL):
-            return [
-                Placed(centre, radius * rng.uniform(0.97, 1.03), rng.uniform(-0.17, 0.17), group) for centre in centres
-            ]
+            return [Placed(at, radius * rng.uniform(0.97, 1.03), rng.uniform(-0.17, 0.17), group) for at in centres]
 
 
 def _pushed_apart(centres: list[Point], distance: float, box: Box) -> list[Point] | None:
-    """Move points that are too near away from each other, step by step; None where that finds no end."""
+    """Move points that are too near to each other apart, step by step; None where that finds no end."""
     moved = [_within(box, centre) for centre in centres]
     for _ in range(30):
         near = [pair for pair in combinations(range(len(moved)), 2) if math.dist(*(moved[i] for i in pair)) < distance]
@@ -111,7 +106,7 @@ def _within(box: Box, point: Point) -> Point:
 
 
 def _background(rng: random.Random) -> Image.Image:
-    """A pale ground: plain, shaded from side to side, or clouded; a few pixels, to be enlarged."""
+    """Draw a pale ground: plain, shaded from side to side, or clouded; a few pixels, to be enlarged."""
     shade, tint = rng.uniform(185, 238), [rng.uniform(-8, 8) for _ in range(3)]
     cells = {"plain": (1, 1), "shaded": (2, 2), "clouded": (9, 9)}[rng.choice(("plain", "shaded", "clouded"))]
     pixels = [
@@ -124,7 +119,7 @@ def _background(rng: random.Random) -> Image.Image:
 
 
 def _ink(rng: random.Random, colour: str) -> np.ndarray:
-    """The tones of the colour, uint8 of shape (3, 3): light, dark, outline."""
+    """The tones of a colour, uint8 of shape (3, 3): light, dark, outline."""
     hue = (HUES[colour] + rng.uniform(-4, 4)) % 360 / 360
     saturation, value = rng.uniform(0.80, 0.95), VALUES[colour] + rng.uniform(-0.04, 0.02)
     tones = [colorsys.hsv_to_rgb(hue, saturation, value * share) for share in TONES.values()]
@@ -132,7 +127,7 @@ def _ink(rng: random.Random, colour: str) -> np.ndarray:
 
 
 def _draw(canvas: Image.Image, placed: Placed, ink: np.ndarray, rng: random.Random) -> None:
-    """Paste one object: its outline, then its inside in its texture."""
+    """Paste an object on the picture: its outline, then its inside in its texture."""
     half = math.ceil(placed.radius * REACH * OVERSAMPLING) + 2
     x, y = (coordinate * OVERSAMPLING for coordinate in placed.centre)
     corner = (round(x) - half, round(y) - half)
@@ -143,7 +138,7 @@ def _draw(canvas: Image.Image, placed: Placed, ink: np.ndarray, rng: random.Rand
 
 
 def _mask(shape: str, radius: float, turn: float, half: int) -> Image.Image:
-    """The shape's inside as 255 on a square of side 2 * half."""
+    """Draw the inside of a shape as 255 on a square of side 2 * half."""
     mask = Image.new("L", (2 * half, 2 * half))
     pen = ImageDraw.Draw(mask)
     if shape == "circle":
@@ -157,7 +152,7 @@ def _mask(shape: str, radius: float, turn: float, half: int) -> Image.Image:
 
 
 def _texture(texture: str, ink: np.ndarray, half: int, turn: float, rng: random.Random) -> Image.Image:
-    """Solid, diagonal stripes or a grid of dots, in the light and the dark tone of the ink."""
+    """Draw a square of a texture, solid, striped or dotted, in the light and the dark tone of the ink."""
     y, x = np.mgrid[-half:half, -half:half] / OVERSAMPLING
     angle = turn + math.pi / 4
     u, v = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
@@ -172,12 +167,9 @@ def _texture(texture: str, ink: np.ndarray, half: int, turn: float, rng: random.
 
 
 def _ring(points: int, radii: tuple[float, ...]) -> list[Point]:
-    """Corners on a circle, from the top on; the radii take turns."""
-    angles = [2 * math.pi * point / points for point in range(points)]
-    return [
-        (radii[i % len(radii)] * math.sin(angle), -radii[i % len(radii)] * math.cos(angle))
-        for i, angle in enumerate(angles)
-    ]
+    """The corners of a polygon on a circle, from the top on; the radii alternate."""
+    angled = [(radii[i % len(radii)], 2 * math.pi * i / points) for i in range(points)]
+    return [(radius * math.sin(angle), -radius * math.cos(angle)) for radius, angle in angled]
 
 
 _ARM, _WIDTH = 1.14, 0.32

@@ -1,4 +1,4 @@
-"""What is on a picture: one or two groups of like objects, and how the two stand to each other.
+"""The facts of a generated picture: one or two groups of like objects, and how the two stand to each other.
 
 A scene is a pure function of (seed, index), and the range an index lies in is its split. Some combinations
 of count, texture, colour and shape are held out of the train split: each val and test picture has one of its own.
@@ -28,7 +28,7 @@ Combination = tuple[int, str, str, str]  # count, texture, colour, shape
 
 @dataclass(frozen=True)
 class Group:
-    """Like objects that lie together."""
+    """A group of like objects that lie together."""
 
     count: int
     size: str
@@ -51,12 +51,12 @@ class Scene:
     relation: str | None
 
     def random(self, purpose: str) -> random.Random:
-        """A stream of its own for each purpose, so that a change in one doesn't stir the others."""
+        """A random generator for a purpose, each with its own, so that a change in one doesn't stir the others."""
         return random.Random(f"{purpose} {self.seed} {self.index}")
 
 
 def _held_out() -> dict[str, frozenset[Combination]]:
-    """One combination of every colour and shape for test, and of every second for val.
+    """Choose the held-out combinations: one of every colour and shape for test, and of every second for val.
 
     Only all four attributes together are new: any three of them are in the train split, in other company.
     Were three held out, a model could learn which shape never goes with a colour and a count, and avoid it.
@@ -86,13 +86,13 @@ def split_of(index: int) -> str:
 
 
 def indices(split: str, images: int) -> range:
-    """The first scenes of a split."""
+    """The indices of a split's first scenes, so many as `images`."""
     start = SPLITS.index(split) * SPLIT_RANGE
     return range(start, start + images)
 
 
 def scene_at(index: int, seed: int = SEED) -> Scene:
-    """The scene of an index. Two groups always differ in colour; all else is free."""
+    """Make the scene of an index; `UserError` for one out of range. Two groups differ in colour; all else is free."""
     rng = random.Random(f"scene {seed} {index}")
     held = sorted(HELD_OUT.get(split_of(index), ()))
     pool = [*COMMON, *held]

@@ -1,1 +1,1 @@
-"""Readers of raw datasets: each module has one function `read(...) -> Source`; the registry finds it by name."""
+"""Readers of raw datasets: each module has a function `read(...) -> Source`, which the registry calls."""

@@ -11,9 +11,9 @@ from typing import Any
 
 from imgcap.errors import UserError
 from imgcap.shards.source import Skipped, Source
-from imgcap.shards.sources.image_folder import in_order, list_images, refuse_strangers, without_captions
+from imgcap.shards.sources.image_folder import in_order, list_images, refuse_wrong_folder, without_captions
 from imgcap.shards.sources.splits import seeded_rule, seeded_splits
-from imgcap.shards.sources.text_file import mended, read_json
+from imgcap.shards.sources.text_file import cleaned, read_json
 from imgcap.types import Record
 
 _FILE_NAME = re.compile(r"^captions_(?P<split>train|val)(?P<year>2014|2017)\.json$")
@@ -21,7 +21,7 @@ _FILE_NAME = re.compile(r"^captions_(?P<split>train|val)(?P<year>2014|2017)\.jso
 
 @dataclass
 class _Annotations:
-    """One annotation file: captions and file names by image id, and where its images lie."""
+    """The content of an annotation file: captions and file names by image id, and where its images lie."""
 
     split: str  # empty: none of its own
     folder: Path
@@ -31,7 +31,10 @@ class _Annotations:
 
 
 def read(images: Path, captions: Sequence[Path], seed: int = 0) -> Source:
-    """Read COCO. `captions` are files, or one folder of them; `images` holds train2017/ and the like, or the files."""
+    """Read COCO. `captions` are files, or one folder of them; `images` holds train2017/ and the like, or the files.
+
+    Raises `UserError` for files that are no COCO captions, or of two years.
+    """
     files = _annotation_files(captions)
     parts = [_read_file(path, images) for path in files]
     if {part.split for part in parts} & {"", "train"} and len(parts) == 1:
@@ -96,7 +99,7 @@ def _add_image(part: _Annotations, image: Any, path: Path) -> None:
 
 
 def _add_caption(part: _Annotations, annotation: Any) -> None:
-    image_id, caption = int(annotation["image_id"]), mended(annotation["caption"])
+    image_id, caption = int(annotation["image_id"]), cleaned(annotation["caption"])
     if image_id not in part.names:
         part.skipped.append(Skipped(f"image id {image_id}", "captions without an image"))
     elif caption:
@@ -106,9 +109,9 @@ def _add_caption(part: _Annotations, annotation: Any) -> None:
 
 
 def _join(part: _Annotations, split_of: dict[str, str], splits: dict[str, list[Record]]) -> list[Skipped]:
-    """Add the records of one file to `splits`; gives back what could not be joined."""
+    """Add the records of an annotation file to `splits`; return what could not be joined with an image."""
     present = list_images(part.folder)
-    refuse_strangers(part.names.values(), present, part.folder)
+    refuse_wrong_folder(part.names.values(), present, part.folder)
     skipped = []
     for image_id, name in part.names.items():
         if name not in present:

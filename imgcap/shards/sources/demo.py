@@ -22,16 +22,15 @@ _WORTH_PROCESSES = 500  # pictures; fewer are drawn before another process has s
 def read(raw_folder: Path, images: int | None = None, workers: int = 1) -> Source:
     """Draw the JPEGs that `raw_folder` lacks and list them all; an image_id is its scene's index.
 
-    `images` is their number over all splits, shared out as in IMAGES; a larger set begins with the smaller.
+    `images` is their number over all splits, shared out as in IMAGES; a larger set begins with the smaller. Raises
+    `UserError` where they are fewer than the splits.
     """
     sizes = _sizes(images)
     raw_folder.mkdir(parents=True, exist_ok=True)
     _clear_other_drawing(raw_folder)
     splits = {split: [_record(raw_folder, index) for index in indices(split, sizes[split])] for split in SPLITS}
     _draw_missing([record for records in splits.values() for record in records], workers)
-    return Source(
-        "demo", splits, skipped=[], origin=f"generated scenes, drawing {DRAWING}", split_rule="held-out combinations"
-    )
+    return Source("demo", splits, [], f"generated scenes, drawing {DRAWING}", split_rule="held-out combinations")
 
 
 def _sizes(images: int | None) -> dict[str, int]:
@@ -59,15 +58,13 @@ def _clear_other_drawing(raw_folder: Path) -> None:
 
 def _draw_missing(records: Sequence[Record], workers: int) -> None:
     jobs = [(record.image_id, record.path) for record in records if not record.path.exists()]
-    with (
-        Workers(_draw, workers if len(jobs) > _WORTH_PROCESSES else 1) as pool,
-        Progress(len(jobs), "draw") as progress,
-    ):
+    processes = workers if len(jobs) > _WORTH_PROCESSES else 1
+    with Workers(_draw, processes) as pool, Progress(len(jobs), "draw") as progress:
         for _ in pool.map(jobs):
             progress.advance()
 
 
 def _draw(job: tuple[int, Path]) -> None:
-    """Write one JPEG, whole or not at all."""
+    """Draw a scene, by its index, into a JPEG file."""
     index, path = job
     write_whole(path, jpeg_of(render(scene_at(index)), QUALITY), durable=False)

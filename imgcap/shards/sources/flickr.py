@@ -1,4 +1,12 @@
-"""What Flickr8k and Flickr30k share: a caption table, a folder of images, lists or a seed for the splits."""
+"""Flickr8k and Flickr30k: a caption table, a folder of images, and lists or a seed for the splits.
+
+Flickr8k (Hodosh et al., 2013) has 8,000 photos with five captions each, in Kaggle's `captions.txt` or the original
+`Flickr8k.token.txt`, and standard lists of 6,000, 1,000 (`dev`, called `val` here) and 1,000.
+
+Flickr30k (Young et al., 2014) has 31,783 photos with five captions each, in Kaggle's `results.csv` (pipes),
+`captions.csv` (image,caption_number,caption,id) or the original `results_20130124.token`. There is no official split:
+lists or a Karpathy file give one, else a seed cuts by image.
+"""
 
 from pathlib import Path
 
@@ -9,8 +17,12 @@ from imgcap.shards.sources.splits import read_splits, seeded_rule, seeded_splits
 from imgcap.shards.sources.table import read_table
 
 
-def read_flickr(name: str, images: Path, captions: Path, splits: Path | None, seed: int) -> Source:
-    """Read a caption table. Without `splits`, lists beside the caption file count; without those, the seed cuts."""
+def read(name: str, images: Path, captions: Path, splits: Path | None, seed: int) -> Source:
+    """Read Flickr8k or Flickr30k. `splits` is a folder of train.txt, val.txt, test.txt or a Karpathy JSON file.
+
+    Without it, lists beside the caption file count, and without those the seed cuts. Some of the lists may be missing:
+    images in none of those that are there are skipped. Raises `UserError` for splits of another dataset.
+    """
     table = read_table(captions)
     if splits is None and split_lists(captions.parent):
         splits = captions.parent

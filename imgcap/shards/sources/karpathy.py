@@ -5,14 +5,17 @@ from typing import Any
 
 from imgcap.errors import UserError
 from imgcap.shards.source import Skipped, Source, image_id_of
-from imgcap.shards.sources.image_folder import in_order, list_images, refuse_strangers, without_captions
+from imgcap.shards.sources.image_folder import in_order, list_images, refuse_wrong_folder, without_captions
 from imgcap.shards.sources.splits import STANDARD_NAMES
-from imgcap.shards.sources.text_file import mended, read_json
+from imgcap.shards.sources.text_file import cleaned, read_json
 from imgcap.types import Record
 
 
 def read(images: Path, captions: Path) -> Source:
-    """Read a Karpathy file. `images` holds the files, or the subfolders that `filepath` names (train2014/ ...)."""
+    """Read a Karpathy file. `images` holds the files, or the subfolders that `filepath` names (train2014/ ...).
+
+    Raises `UserError` for a file that is none.
+    """
     content = read_json(captions)
     skipped: list[Skipped] = []
     try:
@@ -44,7 +47,7 @@ _Entry = tuple[str, str, int, str, tuple[str, ...]]  # subfolder, file name, ima
 
 def _entry(image: Any, skipped: list[Skipped]) -> _Entry:
     file_name = str(image["filename"])
-    raw = [mended(sentence["raw"]) for sentence in image["sentences"]]
+    raw = [cleaned(sentence["raw"]) for sentence in image["sentences"]]
     skipped += [Skipped(file_name, "empty caption") for caption in raw if not caption]
     image_id = int(image["cocoid"]) if "cocoid" in image else image_id_of(file_name)
     texts = tuple(caption for caption in raw if caption)
@@ -52,14 +55,14 @@ def _entry(image: Any, skipped: list[Skipped]) -> _Entry:
 
 
 def _find_files(images: Path, entries: list[_Entry]) -> dict[tuple[str, str], Path]:
-    """The path of each image that is there: in its subfolder where the folder has it, else in the folder itself."""
+    """Find the path of each image that is there: in its subfolder where there is one, else in the folder itself."""
     list_images(images)  # an error where the folder is missing
     folders = {}
     for subfolder in {subfolder for subfolder, *_ in entries}:
         folder = images / Path(subfolder).name
         folders[subfolder] = folder if subfolder and folder.is_dir() else images
     present = {folder: list_images(folder) for folder in set(folders.values())}
-    refuse_strangers((name for _, name, *_ in entries), set().union(*present.values()), images)
+    refuse_wrong_folder((name for _, name, *_ in entries), set().union(*present.values()), images)
     return {
         (subfolder, name): folders[subfolder] / name
         for subfolder, name, *_ in entries

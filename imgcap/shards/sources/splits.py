@@ -30,12 +30,12 @@ def seeded_splits(names: Iterable[str], seed: int) -> SplitOf:
 
 
 def seeded_rule(seed: int) -> str:
-    """How a manifest tells of `seeded_splits`."""
+    """The rule of `seeded_splits` as a manifest tells it."""
     return f"by image, seed {seed}, {HELD_OUT_SHARE:.0%} val, {HELD_OUT_SHARE:.0%} test"
 
 
 def split_lists(folder: Path) -> dict[Path, str]:
-    """The lists of image names in a folder, each with its split; empty where there are none."""
+    """Find the lists of image names in a folder, each with its split; empty where there are none."""
     lists = {}
     for path in sorted(folder.iterdir()):
         match = _LIST_NAME.match(path.name)
@@ -45,7 +45,10 @@ def split_lists(folder: Path) -> dict[Path, str]:
 
 
 def read_splits(path: Path) -> SplitOf:
-    """Splits from a folder of lists (one image a line, with or without its suffix) or from a Karpathy JSON file."""
+    """Read splits from a folder of lists (an image a line, with or without its suffix) or from a Karpathy JSON file.
+
+    Raises `UserError` for any other path, and for an image in two splits.
+    """
     if path.is_dir():
         lists = split_lists(path)
         if not lists:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from imgcap.errors import UserError
 from imgcap.shards.source import Skipped
-from imgcap.shards.sources.text_file import mended, read_text
+from imgcap.shards.sources.text_file import cleaned, read_text
 
 _TOKEN_LINE = re.compile(r"^(?P<image>[^\t]+?)#\d+\t(?P<caption>.*)$")
 # One line of Flickr30k's results.csv has lost the separator between number and caption: `2199200615.jpg| 4   A dog`.
@@ -35,9 +35,9 @@ class CaptionTable:
 
 
 def read_table(path: Path) -> CaptionTable:
-    """Read a caption table in whichever of the layouts above it is.
+    """Read a caption table in whichever layout it is; `UserError` for one that is empty or in no known layout.
 
-    Empty captions and lines that can't be read are skipped and named. A file in no known layout is an error.
+    Empty captions and lines that can't be read are skipped and named.
     """
     lines = _lines(read_text(path))
     first = next((line for line in lines if line.strip()), None)
@@ -59,7 +59,7 @@ def read_table(path: Path) -> CaptionTable:
 
 
 def _lines(text: str) -> list[str]:
-    """Cut at line feeds only: a caption may hold U+2028 and other characters that `splitlines` cuts at."""
+    """Split a text at line feeds only: a caption may hold U+2028 and other characters that `splitlines` cuts at."""
     text = text.replace("\r\n", "\n")
     return text.replace("\r", " " if "\n" in text else "\n").split("\n")
 
@@ -88,7 +88,7 @@ def _matched_rows(lines: list[str], pattern: re.Pattern[str], header: bool) -> I
             header = False
             continue
         match = pattern.match(line)
-        yield (number, match["image"].strip(), mended(match["caption"])) if match else (number, "", "")
+        yield (number, match["image"].strip(), cleaned(match["caption"])) if match else (number, "", "")
 
 
 def _csv_rows(path: Path, lines: list[str], columns: int, image: int, caption: int) -> Iterator[Row]:
@@ -102,6 +102,6 @@ def _csv_rows(path: Path, lines: list[str], columns: int, image: int, caption: i
             if len(fields) != columns:
                 yield reader.line_num, "", ""
             else:
-                yield reader.line_num, fields[image].strip(), mended(fields[caption])
+                yield reader.line_num, fields[image].strip(), cleaned(fields[caption])
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}: {error}; mend that line, a quote may not be closed") from None

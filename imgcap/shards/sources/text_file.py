@@ -9,7 +9,7 @@ from imgcap.errors import UserError
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, without a byte order mark. Line ends stay as they are."""
+    """Read the text of a UTF-8 file, without a byte order mark. Line ends stay as they are."""
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the file of captions or splits that it holds")
     try:
@@ -30,7 +30,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The value that a JSON file holds."""
+    """Read the value that a JSON file holds; `UserError` where it can't be read."""
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
@@ -41,6 +41,6 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is nested too deeply to be an annotation file; download it again") from None
 
 
-def mended(caption: str) -> str:
-    """A caption without white space at its ends and without half surrogate pairs, which no file can hold."""
+def cleaned(caption: str) -> str:
+    """Strip a caption of white space at its ends and of half surrogate pairs, which no file can hold."""
     return caption.strip().encode("utf-8", "replace").decode()
