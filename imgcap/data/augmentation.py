@@ -1,4 +1,4 @@
-"""From JPEG bytes to a square uint8 tensor, plain for evaluation, augmented by key for training."""
+"""Making a picture a square uint8 tensor: as it is for evaluation, augmented by key for training."""
 
 import math
 
@@ -15,16 +15,16 @@ _LOG_ASPECT = math.log(4 / 3)
 
 
 def eval_image(image: Image.Image, size: int) -> torch.Tensor:
-    """The whole picture as (3, size, size) uint8. It is squeezed, not cropped: nothing of it is lost."""
+    """Resize the whole picture to (3, size, size) uint8. It is squeezed, not cropped: nothing of it is lost."""
     return _to_tensor(_squeezed(image, size))
 
 
 def augmented_image(
     image: Image.Image, size: int, level: str, key: tuple[int, ...], out_HWC: np.ndarray | None = None
 ) -> torch.Tensor:
-    """Random resized crop, flip and colour jitter as (3, size, size) uint8, in `out_HWC` where it is given.
+    """Crop, flip and jitter a picture at random: (3, size, size) uint8, in `out_HWC` where it is given.
 
-    `key` is (seed, pass, sample index): the same key gives the same picture on any rank or worker.
+    `level` is off, light or strong. The same `key` (seed, pass, sample) gives the same picture on any rank or worker.
     """
     if level == "off":
         return _to_tensor(_squeezed(image, size), out_HWC)
@@ -42,7 +42,7 @@ def augmented_image(
 def _random_box(
     size: tuple[int, int], scale: tuple[float, float], random: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """A crop of random area and aspect, relative to the picture's own aspect, always inside it."""
+    """Draw a crop of random area and aspect, relative to the picture's own aspect, always inside it."""
     width, height = size
     side = math.sqrt(random.uniform(*scale))
     stretch = math.exp(random.uniform(-_LOG_ASPECT, _LOG_ASPECT) / 2)
@@ -56,7 +56,7 @@ def _squeezed(image: Image.Image, size: int) -> Image.Image:
 
 
 def _to_tensor(image: Image.Image, out_HWC: np.ndarray | None = None) -> torch.Tensor:
-    """(3, H, W), with the channels last in memory, as Pillow has them and the encoder wants them."""
+    """View a picture as (3, H, W), with the channels last in memory, as Pillow has them and the encoder wants them."""
     if out_HWC is None:
         out_HWC = np.array(image)
     else:

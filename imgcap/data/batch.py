@@ -1,4 +1,4 @@
-"""Room for batches, and the hash by which equal batches are known."""
+"""Memory for batches, what counts in them, and the hash by which equal batches are known."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ PADDING = -2  # of one that fills up an epoch's last batch
 
 
 class BatchShape(NamedTuple):
-    """The sizes of a batch, which are the same for all of a run."""
+    """The sizes of a micro-batch, the same throughout a run."""
 
     images: int
     image_size: int
@@ -23,7 +23,7 @@ class BatchShape(NamedTuple):
     features: tuple[int, int] | None = None  # cells and width, in place of pixels
 
     def allocate(self, count: int, shared: bool = False) -> list[Batch]:
-        """Room for so many batches, in memory that other processes see too where it is `shared`."""
+        """Allocate `count` batches, in memory that other processes see too where it is `shared`."""
         size = sum(sizes := self._sizes())
         total = count * size
         if shared:  # neither copied nor cleared: the system gives a page when it is first touched
@@ -34,8 +34,7 @@ class BatchShape(NamedTuple):
 
     def _sizes(self) -> list[int]:
         """Bytes of tokens, ids and images, the latter filled up so that the next batch's int64 fit."""
-        pixels = self._image_bytes
-        return [self.images * self.captions * self.length * 8, self.images * 8, -(-pixels // 8) * 8]
+        return [self.images * self.captions * self.length * 8, self.images * 8, -(-self._image_bytes // 8) * 8]
 
     @property
     def _image_bytes(self) -> int:
@@ -49,24 +48,22 @@ class BatchShape(NamedTuple):
             images = pixels.view(torch.float16).view(self.images, *self.features)
         else:
             images = pixels.view(self.images, side, side, 3).permute(0, 3, 1, 2)  # channels last in memory
-        return Batch(
-            images_BCHW=images,
-            tokens_BKT=tokens.view(torch.int64).view(self.images, self.captions, self.length),
-            image_ids=ids.view(torch.int64),
-        )
+        tokens_BKT = tokens.view(torch.int64).view(self.images, self.captions, self.length)
+        return Batch(images, tokens_BKT, image_ids=ids.view(torch.int64))
 
 
 def target_count(batch: Batch) -> int:
-    """How many tokens the batch asks the model to predict: all but <sos> and <pad>."""
+    """Count the tokens that the model is to predict: all but <sos> and <pad>."""
     return int((batch.tokens_BKT[..., 1:] != PAD).sum())
 
 
 def damaged_count(batch: Batch) -> int:
+    """Count the images that could not be read."""
     return int((batch.image_ids == NO_IMAGE).sum())
 
 
 def counted_ids(batch: Batch) -> np.ndarray:
-    """The ids of the images that count: neither padding nor damaged."""
+    """The ids of a batch's images that count: neither padding nor damaged."""
     ids = batch.image_ids.numpy()
     return ids[(ids != NO_IMAGE) & (ids != PADDING)]
 
@@ -80,7 +77,7 @@ def batch_hash(batch: Batch, epoch: int) -> int:
 
 
 def _mix(value: np.ndarray) -> np.ndarray:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    """Mix 64-bit numbers with the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
     value = value + np.uint64(0x9E3779B97F4A7C15)
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

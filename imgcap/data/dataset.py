@@ -1,4 +1,4 @@
-"""Map-style datasets over a shard set: an image comes with all its captions."""
+"""Datasets for training and evaluation over a shard set: an image comes with all its captions."""
 
 import sys
 
@@ -27,12 +27,12 @@ DAMAGED = (UserError, OSError, ValueError, SyntaxError, KeyError, Image.Decompre
 
 
 def place_of(data: DataConfig, address: str | None = None) -> Place:
-    """Where a configuration's shards lie, or another of its sets, with its cache."""
+    """The place of a configuration's shards, or of another of its sets (`address`), with its cache."""
     return Place(address or data.shards, data.cache, data.cache_gb)
 
 
 def features_of(reader: ShardReader | MixedReader, data: DataConfig) -> Features | None:
-    """The features that are read in place of pictures, if any. UserError where they are of another image size."""
+    """The features that are read in place of pictures, if any. `UserError` where they are of another image size."""
     features = reader.manifest.features if data.features else None
     if features and features.image_size != data.image_size:
         raise UserError(
@@ -43,20 +43,20 @@ def features_of(reader: ShardReader | MixedReader, data: DataConfig) -> Features
 
 
 class CaptionRows:
-    """Turns the stored tokens of an image into K fixed rows of T = max_tokens + 2."""
+    """Encodes the stored tokens of an image as K rows of fixed length T = max_tokens + 2."""
 
     def __init__(self, vocabulary: Vocabulary, data: DataConfig):
         self.vocabulary = vocabulary
         self.captions, self.length = data.captions_per_image, data.max_tokens + 2
 
     def __call__(self, tokens: list[list[str]]) -> torch.Tensor:
-        """Encode the first K captions; all <pad> where the image has fewer."""
+        """Encode the first K captions as (K, T) int64; rows without a caption are all <pad>."""
         tokens_KT = np.full((self.captions, self.length), PAD, np.int64)
         self.write(tokens, tokens_KT)
         return torch.from_numpy(tokens_KT)
 
     def write(self, tokens: list[list[str]], tokens_KT: np.ndarray, chosen: np.ndarray | None = None) -> None:
-        """Encode the first K captions, or the chosen ones, into rows that hold <pad> so far."""
+        """Encode the first K captions, or the chosen ones, into `tokens_KT`, whose rows hold <pad> so far."""
         captions = tokens[: self.captions] if chosen is None else [tokens[caption] for caption in chosen]
         for caption, tokens_T in zip(captions, tokens_KT, strict=False):
             ids = self.vocabulary.row(caption, self.length)
@@ -72,6 +72,7 @@ class TrainDataset:
         self.rows = CaptionRows(vocabulary, data)
 
     def shape(self, images: int) -> BatchShape:
+        """The sizes of a batch of so many images."""
         cells = self.features.shape if self.features else None
         return BatchShape(images, self.data.image_size, self.rows.captions, self.rows.length, cells)
 
@@ -102,7 +103,7 @@ class TrainDataset:
             tokens_BKT[damaged], image_ids[damaged] = PAD, NO_IMAGE
 
     def _read(self, key: tuple[int, int, int], image_HWC: np.ndarray, tokens_KT: np.ndarray | None) -> int:
-        """Write one image, and its captions where they are asked for; return its id."""
+        """Write an image into its place, and its captions where they are asked for; return its id."""
         if self.features:
             sample, image_HWC[:] = self.reader.read_features(key[2])
         else:
@@ -116,14 +117,14 @@ class TrainDataset:
 
 
 def chosen_captions(captions: int, wanted: int, key: tuple[int, ...]) -> np.ndarray | None:
-    """Which of an image's captions to take where it has more than are wanted, by its key."""
+    """Choose which captions of an image to take, by its key; None where it has no more than are wanted."""
     if captions <= wanted:
         return None
     return np.sort(generator(*key, 1).permutation(captions)[:wanted])
 
 
 class EvalDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Whole images without augmentation, in the order of the shards."""
+    """Whole images without augmentation, or their features, with their tokens, in the order of the shards."""
 
     def __init__(self, reader: ShardReader, vocabulary: Vocabulary, data: DataConfig):
         self.reader, self.size = reader, data.image_size
@@ -131,7 +132,7 @@ class EvalDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self.rows = CaptionRows(vocabulary, data)
 
     def blank(self) -> torch.Tensor:
-        """What stands for an image that can't be read."""
+        """Zeros that stand for an image that can't be read."""
         if self.features:
             return torch.zeros(self.features.shape, dtype=torch.float16)
         return torch.zeros(3, self.size, self.size, dtype=torch.uint8)

@@ -20,12 +20,12 @@ LOW_32 = 0xFFFFFFFF
 
 
 def generator(*key: int) -> np.random.Generator:
-    """NumPy's generator for a key of integers from 0 on."""
+    """Make NumPy's Philox generator for a key of integers from 0 on."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
 def coins(seed: int, step: int | torch.Tensor, image_ids: torch.Tensor, captions: int, length: int) -> torch.Tensor:
-    """Uniform numbers on [0, 1) for a whole batch and on its device: coins_BKT, float32."""
+    """Draw uniform numbers on [0, 1) for a whole batch and on its device: coins_BKT, float32."""
     device = image_ids.device
     coin_B = _absorb(_absorb(_mix(image_ids & LOW_32), (image_ids >> 32) & LOW_32), seed)
     coin_B11 = _absorb(coin_B, step)[:, None, None]
@@ -40,7 +40,7 @@ def _absorb(state: torch.Tensor, value: torch.Tensor | int) -> torch.Tensor:
 
 
 def _mix(x: torch.Tensor) -> torch.Tensor:
-    """A bijection of 32 bits held in 64 (the `lowbias32` family of github.com/skeeto/hash-prospector).
+    """Mix 32 bits held in 64, one to one (the `lowbias32` family of github.com/skeeto/hash-prospector).
 
     Both factors are below 2**31, so that no product overflows int64.
     """

@@ -1,8 +1,9 @@
-"""One loader for the whole run: workers read ahead across the ends of epochs, so there is no gap there."""
+"""The loader of a whole run: workers read ahead across the ends of epochs, so there is no gap there."""
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ READ_AHEAD = 4  # batches of each worker
 
 
 class PlanSampler(Sampler[MicroBatch]):
-    """The micro-batches of one rank, from step `start` to step `stop`."""
+    """Yields the micro-batches of a rank, from step `start` to step `stop`."""
 
     def __init__(self, plan: Plan, rank: int, world_size: int, accumulation: Accumulation, start: int, stop: int):
         self.plan, self.rank, self.world_size, self.accumulation = plan, rank, world_size, accumulation
@@ -35,7 +36,7 @@ class PlanSampler(Sampler[MicroBatch]):
 
 
 class BufferRing:
-    """Batches that are written again and again, in shared memory: each worker has its own, and writes them in turn.
+    """A ring of batches in shared memory that are written again and again: each worker has its own, in turn.
 
     A batch that has been taken stays as it is until more than `held` others have been taken after it. For a worker is
     READ_AHEAD batches ahead of those taken at most, and every `workers`-th batch is its own.
@@ -47,7 +48,7 @@ class BufferRing:
         self._written = 0  # by this process
 
     def next_number(self) -> int:
-        """Which batch the process that asks, a worker or the only one, is to write next."""
+        """The number of the batch that the calling process, a worker or the only one, is to write next."""
         worker = get_worker_info()
         number = (worker.id if worker else 0) * self.each + self._written % self.each
         self._written += 1
@@ -75,7 +76,7 @@ class TrainLoader:
     def __iter__(self) -> Iterator[Batch]:
         accumulation, stop = self.sampler.accumulation, self.sampler.stop
         ring = BufferRing(self.dataset.shape(accumulation.micro_batch), self.workers, held=2 * accumulation.steps)
-        loader = read_ahead(_Written(self.dataset, ring).number, self.sampler, self.workers, ahead=READ_AHEAD)
+        loader = read_ahead(partial(_write, self.dataset, ring), self.sampler, self.workers, ahead=READ_AHEAD)
         ahead = READ_AHEAD * self.workers // accumulation.steps  # steps that the workers are
         with reading(loader) as numbers:  # workers have been forked, so prefetching may begin its threads
             for step in range(self.sampler.start, stop):
@@ -87,21 +88,15 @@ class TrainLoader:
         return Batch(*(tensor.pin_memory() for tensor in batch)) if self.pin_memory else batch
 
 
-class _Written:
-    """Micro-batches that a worker, or this process, has written into a ring."""
-
-    def __init__(self, dataset: TrainDataset, ring: BufferRing):
-        self.dataset, self.ring = dataset, ring
-
-    def number(self, micro_batch: MicroBatch) -> int:
-        """Write a micro-batch; the number of the ring's batch that holds it now."""
-        number = self.ring.next_number()
-        self.dataset.write(micro_batch, self.ring.batches[number])
-        return number
+def _write(dataset: TrainDataset, ring: BufferRing, micro_batch: MicroBatch) -> int:
+    """Read a micro-batch into a batch of the ring; return the number of that batch."""
+    number = ring.next_number()
+    dataset.write(micro_batch, ring.batches[number])
+    return number
 
 
 class _MistakesAsItems(Dataset[T | UserError]):
-    """What a function reads. A mistake is an item too: raised in a worker, it would arrive with a traceback in it."""
+    """A dataset of what `read` returns or refuses: raised in a worker, a mistake would arrive inside of a traceback."""
 
     def __init__(self, read: Callable[[Any], T]):
         self.read = read
@@ -116,7 +111,7 @@ class _MistakesAsItems(Dataset[T | UserError]):
 def read_ahead(
     read: Callable[[Any], T], keys: Iterable[Any], workers: int, pin_memory: bool = False, ahead: int = 2
 ) -> DataLoader[T | UserError]:
-    """A loader, for `reading`, whose `workers` processes (0: this one) read a whole batch for each key, in order.
+    """Make a loader for `reading` whose `workers` processes (0: this one) read a whole batch for each key, in order.
 
     Each worker is up to `ahead` batches ahead.
     """
@@ -156,8 +151,7 @@ def _sound(item: T | UserError) -> T:
 def prepare_worker(worker: int) -> None:
     """Make a loader's process ignore signals and compute with one thread.
 
-    Shutting down is left to the main process, which may still be saving: torchrun sends SIGTERM to the whole
-    process group, loader workers among them.
+    Shutting down is left to the main process, which may still be saving: torchrun signals loader workers too.
     """
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(name, signal.SIG_IGN)

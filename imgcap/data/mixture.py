@@ -1,4 +1,4 @@
-"""Several shard sets in one run: how they share an epoch, and how they are read as one."""
+"""Mixing several shard sets in a run: how they share an epoch, and how they are read as one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _CHUNK = 1 << 16  # positions of an epoch between which the sets are counted
 
 @dataclass(frozen=True)
 class Share:
-    """What a shard set that is mixed in gives to each epoch."""
+    """The share of a mixed-in shard set in each epoch: its shards' sizes and how many of its samples come."""
 
     shard_counts: tuple[int, ...]
     samples: int
@@ -26,7 +26,7 @@ class Share:
 
 
 class Interleaving:
-    """Which set each position of an epoch draws from: a seeded permutation with `shares[j]` positions of each set j."""
+    """The set that each position of an epoch draws from: a seeded permutation, `shares[j]` positions for each set j."""
 
     def __init__(self, seed: int, shares: Sequence[int]):
         self.seed, self.shares = seed, shares
@@ -40,7 +40,7 @@ class Interleaving:
         return self._sets_N[start:stop]
 
     def before(self, epoch: int, position: int) -> np.ndarray:
-        """How many samples of each set come before a position, int64."""
+        """Count the samples of each set that come before a position, int64."""
         self._hold(epoch)
         chunk, rest = divmod(position, _CHUNK)
         here = self._sets_N[position - rest : position]
@@ -74,16 +74,16 @@ class MixedReader:
 
     @property
     def manifest(self) -> Manifest:
-        """Of the first set, which the others have to go with."""
+        """The manifest of the first set, which the others have to go with."""
         return self.readers[0].manifest
 
     def read(self, i: int) -> Sample:
-        """See `ShardReader.read`."""
+        """Read sample `i` of the mixture, as `ShardReader.read` does."""
         reader, within = self._of(i)
         return reader.read(within)
 
     def read_features(self, i: int) -> tuple[Sample, np.ndarray]:
-        """See `ShardReader.read_features`."""
+        """Read sample `i` of the mixture without its picture, as `ShardReader.read_features` does."""
         reader, within = self._of(i)
         return reader.read_features(within)
 
@@ -95,7 +95,7 @@ class MixedReader:
 
 
 def refuse_other_features(readers: Sequence[ShardReader]) -> None:
-    """A batch holds either pictures or the features of one encoder."""
+    """Raise `UserError` where sets hold features of different encoders: a batch has pictures, or features of one."""
     first, *others = readers
     for other in others:
         if other.manifest.features != first.manifest.features:
@@ -106,6 +106,6 @@ def refuse_other_features(readers: Sequence[ShardReader]) -> None:
 
 
 def mixture_sha256(sha256: str, others: Mapping[str, float]) -> str:
-    """The identity of a first set and of others with their weights; of a set alone its own."""
+    """Hash the identity of a first set and of others with their weights; a set alone keeps its own."""
     lines = [sha256, *(f"{other} {weight}" for other, weight in others.items())]
     return sha256_of_bytes("\n".join(lines).encode()) if others else sha256

@@ -75,7 +75,7 @@ class EpochOrder:
 
 
 class EndlessOrder:
-    """The passes over a set one behind the other: position p is in pass p // samples."""
+    """The order over all passes of a set, one behind the other: position p is in pass p // samples."""
 
     def __init__(self, key: tuple[int, ...], shard_counts: Sequence[int], block: int | None = None):
         self.key, self.shard_counts, self.block = key, tuple(shard_counts), block
@@ -83,7 +83,7 @@ class EndlessOrder:
         self._held: EpochOrder | None = None
 
     def epoch(self, number: int) -> EpochOrder:
-        """The order of one pass; of them, that asked for last is held."""
+        """The order of a pass; that asked for last is held."""
         key = (*self.key, number)
         if self._held is None or self._held.key != key:
             self._held = EpochOrder(key, self.shard_counts, self.block)
@@ -101,7 +101,7 @@ class EndlessOrder:
         return np.concatenate(passes), np.concatenate(samples)
 
     def blocks(self, position: int, count: int) -> list[tuple[int, int]]:
-        """The block that holds a position and those behind it, as (pass, number in it)."""
+        """List the block that holds a position and those behind it, `count` in all, as (pass, number in it)."""
         number, within = divmod(position, self.samples)
         order = self.epoch(number)
         block = order.block_at(within)

@@ -51,9 +51,9 @@ from imgcap.errors import UserError
 
 
 class MicroBatch(NamedTuple):
-    """The samples that one rank sees in one forward: N indices, and which of them only fill an epoch's last batch up.
+    """The samples of a rank's forward pass: N indices, and which of them only fill an epoch's last batch up.
 
-    The pass counts how often all of a sample's set has been seen before: augmentation is another in each.
+    `passes_N` counts how often all of a sample's set has been seen before: each pass augments it anew.
     """
 
     passes_N: np.ndarray
@@ -63,7 +63,7 @@ class MicroBatch(NamedTuple):
 
 @dataclass
 class Plan:
-    """Which samples make each step, for any rank. Steps count from 0 over the whole run."""
+    """The plan of which samples make each step, for any rank. Steps count from 0 over the whole run."""
 
     seed: int
     shard_counts: list[int]
@@ -84,7 +84,7 @@ class Plan:
         return -(-self.samples // self.global_batch)
 
     def global_batch_at(self, step: int) -> MicroBatch:
-        """The G samples of a step; an epoch's last batch is filled up with itself."""
+        """The G samples of a step; the last batch of an epoch is filled up with itself."""
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self.global_batch
         drawn = self._between(epoch, start, min(start + self.global_batch, self.samples))
@@ -93,12 +93,12 @@ class Plan:
         return MicroBatch(passes_N, indices_N, padding_N)
 
     def positions(self, step: int) -> list[int]:
-        """How far each set has been read before a step, over all epochs."""
+        """The position up to which each set has been read before a step, over all epochs."""
         epoch, position = divmod(step, self.steps_per_epoch)
         return self._positions(epoch, position * self.global_batch)
 
     def orders(self) -> list[EndlessOrder]:
-        """An order for each set. They share nothing with the plan's own, so that another thread may have them."""
+        """Make an order for each set, which shares nothing with the plan's own: another thread may have it."""
         own = EndlessOrder((self.seed,), self.shard_counts, self.block)
         others = enumerate(self.others, start=1)
         return [own, *(EndlessOrder((self.seed, number), set.shard_counts, set.block) for number, set in others)]
@@ -120,7 +120,7 @@ class Plan:
         return passes_N, indices_N
 
     def micro_batches(self, step: int, rank: int, world_size: int, accumulation: int) -> Iterator[MicroBatch]:
-        """The share of one rank in a step, in the order in which it accumulates."""
+        """Yield a rank's share of a step, in the order in which it accumulates."""
         share = self.global_batch // world_size
         mine = slice(rank * share, (rank + 1) * share)
         pieces = (np.split(values_N[mine], accumulation) for values_N in self.global_batch_at(step))
@@ -157,14 +157,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Accumulation:
-    """How a global batch is cut: images of one forward, and forwards of one step."""
+    """Gradient accumulation on a rank: images of a forward pass, and forward passes of a step."""
 
     micro_batch: int
     steps: int
 
 
-def cut_batch(global_batch: int, micro_batch: int | None, world_size: int) -> Accumulation:
-    """Share a global batch between ranks and accumulation steps; refuse what doesn't divide."""
+def split_batch(global_batch: int, micro_batch: int | None, world_size: int) -> Accumulation:
+    """Share a global batch between ranks and accumulation steps; `UserError` where it doesn't divide."""
     share, rest = divmod(global_batch, world_size)
     if rest:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The shards of a remote set, fetched ahead of the steps that read them."""
+"""Fetching the shards of a remote set ahead of the steps that read them."""
 
 from collections.abc import Callable, Sequence
 from threading import Condition, Thread
@@ -14,7 +14,7 @@ AHEAD = 2  # blocks: the one that is being read, and the next
 
 
 def block_of_cache(reader: ShardReader, sets: int = 1) -> int | None:
-    """How many shards to mix so that the cache holds `AHEAD` blocks; None where it holds all, or nothing is fetched.
+    """The number of shards to mix so that the cache holds `AHEAD` blocks; None where it holds all, or all is here.
 
     The cache is shared by so many remote `sets`.
     """
@@ -26,14 +26,13 @@ def block_of_cache(reader: ShardReader, sets: int = 1) -> int | None:
 
 
 class Prefetcher:
-    """Fetches the shards of the block that is being read, and then those of the block behind it, in a thread.
+    """Fetches the shards of the block that is being read and then of the one behind it, in a thread that owns `order`.
 
     Ranks of one machine begin at different shards, so that each fetches another; the cache's locks see to the rest.
     What can't be fetched is left to whoever reads it, who raises.
     """
 
     def __init__(self, reader: ShardReader, order: EndlessOrder, rank: int):
-        """`order` is this thread's alone."""
         self.reader, self.order, self.rank = reader, order, rank
         self._position = -1
         self._moved = Condition()
@@ -41,7 +40,7 @@ class Prefetcher:
         self._fetched: set[tuple[int, int]] = set()  # pass and number of a block
 
     def go_to(self, position: int) -> None:
-        """A position of the order is about to be read. The first call begins the thread."""
+        """Tell that a position of the order is about to be read. The first call begins the thread."""
         with self._moved:
             self._position = position
             self._moved.notify()
@@ -69,9 +68,9 @@ class Prefetcher:
 
 
 def prefetching(readers: Sequence[ShardReader], plan: Plan, rank: int) -> Callable[[int], None]:
-    """What to tell each step that is about to be read, so that a plan's remote sets are fetched ahead of it.
+    """Make a function to tell each step that is about to be read: a plan's remote sets are fetched ahead of it.
 
-    The first call begins a thread for each of them, and should come after workers have been forked.
+    Its first call begins a thread for each set, and should come after workers have been forked.
     """
     numbered = enumerate(zip(readers, plan.orders(), strict=True))
     prefetchers = {number: Prefetcher(*pair, rank) for number, pair in numbered if pair[0].is_remote}

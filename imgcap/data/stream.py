@@ -1,4 +1,4 @@
-"""Tars without an index, drawn with replacement for ever: for sets too large to index, and with no exact order.
+"""Training on tars without an index, drawn with replacement for ever: for sets too large to index; in no exact order.
 
 webdataset draws the tars, takes them apart and mixes their samples; what a sample becomes is as everywhere else.
 """
@@ -51,7 +51,7 @@ NOT_EXACT = (
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """Steps of samples that no plan knows beforehand. An epoch is a number of images that the configuration states."""
+    """The plan of a stream, whose samples nobody knows beforehand; an epoch is as many images as the config states."""
 
     seed: int
     tars: tuple[str, ...]
@@ -63,11 +63,11 @@ class StreamPlan:
         return -(-self.samples // self.global_batch)
 
     def state(self, step: int) -> dict[str, Any]:
-        """What a checkpoint says of its data."""
+        """What a checkpoint says of the stream that it was trained on."""
         return {"mode": "stream", "exact": False, "seed": self.seed, "step": step, "global_batch": self.global_batch}
 
     def check_state(self, state: dict[str, Any]) -> None:
-        """Refuse the checkpoint of a run whose order was exact, which it would not be any more."""
+        """Raise `UserError` for the checkpoint of a run whose order was exact, or of another batch size."""
         if state.get("mode") != "stream" or state["global_batch"] != self.global_batch:
             raise UserError(
                 "the checkpoint was made with data.mode=index or another train.global_batch; "
@@ -76,45 +76,30 @@ class StreamPlan:
 
 
 class StreamLoader:
-    """Micro-batches of one rank, from step `start` on; each worker draws for itself."""
+    """Yields the micro-batches of a rank, from step `start` on; each worker draws for itself."""
 
     def __init__(
         self,
         plan: StreamPlan,
         data: DataConfig,
         vocabulary: Vocabulary,
-        cut: Accumulation,
+        accumulation: Accumulation,
         rank: int,
         start: int,
         pin_memory: bool,
     ):
-        self.stream = _Stream(plan, data, vocabulary, cut.micro_batch, (plan.seed, start, rank))
-        self.workers, self.pin_memory = data.workers, pin_memory
-
-    def __iter__(self) -> Iterator[Batch]:
-        stream = copy(self.stream)  # it has drawn nothing yet
-        with reading(read_ahead(stream.draw, count(), self.workers, self.pin_memory)) as batches:
-            yield from batches
-
-
-class _Stream:
-    """What one worker draws, micro-batch after micro-batch."""
-
-    def __init__(
-        self,
-        plan: StreamPlan,
-        data: DataConfig,
-        vocabulary: Vocabulary,
-        images: int,
-        key: tuple[int, int, int],
-    ):
-        self.plan, self.data, self.key = plan, data, key
+        self.plan, self.data, self.key, self.pin_memory = plan, data, (plan.seed, start, rank), pin_memory
         self.rows = CaptionRows(vocabulary, data)
-        self.shape = BatchShape(images, data.image_size, self.rows.captions, self.rows.length)
+        self.shape = BatchShape(accumulation.micro_batch, data.image_size, self.rows.captions, self.rows.length)
         self.tokenise = Tokeniser(data.language)
 
-    def draw(self, number: int) -> Batch:
-        """The next micro-batch, whatever its number."""
+    def __iter__(self) -> Iterator[Batch]:
+        stream = copy(self)  # it has drawn nothing yet
+        with reading(read_ahead(stream._draw, count(), self.data.workers, self.pin_memory)) as batches:
+            yield from batches
+
+    def _draw(self, number: int) -> Batch:
+        """Draw the next micro-batch, whatever its number, in a worker or the only process."""
         return next(self._batches)
 
     @cached_property
@@ -159,7 +144,7 @@ class _Stream:
 
 
 def check_tars(tars: list[str], pipes: bool) -> tuple[str, ...]:
-    """A `pipe:` runs a command of the shell: refused unless it was asked for."""
+    """Raise `UserError` for a `pipe:`, which runs a command of the shell, unless `pipes` allows it."""
     piped = next((tar for tar in tars if tar.startswith(PIPE)), None)
     if piped and not pipes:
         raise UserError(f"{piped!r} would run a command; if that is meant, set data.pipes=true")
@@ -167,7 +152,7 @@ def check_tars(tars: list[str], pipes: bool) -> tuple[str, ...]:
 
 
 def _samples(tars: Iterator[str]) -> Iterator[dict[str, Any]]:
-    """Tar after tar. What can't be had or read is named and left out."""
+    """Yield the samples of tar after tar; what can't be had or read is named on stderr and left out."""
     lost = 0
     with TemporaryDirectory() as folder:
         for tar, path, failure in _ahead(tars, Path(folder)):
@@ -187,7 +172,7 @@ def _samples(tars: Iterator[str]) -> Iterator[dict[str, Any]]:
 
 
 def _ahead(tars: Iterator[str], folder: Path) -> Iterator[tuple[str, Path | None, UserError | None]]:
-    """Each tar with where it lies or why it is not there; the next is fetched while one is read.
+    """Yield each tar with its path or why it is not there; the next one is fetched while one is read.
 
     The thread is one that nobody waits for: a process that ends leaves a fetch unfinished.
     """
@@ -208,7 +193,7 @@ def _ahead(tars: Iterator[str], folder: Path) -> Iterator[tuple[str, Path | None
 
 
 def _fetched(tar: str, path: Path) -> Path | None:
-    """Where a tar lies on this machine; no place for one that comes out of a pipe."""
+    """Bring a tar to this machine and return its path; None for one that comes out of a pipe."""
     if tar.startswith(PIPE):
         return None
     if is_address(tar):

@@ -13,7 +13,7 @@ from imgcap.config.load import as_yaml
 from imgcap.config.run import Config
 from imgcap.config.section import steps_of
 from imgcap.data.dataset import features_of
-from imgcap.data.plan import cut_batch
+from imgcap.data.plan import split_batch
 from imgcap.data.stream import NOT_EXACT
 from imgcap.errors import UserError
 from imgcap.evaluation.evaluator import Evaluator
@@ -45,7 +45,7 @@ def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool
     data = open_training_data(config.data, config.train.global_batch, config.seed, world)
     plan, counts = data.plan, data.counts
     vocabulary = build_vocabulary(counts.counts, config.vocab, origin(config.init_from, resumption))
-    accumulation = cut_batch(config.train.global_batch, config.train.micro_batch, world.world_size)
+    accumulation = split_batch(config.train.global_batch, config.train.micro_batch, world.world_size)
     timetable = _timetable(config, plan.steps_per_epoch)
     saved = None if dry_run else resumption.agreed()
     if saved:

@@ -17,7 +17,7 @@ from imgcap.config.data import DataConfig
 from imgcap.data.batch import NO_IMAGE, PADDING
 from imgcap.data.dataset import TrainDataset
 from imgcap.data.loader import PlanSampler, TrainLoader, reading
-from imgcap.data.plan import Plan, cut_batch
+from imgcap.data.plan import Plan, split_batch
 from imgcap.errors import UserError
 from imgcap.pictures.normalise import UnreadableImage, normalised_jpeg
 from imgcap.shards.builder import build
@@ -64,10 +64,10 @@ def copy(whole, tmp_path):
 def loader(folder, rank=0, ranks=1, workers=0, epochs=1, batch=6):
     reader = ShardReader(folder, "train")
     plan = Plan(3, reader.shard_counts, batch, reader.manifest_sha256)
-    cut = cut_batch(batch, None, ranks)
+    accumulation = split_batch(batch, None, ranks)
     words = Vocabulary.build(TokenCounts.load(folder).counts)
     dataset = TrainDataset(reader, words, DataConfig(image_size=32, augment="off", captions_per_image=2), 0)
-    sampler = PlanSampler(plan, rank, ranks, cut, 0, epochs * plan.steps_per_epoch)
+    sampler = PlanSampler(plan, rank, ranks, accumulation, 0, epochs * plan.steps_per_epoch)
     return TrainLoader(dataset, sampler, workers, pin_memory=False)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from imgcap.data import plan as module
 from imgcap.data.order import EpochOrder
-from imgcap.data.plan import Plan, cut_batch
+from imgcap.data.plan import Plan, split_batch
 from imgcap.errors import UserError
 
 shard_counts = st.lists(st.integers(0, 9), min_size=1, max_size=7)
@@ -110,11 +110,11 @@ def test_a_checkpoint_of_another_order_is_refused_by_name():
     "world_size, micro_batch, cut", [(1, None, (32, 1)), (4, None, (8, 1)), (4, 4, (4, 2)), (2, 64, (16, 1))]
 )
 def test_batches_are_cut_over_ranks_then_accumulation(world_size, micro_batch, cut):
-    found = cut_batch(32, micro_batch, world_size)
+    found = split_batch(32, micro_batch, world_size)
     assert (found.micro_batch, found.steps) == cut
 
 
 @pytest.mark.parametrize("micro_batch, world_size, nearest", [(None, 3, "33"), (5, 2, "4"), (None, 50, "50")])
 def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_that_does(micro_batch, world_size, nearest):
     with pytest.raises(UserError, match=nearest):
-        cut_batch(32, micro_batch, world_size)
+        split_batch(32, micro_batch, world_size)

@@ -110,15 +110,15 @@ def test_loader_workers_read_the_same(built: Path, start: str) -> None:
 def test_a_folder_that_is_not_whole_is_refused(built: Path) -> None:
     with pytest.raises(UserError, match="has no split 'tset'; it has train, val"):
         ShardReader(built, "tset")
-    with pytest.raises(UserError, match=r"there is no shard folder .*build_shards\.py"):
+    with pytest.raises(UserError, match=r"there is no shard folder .*imgcap build"):
         ShardReader(built / "nowhere", "train")
     shard = built / "train-00001.tar"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-512])
-    with pytest.raises(UserError, match=r"bytes, the manifest says .*verify_shards\.py"):
+    with pytest.raises(UserError, match=r"bytes, the manifest says .*imgcap verify"):
         ShardReader(built, "train")
     shard.unlink()
-    with pytest.raises(UserError, match=r"train-00001\.tar cannot be read .*build_shards\.py"):
+    with pytest.raises(UserError, match=r"train-00001\.tar cannot be read .*imgcap build"):
         ShardReader(built, "train")
     shard.write_bytes(whole)
     (built / "train.index.npz").write_bytes((built / "val.index.npz").read_bytes())

@@ -25,5 +25,5 @@ def test_they_come_back_as_they_were_and_add_up(tmp_path):
 def test_unreadable_ones_are_one_line(tmp_path, content):
     if content:
         (tmp_path / "token_counts.json").write_text(content)
-    with pytest.raises(UserError, match=r"token_counts\.json.*build_shards"):
+    with pytest.raises(UserError, match=r"token_counts\.json.*imgcap build"):
         TokenCounts.load(tmp_path)

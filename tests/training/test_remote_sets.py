@@ -11,7 +11,7 @@ from hostile import HostileServer
 from imgcap.config.data import DataConfig
 from imgcap.data.dataset import TrainDataset
 from imgcap.data.loader import PlanSampler, TrainLoader, reading
-from imgcap.data.plan import Plan, cut_batch
+from imgcap.data.plan import Plan, split_batch
 from imgcap.data.prefetch import block_of_cache, prefetching
 from imgcap.files.fetch import Unreachable, fetch
 from imgcap.shards.place import Place
@@ -70,10 +70,10 @@ def loader(server, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[fetch.__module__], "PAUSE", 0.01)
     place = Place(server.url, tmp_path / "cache")
     reader = ShardReader(place, "train")
-    plan, cut = Plan(0, reader.shard_counts, 4, reader.manifest_sha256, block=2), cut_batch(4, None, 1)
+    plan, accumulation = Plan(0, reader.shard_counts, 4, reader.manifest_sha256, block=2), split_batch(4, None, 1)
     words = Vocabulary.build(TokenCounts.load(place).counts)
     dataset = TrainDataset(reader, words, DataConfig(image_size=32, augment="off"), 0)
-    return TrainLoader(dataset, PlanSampler(plan, 0, 1, cut, 0, 100), 2, False, prefetching([reader], plan, 0))
+    return TrainLoader(dataset, PlanSampler(plan, 0, 1, accumulation, 0, 100), 2, False, prefetching([reader], plan, 0))
 
 
 def test_a_server_that_goes_away_ends_the_loader_with_its_name(server, loader):

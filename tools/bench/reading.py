@@ -18,7 +18,7 @@ from imgcap.data.dataset import TrainDataset
 from imgcap.data.loader import PlanSampler, TrainLoader
 from imgcap.data.loader import reading as reading_from
 from imgcap.data.order import EpochOrder
-from imgcap.data.plan import Plan, cut_batch
+from imgcap.data.plan import Plan, split_batch
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.token_counts import TokenCounts
 from imgcap.text.vocabulary import Vocabulary
@@ -105,9 +105,9 @@ def _memory(reader: ShardReader, arguments: argparse.Namespace) -> list[int]:
     data = DataConfig(image_size=arguments.image_size, augment="off", workers=1)
     vocabulary = Vocabulary.build(TokenCounts.load(reader.place).counts)
     plan = Plan(0, reader.shard_counts, arguments.images, reader.manifest_sha256)
-    cut = cut_batch(arguments.images, None, 1)
+    accumulation = split_batch(arguments.images, None, 1)
     steps = plan.steps_per_epoch
-    sampler = PlanSampler(plan, 0, 1, cut, 0, arguments.epochs * steps)
+    sampler = PlanSampler(plan, 0, 1, accumulation, 0, arguments.epochs * steps)
     loader = TrainLoader(TrainDataset(reader, vocabulary, data, 0), sampler, 1, pin_memory=False)
     found = []
     with reading_from(loader) as batches:
