@@ -1,4 +1,4 @@
-"""Which vocabulary a trained model goes on with when the data changes: a pure function of the two vocabularies.
+"""Choosing the vocabulary that a trained model goes on with when the data changes: a pure function of two.
 
 `keep`: the trained one as it is. `extend`: its words at their places, then the data's words that it lacks.
 `replace`: the data's.
@@ -17,9 +17,9 @@ EXAMPLES = 5
 def adapted(
     trained: Vocabulary, own: Vocabulary, counts: Mapping[str, int], how: Literal["keep", "extend", "replace"]
 ) -> Vocabulary:
-    """The vocabulary to go on with; `own` is what the data's `counts` and the `vocab` section give by themselves.
+    """Adapt a trained vocabulary to new data; `own` is what the data's `counts` and the `vocab` section give alone.
 
-    Words that `own` leaves to <unk> (below `vocab.min_count`, beyond `vocab.size`) are so for every `how`. UserError
+    Words that `own` leaves to <unk> (below `vocab.min_count`, beyond `vocab.size`) are so for every `how`. `UserError`
     where `keep` would lose a word that `own` has, and where the two differ in what they do with unknown words.
     """
     if how == "replace":

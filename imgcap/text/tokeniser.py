@@ -1,4 +1,4 @@
-"""spaCy's rule-based tokeniser, in lower case."""
+"""The tokeniser: spaCy's rule-based one, in lower case."""
 
 import importlib
 import sys
@@ -9,7 +9,7 @@ from imgcap.errors import UserError
 
 
 class Tokeniser:
-    """Split a caption into lower-case words; tokens of nothing but white space are dropped.
+    """Splits a caption into lower-case words; tokens of nothing but white space are dropped.
 
     It can be pickled to worker processes: spaCy is imported, and its rules are built, at the first
     call in each of them. `language` is a code that `spacy.blank` knows; another raises UserError.
@@ -21,7 +21,7 @@ class Tokeniser:
 
     @property
     def name(self) -> str:
-        """The identity that a shard set records. Equal names cut equal captions into equal tokens."""
+        """The identity that a shard set records: equal names split equal captions into equal tokens."""
         version = ".".join(metadata.version("spacy").split(".")[:2])
         return f"spacy-{version}-blank-{self.language} lower"
 
@@ -44,9 +44,9 @@ def _blank_pipeline(language: str) -> Any:
 
 
 def _spacy() -> Any:
-    """spaCy, which takes a second, and only the processes that tokenise need it.
+    """Import spaCy, which takes a second, and only the processes that tokenise need it.
 
-    Without torch, where nobody has loaded it: spaCy's models would, for another second, and a tokeniser is none.
+    It is kept from importing torch, where nobody has: its models would, for another second, and a tokeniser is none.
     """
     if "torch" in sys.modules or "spacy" in sys.modules:
         return importlib.import_module("spacy")

@@ -33,15 +33,11 @@ class Vocabulary:
 
     @classmethod
     def build(
-        cls,
-        counts: Mapping[str, int],
-        size: int | None = None,
-        min_count: int = 1,
-        oov: OutOfVocabulary = "unk",
+        cls, counts: Mapping[str, int], size: int | None = None, min_count: int = 1, oov: OutOfVocabulary = "unk"
     ) -> "Vocabulary":
-        """Keep the most frequent words; equal counts go by the alphabet.
+        """Build a vocabulary of the most frequent words; equal counts go by the alphabet.
 
-        `size` bounds all entries, special tokens and characters among them. UserError where nothing fits.
+        `size` bounds all entries, special tokens and characters among them. `UserError` where nothing fits.
         """
         fixed = [*SPECIAL_TOKENS, *(CHARACTERS if oov == "characters" else ())]
         taken = set(fixed)
@@ -63,7 +59,7 @@ class Vocabulary:
         return isinstance(other, Vocabulary) and (self.words, self.oov) == (other.words, other.oov)
 
     def encode(self, tokens: Iterable[str]) -> list[int]:
-        """Indices of the words, without <sos> and <eos>."""
+        """Turn words into indices, without <sos> and <eos>; unknown words become <unk> or are spelled."""
         if self.oov == "unk":
             return [self._index.get(token, UNK) for token in tokens]
         ids: list[int] = []
@@ -76,12 +72,12 @@ class Vocabulary:
         return ids
 
     def row(self, tokens: Iterable[str], length: int) -> list[int]:
-        """One caption as <sos> words <eos>, of at most `length` indices; words too many are cut."""
+        """Encode a caption as <sos> words <eos>, of at most `length` indices; words too many are cut."""
         assert length >= 2, "a row has room for <sos> and <eos>"
         return [SOS, *self.encode(tokens)[: length - 2], EOS]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The words, joined by spaces, up to <eos>; other special tokens are left out.
+        """Turn indices into words, joined by spaces, up to <eos>; other special tokens are left out.
 
         Spelled words are whole again. A word met inside a spelled one closes it, as the end does.
         """
@@ -104,25 +100,23 @@ class Vocabulary:
         return " ".join([*words, *_whole(letters)])
 
     def save(self, path: Path | str) -> None:
-        """Write JSON, whole or not at all."""
+        """Write the vocabulary as JSON, whole or not at all."""
         content = {"format": _FORMAT, "oov": self.oov, "words": self.words}
         write_whole(Path(path), json.dumps(content, ensure_ascii=False, indent=0) + "\n")
 
     @classmethod
     def load(cls, path: Path | str) -> "Vocabulary":
-        """Read what `save` wrote; UserError for a missing, damaged or foreign file."""
+        """Read what `save` wrote; `UserError` for a missing, damaged or foreign file."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise UserError(
-                f"{path}: cannot read the vocabulary ({error.strerror}); name a folder that holds one"
-            ) from error
+            reason = f"({error.strerror}); name a folder that holds one"
+            raise UserError(f"{path}: cannot read the vocabulary {reason}") from error
         except ValueError as error:  # bad JSON and bad UTF-8 alike
             raise UserError(f"{path}: not a vocabulary ({error}); restore the file from its run or artefact") from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise UserError(
-                f"{path}: not a vocabulary: its format is not {_FORMAT!r}; use the vocab.json of an imgcap run"
-            )
+            mend = "use the vocab.json of an imgcap run"
+            raise UserError(f"{path}: not a vocabulary: its format is not {_FORMAT!r}; {mend}")
         words: Any = content.get("words")
         oov: Any = content.get("oov")
         fault = _fault(words, oov)
@@ -143,7 +137,7 @@ def _whole(letters: list[str] | None) -> list[str]:
 
 
 def _fault(words: Any, oov: Any) -> str | None:
-    """What is wrong with the content of a vocabulary, or None."""
+    """Say what is wrong with the content of a vocabulary; None where nothing is."""
     if not isinstance(words, list) or not all(isinstance(word, str) and word for word in words):
         return "its words are not a list of texts"
     if tuple(words[: len(SPECIAL_TOKENS)]) != SPECIAL_TOKENS:
