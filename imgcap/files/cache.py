@@ -1,4 +1,4 @@
-"""Fetched files on this machine, shared by all its processes and bounded in size.
+"""A cache of fetched files on this machine, shared by all its processes and bounded in size.
 
 A file is named by its sha256. It gets that name once its bytes have been checked, so whatever has it can be trusted; a
 lock for each lets one process fetch it while the others wait.
@@ -18,13 +18,13 @@ SUFFIX, UNFINISHED, LOCK = ".whole", ".part", ".lock"
 
 
 def cache_root() -> Path:
-    """`$IMGCAP_CACHE`, else `$XDG_CACHE_HOME/imgcap`, else `~/.cache/imgcap`."""
+    """The folder of all that imgcap caches: `$IMGCAP_CACHE`, `$XDG_CACHE_HOME/imgcap` or `~/.cache/imgcap`."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(os.environ.get("IMGCAP_CACHE") or Path(base) / "imgcap")
 
 
 class Cache:
-    """Files of at most `bound` bytes together; those that were asked for longest ago go first.
+    """A cache of files of at most `bound` bytes together; those that were asked for longest ago go first.
 
     One that is removed while a process has it open stays readable there.
     """
@@ -33,7 +33,7 @@ class Cache:
         self.folder, self.bound = folder, bound
 
     def get(self, address: str, size: int, sha256: str) -> Path:
-        """The file with these bytes, fetched if it isn't here. Raises `Unreachable`, also for want of room."""
+        """Return the file with these bytes, fetched if it isn't here. Raises `Unreachable`, also for want of room."""
         path = self.folder / (sha256 + SUFFIX)
         try:
             if self._touched(path):
@@ -66,14 +66,13 @@ class Cache:
             )
         with FileLock(self.folder / "room.lock"):
             unfinished.touch()  # from now on others count it
-            last_used_first = sorted(self._held(unfinished), key=lambda held: held[0], reverse=True)
-            for _, held, path in last_used_first:
+            for _, held, path in sorted(self._held(unfinished), key=lambda held: held[0], reverse=True):
                 size += held
                 if size > self.bound and path is not None:
                     path.unlink(missing_ok=True)
 
     def _held(self, mine: Path) -> Iterator[tuple[float, int, Path | None]]:
-        """When each other file was used, its bytes, and its path where it may go; what is being fetched may not."""
+        """Yield when each other file was used, its bytes, and its path unless it is being fetched and has to stay."""
         for path in [*self.folder.glob("*" + SUFFIX), *self.folder.glob("*" + UNFINISHED)]:
             sha256, _, size = path.stem.partition("-")
             with contextlib.suppress(FileNotFoundError):

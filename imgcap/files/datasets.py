@@ -1,4 +1,4 @@
-"""Data sets as their publishers give them: fetched, checked, unpacked, and counted at the end."""
+"""Downloading data sets as their publishers give them: fetched, checked, unpacked, and counted at the end."""
 
 import gzip
 import shutil
@@ -26,7 +26,7 @@ class _Entry(BaseModel):
 
 
 class SourceFile(_Entry):
-    """One file of a data set; without `places` somebody has to get it as `by_hand` says."""
+    """A file of a data set; without `places` somebody has to get it as `by_hand` says."""
 
     file: str
     places: tuple[str, ...] = Field(default=(), alias="from")
@@ -36,7 +36,7 @@ class SourceFile(_Entry):
 
 
 class Held(_Entry):
-    """What is there once all is unpacked: a pattern, and how many files it finds."""
+    """Files that are there once a data set is unpacked: a pattern, and how many it finds."""
 
     path: str
     count: int = 1
@@ -50,7 +50,7 @@ class Dataset(_Entry):
 
 
 def read_datasets(path: Path) -> dict[str, Dataset]:
-    """The data sets of a YAML file; UserError where it is not as ours."""
+    """Read the data sets of a YAML file; `UserError` where it is not of the form of `SOURCES`."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return {name: Dataset.model_validate(entry) for name, entry in content.items()}
@@ -63,11 +63,12 @@ def download(
 ) -> None:
     """Fetch and unpack a data set into the folder `out`; `instead` names other places of its files.
 
-    What is there and sound is left alone. Archives are removed once they are unpacked, unless `keep`.
+    What is there and sound is left alone. Archives are removed once they are unpacked, unless `keep`. Raises
+    `UserError` for a file that can't be had (`Unreachable`), is damaged or has no room.
     """
-    strangers = sorted(set(instead) - {entry.file for entry in dataset.files})
-    if strangers:
-        raise UserError(f"--source {strangers[0]}: the files are {', '.join(entry.file for entry in dataset.files)}")
+    unknown = sorted(set(instead) - {entry.file for entry in dataset.files})
+    if unknown:
+        raise UserError(f"--source {unknown[0]}: the files are {', '.join(entry.file for entry in dataset.files)}")
     out.mkdir(parents=True, exist_ok=True)
     if force:
         for entry in dataset.files:
@@ -87,7 +88,7 @@ def download(
 
 
 def missing(dataset: Dataset, out: Path) -> list[str]:
-    """What a folder lacks of a data set, a line each; empty where all is there."""
+    """List what a folder lacks of a data set, a line each; empty where all is there."""
     found = [(held, sum(1 for _ in out.glob(held.path))) for held in dataset.holds]
     return [f"{out / held.path}: {count} of {held.count} files" for held, count in found if count < held.count]
 
@@ -99,7 +100,7 @@ def _refuse_missing(entries: list[SourceFile], out: Path, instead: Mapping[str, 
 
 
 def _refuse_full_disk(entries: list[SourceFile], out: Path, instead: Mapping[str, str]) -> None:
-    """Before a byte is fetched: an archive needs its size, and about as much again unpacked."""
+    """Raise `UserError` where there is no room: an archive needs its size, and about as much again unpacked."""
     wanted = 0
     for entry in entries:
         place = instead.get(entry.file)
@@ -108,9 +109,8 @@ def _refuse_full_disk(entries: list[SourceFile], out: Path, instead: Mapping[str
         wanted += (entry.bytes or there) * (2 if entry.file.endswith(ARCHIVES) else 1) - there
     free = shutil.disk_usage(out).free
     if wanted > free:
-        raise UserError(
-            f"{out} has {free / 1e9:.1f} GB free, and {wanted / 1e9:.1f} GB are needed; choose another --out"
-        )
+        needed = f"{free / 1e9:.1f} GB free, and {wanted / 1e9:.1f} GB are needed"
+        raise UserError(f"{out} has {needed}; choose another --out")
 
 
 def _fetched(entry: SourceFile, out: Path, instead: str | None, bar: Bar) -> Path:
@@ -135,7 +135,7 @@ def _fetched(entry: SourceFile, out: Path, instead: str | None, bar: Bar) -> Pat
 
 
 def _unpack(archive: Path, out: Path, bar: Bar) -> None:
-    """No member may leave the folder. A zip's members, and a gzip stream as a whole, are checked by their CRC."""
+    """Unpack an archive; no member may leave the folder. A zip's members and a whole gzip stream are checked by CRC."""
     try:
         if archive.name.endswith(".zip"):
             _unzip(archive, out, bar)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, also after a power cut."""
+"""Writing files so that they are whole or not there at all, also after a power cut."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ def write_whole(path: Path, data: bytes | str, durable: bool = True) -> None:
 
 
 def write_hashed(path: Path, data: bytes) -> str:
-    """Write a file whole; returns the sha256 of its bytes."""
+    """Write a file whole; return the sha256 of its bytes, in hexadecimal."""
     write_whole(path, data)
     return sha256_of_bytes(data)
 
@@ -52,9 +52,11 @@ def sync(path: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_of_bytes(data: bytes) -> str:
+    """The sha256 of bytes in memory, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()

@@ -1,4 +1,4 @@
-"""Bytes behind an address, into a file: tried again after a pause, and gone on with where a try broke off.
+"""Fetching the bytes behind an address into a file: tried again after a pause, from where a try broke off.
 
 `http` and `https` are read with requests, everything else (`s3`, `gs`, `hf`, `file` ...) with fsspec.
 """
@@ -24,23 +24,23 @@ _ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 class Unreachable(UserError):
-    """Bytes that could not be had: no damage of a sample, so nothing that may be skipped."""
+    """An address whose bytes can't be had: no damage of a sample, so nothing that may be skipped."""
 
 
 class _Missing(Exception):
-    """There is no such file at its place."""
+    """An address behind which there is no file."""
 
 
 class _Restart(Exception):
-    """What is here already is of no use."""
+    """A file whose bytes, fetched so far, are of no use."""
 
 
 class _Failure(Exception):
-    """Of one try; the message says what happened."""
+    """A try to fetch that failed and may be repeated; the message says what happened."""
 
 
 def is_address(text: str) -> bool:
-    """Whether this is an address and no path."""
+    """Whether a text is an address (`https://...`) and no path."""
     return bool(_ADDRESS.match(text))
 
 
@@ -78,7 +78,7 @@ def fetch(
 
 
 def read_address(address: str) -> bytes:
-    """A small file, whole. FileNotFoundError where there is none; raises `Unreachable` as `fetch` does."""
+    """Read a small file whole. FileNotFoundError where there is none; raises `Unreachable` as `fetch` does."""
     failure: _Failure | None = None
     for tries in range(TRIES):
         try:
@@ -96,7 +96,7 @@ def _size(path: Path) -> int:
 
 
 def _rest(address: str, path: Path, size: int | None) -> Iterator[int]:
-    """Append what is missing; yields how many bytes there are."""
+    """Append to a file what it lacks; yield how many bytes it has."""
     have = _size(path)
     if size is not None and have >= size:
         yield have
@@ -118,7 +118,7 @@ def _rest(address: str, path: Path, size: int | None) -> Iterator[int]:
 
 
 def _check(path: Path, size: int | None, sha256: str | None) -> None:
-    """Remove what isn't what was asked for."""
+    """Raise `_Failure` for a file that isn't what was asked for, and remove it unless it is only too short."""
     found = _size(path)
     if size is not None and found < size:
         raise _Failure(f"it ended after {found} of {size} bytes")
@@ -132,7 +132,7 @@ def _check(path: Path, size: int | None, sha256: str | None) -> None:
 
 
 def _chunks(address: str, start: int) -> tuple[int, Iterator[bytes]]:
-    """The bytes from `start` on, or from 0 where the server can't; and which of the two."""
+    """Read bytes from `start` on, or from 0 where the server can't, and say from which of the two."""
     if address.partition("://")[0].lower() in ("http", "https"):
         return _http_chunks(address, start)
     return start, _fsspec_chunks(address, start)
@@ -155,16 +155,16 @@ def _http_chunks(address: str, start: int) -> tuple[int, Iterator[bytes]]:
         raise _Restart
     if code not in (200, 206):
         response.close()
-        if code in _PASSING:
-            raise _Failure(f"the server answered {code} {response.reason}")
         answer = f"the server answered {code} {response.reason}"
+        if code in _PASSING:
+            raise _Failure(answer)
         raise Unreachable(f"{address} can't be fetched: {answer}; check the address, and who may read it")
     partial = code == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
     return (start if partial else 0), _http_body(response)
 
 
 def _http_body(response: requests.Response) -> Iterator[bytes]:
-    """Piece by piece as they arrive, so that a try that breaks off has kept all it got."""
+    """Yield a response's bytes as they arrive, so that a try that breaks off has kept all it got."""
     promised, got = response.headers.get("Content-Length"), 0
     with response:
         try:

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: artefacts under a name, as user/name."""
+"""Artefacts on the Hugging Face hub, under a name such as user/name."""
 
 import re
 from pathlib import Path
@@ -10,18 +10,18 @@ _NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 
 
 def is_hub_name(text: str) -> bool:
-    """Whether this has the form of a name on the hub."""
+    """Whether a text has the form of a name on the hub."""
     return bool(_NAME.match(text))
 
 
 def check_name(name: str) -> None:
-    """Raises `UserError` for what can be no name on the hub."""
+    """Raise `UserError` for what can be no name on the hub."""
     if not is_hub_name(name):
         raise UserError(f"{name!r} is no name on the hub; write user/name")
 
 
 def download(name: str, files: list[str], revision: str | None = None) -> Path:
-    """The folder, on this machine, of those files of a repository; raises `UserError` where it can't be had."""
+    """Download files of a repository and return their folder; raises `UserError` where they can't be had."""
     hub = _library(f"there is no folder {name}; to look for it on the hub")
     try:
         return Path(hub.snapshot_download(name, revision=revision, allow_patterns=files))
@@ -33,9 +33,10 @@ def download(name: str, files: list[str], revision: str | None = None) -> Path:
 
 
 def push(folder: Path, name: str, private: bool = False, owned: tuple[str, ...] = ()) -> str:
-    """Upload a folder as the newest revision of a repository, which is made if there is none; returns its address.
+    """Upload a folder as the newest revision of a repository, which is made if there is none; return its address.
 
-    What the repository has in the subfolders `owned` and the folder lacks is removed there.
+    What the repository has in the subfolders `owned` and the folder lacks is removed there. Raises `UserError` where it
+    can't be pushed.
     """
     check_name(name)
     hub = _library("to push to the hub")

@@ -1,4 +1,4 @@
-"""What scoring computes once and keeps on disk: files named by the hash of what they were made from.
+"""Keeping on disk what scoring computes once: files named by the hash of what they were made from.
 
 They lie in the folder `scoring` of `$IMGCAP_CACHE`, else of `$XDG_CACHE_HOME/imgcap`, else of `~/.cache/imgcap`. Any of
 them may be deleted at any time. Where nothing can be written there, everything is computed anew, with the same result.
@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from imgcap.files.cache import cache_root
 from imgcap.files.durable import write_whole
@@ -16,12 +15,8 @@ from imgcap.files.durable import write_whole
 KEPT = 32  # files; the ones read longest ago go first
 
 
-def cache_folder() -> Path:
-    return cache_root() / "scoring"
-
-
 def content_hash(*parts: bytes) -> str:
-    """Of the parts as they are divided: no two lists of parts share it."""
+    """Hash parts as they are divided: no two lists of parts share a hash."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "big") + part)
@@ -29,11 +24,11 @@ def content_hash(*parts: bytes) -> str:
 
 
 def cached(name: str, make: Callable[[], bytes]) -> bytes:
-    """The bytes kept under this name, or those that `make` returns, which are then kept.
+    """Return the bytes kept under a name, or those that `make` returns, which are then kept.
 
     A file opens with the hash of the rest: one that is damaged is made again.
     """
-    path = cache_folder() / name
+    path = cache_root() / "scoring" / name
     with contextlib.suppress(OSError):
         kept = path.read_bytes()
         if hashlib.sha256(kept[32:]).digest() == kept[:32]:
