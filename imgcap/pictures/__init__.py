@@ -1,1 +1,1 @@
-"""Pictures: opened, made upright RGB JPEGs, and drawn for people to look at."""
+"""Pictures: opened, made into upright RGB JPEGs, and drawn for people to look at."""

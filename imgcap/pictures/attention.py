@@ -1,4 +1,4 @@
-"""Where a decoder looked for each word, drawn over the picture (after Show, Attend and Tell, figure 2)."""
+"""Drawing where a decoder looked for each word, over the picture (after Show, Attend and Tell, figure 2)."""
 
 import math
 
@@ -16,7 +16,7 @@ GLOW = np.array([255.0, 214.0, 92.0])
 def draw_attention(
     image: Image.Image, words: list[str], attention_LP: np.ndarray, grid: tuple[int, int]
 ) -> Image.Image:
-    """The picture, then one panel a word: bright where the decoder looked, dim elsewhere.
+    """Draw the picture, then a panel for each word: bright where the decoder looked, dim elsewhere.
 
     Panels follow each other as the words do: from right to left where the caption is written so.
     `attention_LP` has at least a row for each word; a row's cells lie in `grid` (rows, columns).
@@ -42,13 +42,13 @@ def draw_attention(
 
 
 def light(map_XY: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A map of attention as light on a picture of `size` (width, height): (height, width), 1 where it is brightest."""
+    """Enlarge a map of attention to a picture's `size` (width, height): (height, width), 1 where it is brightest."""
     light_HW = np.asarray(Image.fromarray(map_XY).resize(size, Image.Resampling.BILINEAR))
     return (light_HW / max(float(light_HW.max()), 1e-12)).clip(0, 1)
 
 
 def _overlay(picture: Image.Image, map_: np.ndarray) -> Image.Image:
-    """Light a grey, dimmed picture up in proportion to the map, its maximum being full light."""
+    """Light up a grey, dimmed picture in proportion to a map of attention, whose maximum is full light."""
     light_HW1 = light(map_, picture.size)[..., None]
     pixels = np.asarray(picture, dtype=np.float32)
     dim = 0.45 * pixels.mean(axis=-1, keepdims=True)

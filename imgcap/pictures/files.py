@@ -1,4 +1,4 @@
-"""Pictures from files of any sort that Pillow reads: found in folders, opened, decoded no larger than wanted."""
+"""Reading pictures of any sort that Pillow reads: found in folders, opened, decoded no larger than wanted."""
 
 import io
 from collections.abc import Iterable
@@ -14,9 +14,9 @@ _QUALITY = 95  # of what is no upright RGB JPEG already
 
 
 def find_pictures(paths: Iterable[Path]) -> list[Path]:
-    """Files as given, and the pictures in folders (by suffix, their subfolders too), sorted; each once.
+    """List files as given, and the pictures in folders (by suffix, in subfolders too), sorted; each once.
 
-    UserError for a path that isn't there and a folder without pictures.
+    `UserError` for a path that isn't there and a folder without pictures.
     """
     found: list[Path] = []
     for path in paths:
@@ -33,7 +33,7 @@ def find_pictures(paths: Iterable[Path]) -> list[Path]:
 
 
 def open_picture(path: Path, size: int) -> Image.Image:
-    """An upright RGB picture of any sort of file, not much larger than `size` needs; UnreadableImage if it is none."""
+    """Open a file of any sort as an upright RGB picture, little larger than `size` needs, or raise UnreadableImage."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -42,12 +42,12 @@ def open_picture(path: Path, size: int) -> Image.Image:
 
 
 def picture_of(data: bytes, size: int) -> Image.Image:
-    """The upright RGB picture in a file's bytes, little larger than `size` needs; UnreadableImage if there is none."""
+    """Open a file's bytes as an upright RGB picture, little larger than `size` needs, or raise UnreadableImage."""
     return decode(normalised_jpeg(data, None, _QUALITY), size)
 
 
 def decode(jpeg: bytes, size: int) -> Image.Image:
-    """Decode to RGB, by the JPEG's own power-of-two scaling where that still leaves twice `size`."""
+    """Decode a JPEG to RGB, by its own power-of-two scaling where that still leaves twice `size` pixels."""
     image = Image.open(io.BytesIO(jpeg))
     image.draft("RGB", (2 * size, 2 * size))
     if image.mode != "RGB" or image.format != "JPEG" or "exif" in image.info:  # only in tars that others wrote

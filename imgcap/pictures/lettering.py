@@ -1,4 +1,4 @@
-"""Text in pictures: the font, lines broken to a width in pixels, and scripts that are written from right to left.
+"""Writing text into pictures: the font, lines broken to a width in pixels, and scripts from right to left.
 
 Letters are joined and put in order here, by arabic-reshaper and python-bidi, and not by Pillow's Raqm: that needs
 FriBiDi from the system, which many containers lack, and Arabic would come out there in single letters, reversed.
@@ -19,19 +19,19 @@ _UNSEEN = ("", "LRI", "RLI", "FSI", "PDI")  # unassigned characters and isolates
 
 @functools.cache
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib brings along: it has Latin, Greek, Cyrillic, Arabic and Hebrew."""
+    """Load DejaVu Sans, which matplotlib brings along: it has Latin, Greek, Cyrillic, Arabic and Hebrew."""
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def is_right_to_left(text: str) -> bool:
-    """Whether the first letter with a direction is of a script such as Arabic or Hebrew (Unicode's rules P2 and P3)."""
+    """Whether a text's first letter with a direction is of a script such as Arabic (Unicode's rules P2 and P3)."""
     directions = (unicodedata.bidirectional(character) for character in text)
     return next((direction for direction in directions if direction in ("L", "R", "AL")), "L") != "L"
 
 
 def as_seen(text: str, right_to_left: bool = False) -> str:
-    """The text in the forms and the order in which it is drawn from left to right (Unicode's bidirectional algorithm).
+    """Bring a text into the forms and the order in which it is drawn from left to right (Unicode's bidi algorithm).
 
     `right_to_left` is the direction of the paragraph that the text is a part of.
     """
@@ -42,7 +42,7 @@ def as_seen(text: str, right_to_left: bool = False) -> str:
 
 
 def width_of(text: str, lettering: ImageFont.FreeTypeFont) -> float:
-    """Pixels that the text takes where it is drawn."""
+    """The width, in pixels, that a text takes where it is drawn."""
     return lettering.getlength(as_seen(text))
 
 
@@ -55,7 +55,7 @@ def write(
     fill: str,
     right_to_left: bool = False,
 ) -> None:
-    """Draw a line from `place`, its upper left, or so that it ends `width` pixels to the right of that."""
+    """Draw a line of text from `place`, its upper left, or so that it ends `width` pixels to the right of that."""
     x, y = place
     seen, anchor = as_seen(text, right_to_left), "ra" if right_to_left else "la"
     pen.text((x + width if right_to_left else x, y), seen, font=lettering, fill=fill, anchor=anchor)

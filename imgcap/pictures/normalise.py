@@ -1,4 +1,4 @@
-"""Any photo to an RGB JPEG, upright and no larger than wanted. A JPEG that needs nothing keeps its bytes."""
+"""Making any photo an RGB JPEG, upright and no larger than wanted. A JPEG that needs nothing keeps its bytes."""
 
 import io
 import warnings
@@ -20,13 +20,14 @@ class UnreadableImage(Exception):
 
 
 def normalised_jpeg(data: bytes, shorter_side: int | None, quality: int) -> bytes:
-    """JPEG bytes in RGB, EXIF rotation applied, the shorter side at most `shorter_side` pixels.
+    """Make a file's bytes those of an RGB JPEG, EXIF rotation applied, the shorter side at most `shorter_side` pixels.
 
-    Never upscaled; transparent parts become white. The very bytes come back where nothing is to do.
+    Never upscaled; transparent parts become white. The very bytes come back where nothing is to do. Raises
+    `UnreadableImage` for what is no image, damaged or too large.
     """
     if not data:
         raise UnreadableImage("zero bytes")
-    picture = _decoded(data, shorter_side)
+    picture = _opened(io.BytesIO(data), shorter_side)
     if picture is None:
         return data
     picture = _in_rgb(picture)
@@ -36,14 +37,14 @@ def normalised_jpeg(data: bytes, shorter_side: int | None, quality: int) -> byte
 
 
 def jpeg_of(picture: Image.Image, quality: int) -> bytes:
-    """An RGB picture as the bytes of a JPEG file."""
+    """Encode an RGB picture as the bytes of a JPEG file."""
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=quality)
     return out.getvalue()
 
 
 def check_header(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
-    """Raises `UnreadableImage` where the first bytes are of no image, or of one that is too large to decode."""
+    """Raise `UnreadableImage` where the first bytes are of no image, or of one that is too large to decode."""
     if not data:
         raise UnreadableImage("zero bytes")
     with _named_errors(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
@@ -52,19 +53,13 @@ def check_header(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """A loaded picture upright, in RGB, on white where it is transparent."""
+    """Turn a loaded picture upright and into RGB, on white where it is transparent."""
     return _in_rgb(ImageOps.exif_transpose(image))
-
-
-def _decoded(data: bytes, shorter_side: int | None) -> Image.Image | None:
-    """The picture, upright, at most in the size of the file; none where the file can stay as it is."""
-    with _named_errors():
-        return _opened(io.BytesIO(data), shorter_side)
 
 
 @contextmanager
 def _named_errors() -> Iterator[None]:
-    """Whatever Pillow raises, as `UnreadableImage`."""
+    """Raise whatever Pillow raises as `UnreadableImage`, with its reason."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd EXIF and of large pictures: the checks here decide
@@ -79,7 +74,9 @@ def _named_errors() -> Iterator[None]:
         raise UnreadableImage("truncated or damaged image") from None
 
 
+@_named_errors()
 def _opened(file: io.BytesIO, shorter_side: int | None) -> Image.Image | None:
+    """Decode a picture upright, at most in the size of the file; None where the file can stay as it is."""
     with Image.open(file, formats=_FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise UnreadableImage(_TOO_LARGE.format(MAX_PIXELS))

@@ -1,4 +1,4 @@
-"""HTML from templates, which lie beside the code that fills them, and pictures as parts of it."""
+"""Writing HTML from templates, which lie beside the code that fills them, and pictures as parts of it."""
 
 import base64
 from pathlib import Path
@@ -15,10 +15,10 @@ _ENVIRONMENT = Environment(
 
 
 def template(name: str) -> Template:
-    """The template at a path under imgcap/. It escapes what it is filled with; a value that is missing is an error."""
+    """Load a template by its path under imgcap/. It escapes what it is filled with; a missing value is an error."""
     return _ENVIRONMENT.get_template(name)
 
 
 def data_url(data: bytes, kind: str = "jpeg") -> str:
-    """An address that holds a picture's file itself."""
+    """Encode a picture's file as a `data:` URL, which holds all of it."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

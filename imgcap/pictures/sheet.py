@@ -1,4 +1,4 @@
-"""A sheet of pictures, each with the caption a model gave it and what people wrote."""
+"""Drawing a sheet of pictures, each with the caption a model gave it and what people wrote."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def draw_sheet(samples: Sequence[tuple[Image.Image, str, Sequence[str]]]) -> Ima
     """Draw (picture, hypothesis, references) cards, at most four a row. Pictures of any size fit a common width."""
     assert samples, "a sheet needs a sample"
     cards = [_card(*sample) for sample in samples]
-    columns = min(_columns(len(cards)), len(cards))
+    columns = min(3 if len(cards) % COLUMNS and len(cards) % 3 == 0 else COLUMNS, len(cards))  # 3 if that leaves no gap
     rows = [cards[start : start + columns] for start in range(0, len(cards), columns)]
     heights = [max(card.height for card in row) for row in rows]
     width = 2 * MARGIN + columns * WIDTH + (columns - 1) * GAP
@@ -52,11 +52,6 @@ def draw_sheet(samples: Sequence[tuple[Image.Image, str, Sequence[str]]]) -> Ima
             _draw(sheet, card, MARGIN + column * (WIDTH + GAP), y)
         y += height + GAP
     return sheet
-
-
-def _columns(cards: int) -> int:
-    """Four a row, or three where that leaves no gap and four does."""
-    return 3 if cards % COLUMNS and cards % 3 == 0 else COLUMNS
 
 
 def _card(picture: Image.Image, hypothesis: str, references: Sequence[str]) -> _Card:
