@@ -1,1 +1,1 @@
-"""Ranks, devices, collectives and the watchdog. Every function also works in a single process, where it is cheap."""
+"""Ranks, devices, collectives and the watchdog. All of it also works in a single process, where it is cheap."""

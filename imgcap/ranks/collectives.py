@@ -1,4 +1,4 @@
-"""The collectives that the rest of the house uses, none of which needs a test of rank before it."""
+"""The collectives that the rest of imgcap uses, none of which needs a test of rank before it."""
 
 import time
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def sum_across_ranks(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def begin_sum_across_ranks(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """Begin to sum a tensor over all ranks, in place; what this returns waits for the end and gives the tensor."""
+    """Begin to sum a tensor over all ranks, in place; call what this returns to wait for the end and get the tensor."""
     begun = distributed.all_reduce(tensor, async_op=True) if distributed.is_initialized() else None
 
     def wait() -> torch.Tensor:
@@ -33,7 +33,7 @@ def begin_sum_across_ranks(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
 
 
 def exchange_seconds(numbers: int, device: torch.device) -> float:
-    """How long the ranks take to sum so many float32 numbers, from a try with some of them; the same on all ranks."""
+    """Measure, with some of them, how many seconds the ranks take to sum `numbers` float32; the same on all ranks."""
     tried = torch.zeros(max(min(numbers, TRIED), 1), device=device)
     sum_across_ranks(torch.zeros(1, device=device)).item()  # they begin together
     started = time.perf_counter()
@@ -86,13 +86,13 @@ def from_main(work: Callable[[], T]) -> T:
 
 
 class SharedCounter:
-    """A number that every rank adds to without waiting for another; those of one name are one. It begins at 0."""
+    """A counter, by its name, that every rank adds to without waiting for another. It begins at 0."""
 
     def __init__(self, name: str):
         self._name, self._alone = f"imgcap/counter/{name}", 0
 
     def add(self, amount: int) -> int:
-        """The number with this rank's `amount` in it: no two calls that add 1 return the same."""
+        """Add to the counter and return its new value: no two calls that add 1 return the same."""
         if not distributed.is_initialized():
             self._alone += amount
             return self._alone

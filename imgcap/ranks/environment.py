@@ -1,4 +1,4 @@
-"""What `imgcap train --env` prints: everything about this machine that a report of a fault should say."""
+"""The report of `imgcap train --env`: everything about this machine that a report of a fault should say."""
 
 import importlib.metadata
 import os
@@ -9,30 +9,20 @@ from collections.abc import Iterator
 
 import torch
 
-PACKAGES = (
-    "imgcap",
-    "torch",
-    "torchvision",
-    "deepspeed",
-    "webdataset",
-    "spacy",
-    "pycocoevalcap",
-    "safetensors",
-    "numpy",
-)
+LIBRARIES = ("torch", "torchvision", "deepspeed", "webdataset", "spacy", "pycocoevalcap", "safetensors", "numpy")
 SETTINGS = ("NCCL_", "GLOO_", "TORCH", "OMP_", "MKL_", "CUDA_", "DS_", "IMGCAP_", "SLURM_JOB", "MASTER_")
 RENDEZVOUS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
 
 def environment_report() -> str:
-    """Versions, processors, GPUs with their topology, and the settings that reach torch.distributed."""
+    """Report versions, processors, GPUs with their topology, and the settings that reach torch.distributed."""
     return "\n".join(f"{name:<14} {value}" for name, value in _facts())
 
 
 def _facts() -> Iterator[tuple[str, str]]:
     yield "python", f"{platform.python_version()} on {platform.platform()}"
     yield "torch", torch.__version__
-    for package in PACKAGES:
+    for package in ("imgcap", *LIBRARIES):
         try:
             yield package, importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -40,14 +30,12 @@ def _facts() -> Iterator[tuple[str, str]]:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield "processors", f"{allowed} of {os.cpu_count()}, torch uses {torch.get_num_threads()}"
     yield "shared memory", _free("/dev/shm")
-    yield (
-        "CUDA",
-        f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}, available: {torch.cuda.is_available()}",
-    )
+    cudnn, available = torch.backends.cudnn.version(), torch.cuda.is_available()
+    yield "CUDA", f"{torch.version.cuda}, cuDNN {cudnn}, available: {available}"
     for number in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(number)
         yield f"GPU {number}", f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, sm_{gpu.major}{gpu.minor}"
-    if torch.cuda.is_available():
+    if available:
         yield "NCCL", ".".join(str(part) for part in torch.cuda.nccl.version())
         yield "topology", _output(["nvidia-smi", "topo", "-m"])
     backends = {"nccl": torch.distributed.is_nccl_available(), "gloo": torch.distributed.is_gloo_available()}

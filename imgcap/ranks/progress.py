@@ -1,4 +1,4 @@
-"""How far a long piece of work is: a bar on a terminal, plain lines elsewhere."""
+"""Showing how far a long piece of work is: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -35,7 +35,7 @@ class Progress:
             self.bar.close()
 
     def advance(self, count: int = 1) -> None:
-        """That many more are done. Away from a terminal a line says so, now and then."""
+        """Count so many more as done. Away from a terminal a line says so, now and then."""
         self._move(self.done + count)
         now = time.monotonic()
         if self.bar is None and now - self._told >= SECONDS_BETWEEN_LINES:
@@ -44,7 +44,7 @@ class Progress:
             self.say(f"{self.label}: {self.done} of {self.total} {self.unit}, {rate:.0f}/s")
 
     def update(self, done: int, **shown: float) -> None:
-        """`done` are done, which is worth a line, with these numbers; `images_per_s` reads as images/s."""
+        """Show that `done` are done, with these numbers, of which `images_per_s` reads as images/s."""
         numbers = [_number(name, value) for name, value in shown.items()]
         if self.bar is not None:
             self.bar.set_postfix_str(", ".join(numbers), refresh=False)
@@ -60,7 +60,7 @@ class Progress:
             print(line, file=sys.stderr, flush=True)
 
     def time_left(self) -> timedelta:
-        """At the pace since the start."""
+        """Estimate the time left, at the pace since the start."""
         each = (time.monotonic() - self.began) / max(self.done - self.start, 1)
         return timedelta(seconds=round(each * (self.total - self.done)))
 

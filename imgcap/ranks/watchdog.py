@@ -1,4 +1,4 @@
-"""Ends a run that stands still, and says which rank holds it up, at which step, in what.
+"""The watchdog that ends a run that stands still, and says which rank holds it up, at which step, in what.
 
 Every rank says what it does (`at_step`, `doing`, and each collective for itself) and tells it to the others through
 the rendezvous store. A rank that does one thing for too long looks up what the others do, says so and ends.
@@ -10,6 +10,8 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -22,31 +24,28 @@ _state: dict[str, Any] = {"step": 0, "doing": "starting", "waits": False, "since
 
 
 def at_step(step: int) -> None:
-    """From now on this rank works on a step."""
+    """Tell that this rank works on a step from now on."""
     _state["step"] = step
 
 
 def doing(what: str, waits: bool = False) -> None:
-    """What this rank begins; `waits` where it can't go on without the others."""
+    """Tell what this rank begins; it `waits` where it can't go on without the others."""
     _state.update(doing=what, waits=waits, since=time.monotonic())
 
 
-class waiting:
-    """While inside, this rank is in a collective."""
-
-    def __init__(self, what: str):
-        self.what = what
-
-    def __enter__(self) -> None:
-        self.before = _state["doing"], _state["waits"]
-        doing(self.what, waits=True)
-
-    def __exit__(self, *_: object) -> None:
-        doing(*self.before)
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Tell that this rank is in a collective, as long as the context lasts."""
+    before = _state["doing"], _state["waits"]
+    doing(what, waits=True)
+    try:
+        yield
+    finally:
+        doing(*before)
 
 
 class Watchdog:
-    """Two threads of each rank: one tells the others what it does, one looks at the clock."""
+    """A rank's watchdog: one thread tells the others what the rank does, one looks at the clock (`timeout` seconds)."""
 
     def __init__(self, rank: int, world_size: int, timeout: float):
         self.rank, self.world_size, self.timeout = rank, world_size, timeout
@@ -61,7 +60,7 @@ class Watchdog:
             thread.start()
 
     def stop(self) -> None:
-        """End the threads: Python, where it exits, can't end one that is inside the store."""
+        """End both threads: Python, where it exits, can't end one that is inside the store."""
         self._over.set()
         for thread in self._threads:
             thread.join(PATIENCE.total_seconds())
@@ -88,7 +87,7 @@ class Watchdog:
         os._exit(FAULT)
 
     def _others(self) -> list[str]:
-        """What the ranks that hold this one up are doing."""
+        """Say what the ranks that hold this one up are doing."""
         found: dict[int, dict[str, Any]] = {}
 
         def ask() -> None:
@@ -120,7 +119,7 @@ def _said(said: dict[str, Any]) -> str:
 
 
 def _own_store() -> Any:
-    """A connection of its own: the main thread may hold the other one while it waits."""
+    """Open a connection to the rendezvous store: the main thread may hold the usual one while it waits."""
     store = distributed.distributed_c10d._get_default_store().clone()
     store.set_timeout(PATIENCE)
     return store

@@ -1,4 +1,4 @@
-"""Who we are among the ranks, and on which device."""
+"""This process among the ranks, and its device."""
 
 import ctypes
 import os
@@ -35,9 +35,8 @@ class World:
 def init_ranks(device: str | None = None, timeout: float = TIMEOUT) -> World:
     """Join the ranks that torchrun (or deepspeed) started, on the best device there is.
 
-    A rank that then stands still for `timeout` seconds ends the run; see `imgcap.ranks.watchdog`.
-
-    Raises `UserError` when the rendezvous fails, for example because its port is in use.
+    A rank that then stands still for `timeout` seconds ends the run (`imgcap.ranks.watchdog`). Raises `UserError`
+    where the rendezvous fails, for example because its port is in use.
     """
     rank = int(os.environ.get("RANK", 0))
     world_size = int(os.environ.get("WORLD_SIZE", 1))
@@ -90,7 +89,7 @@ def _keep_freed_memory() -> None:
 
 
 def choose_device(asked: str | None, local_rank: int = 0) -> torch.device:
-    """The device asked for, else the best there is. Raises `UserError` for one that torch doesn't know."""
+    """Choose the device asked for, else the best there is; `UserError` for one that isn't there for every process."""
     if asked:
         try:
             return torch.device(asked)
