@@ -1,4 +1,4 @@
-"""What lies where under `checkpoints/`, and the record by which each folder proves itself whole.
+"""The files under `checkpoints/`, and the record by which each checkpoint's folder proves itself whole.
 
 - `step-00001234/`: `model.safetensors`, `training.pt`, `state.json`, `files.json`
 - `step-00001234.replaced/`: the same step saved earlier; there only while it is being replaced
@@ -24,15 +24,14 @@ _FOLDER = re.compile(r"^step-(\d{8,})(\.replaced)?$")
 
 
 class DamagedCheckpoint(Exception):
-    """A folder that can't be trusted; the message says which file, and why."""
+    """A checkpoint that can't be trusted; the message says which file, and why."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """`files.json`: bytes and sha256 of each other file, and the folder's place in the order of saves.
+    """The content of `files.json`: bytes and sha256 of each other file, and the folder's place in the order of saves.
 
-    The order counts saves, not steps: a run that went back to an earlier checkpoint goes on from
-    what it saved last. `seal` is the hash of all the rest, so that no flipped bit passes.
+    The order counts saves, not steps: a run that went back to an earlier checkpoint goes on from what it saved last.
     """
 
     order: int
@@ -40,15 +39,17 @@ class Record:
 
     @classmethod
     def of(cls, folder: Path, order: int) -> "Record":
+        """Make the record of a folder whose other files are written."""
         return cls(order, fingerprints(folder, (MODEL, TRAINING, STATE)))
 
     def text(self) -> str:
+        """The record as its file holds it, sealed."""
         body: dict[str, Any] = {"format": FORMAT, "order": self.order, "files": self.files}
         return json.dumps(body | {"seal": seal_of(body)}, indent=1)
 
     @classmethod
     def read(cls, folder: Path) -> "Record":
-        """Raises `DamagedCheckpoint` where the record is missing, unreadable or not what was written."""
+        """Read a folder's record; `DamagedCheckpoint` where it is missing, unreadable or not what was written."""
         try:
             body = json.loads((folder / RECORD).read_text(encoding="utf-8"))
             seal = body.pop("seal")
@@ -63,7 +64,7 @@ class Record:
         return cls(body["order"], body["files"])
 
     def verify(self, folder: Path) -> None:
-        """Read every byte. Raises `DamagedCheckpoint` naming the first file that isn't as it was saved."""
+        """Read every byte of the folder's files; `DamagedCheckpoint` names the first that isn't as it was saved."""
         verify(folder, self.files)
 
 
@@ -72,7 +73,7 @@ def folder_name(step: int) -> str:
 
 
 def by_order(root: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """The checkpoint folders, last saved first, and those whose record is damaged, each with the reason."""
+    """List the checkpoint folders, last saved first, and those whose record is damaged, each with the reason."""
     sound: list[tuple[int, Path]] = []
     damaged: list[tuple[Path, str]] = []
     for folder in sorted(root.iterdir(), reverse=True) if root.is_dir() else []:
@@ -96,12 +97,12 @@ def read_pointer(root: Path, pointer: str) -> Path | None:
 
 
 def fingerprints(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Bytes and sha256 of some of a folder's files."""
+    """Take size in bytes and sha256 of some of a folder's files."""
     return {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names}
 
 
 def verify(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Read every byte. Raises `DamagedCheckpoint` naming the first file whose fingerprint is another."""
+    """Read every byte of files; `DamagedCheckpoint` names the first whose fingerprint is another."""
     for name, expected in files.items():
         try:
             size = (folder / name).stat().st_size
@@ -116,5 +117,5 @@ def verify(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def seal_of(body: Mapping[str, Any]) -> str:
-    """The hash of what a record says, for the record itself: no flipped bit in it passes."""
+    """Hash what a record says, for the record itself: no flipped bit in it passes."""
     return sha256_of_bytes(json.dumps(body, sort_keys=True).encode())

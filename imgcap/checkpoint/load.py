@@ -1,4 +1,4 @@
-"""Load a checkpoint only after every byte has been checked; fall back to the newest one that is whole."""
+"""Loading a checkpoint once every byte has been checked, or else the newest one that is whole."""
 
 import json
 import pickle
@@ -11,22 +11,13 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from imgcap.checkpoint.layout import (
-    BEST,
-    MODEL,
-    STATE,
-    TRAINING,
-    DamagedCheckpoint,
-    Record,
-    by_order,
-    read_pointer,
-)
+from imgcap.checkpoint.layout import BEST, MODEL, STATE, TRAINING, DamagedCheckpoint, Record, by_order, read_pointer
 from imgcap.errors import UserError, is_main_process
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What `save` was given, with all tensors on the CPU, and the folder it came from."""
+    """A loaded checkpoint: what `save_checkpoint` was given, all tensors on the CPU, and the folder it came from."""
 
     step: int
     model: dict[str, torch.Tensor]
@@ -36,7 +27,7 @@ class Checkpoint:
 
 
 def newest_checkpoint(root: Path) -> Path | None:
-    """The folder that was saved last, sound or not; None where nothing was ever saved."""
+    """Find the folder that was saved last, sound or not; None where nothing was ever saved."""
     saved, damaged = by_order(root)
     return next(iter([*saved, *(folder for folder, _ in damaged)]), None)
 
@@ -61,7 +52,7 @@ def load_checkpoint(root: Path, which: Literal["latest", "best"] = "latest") -> 
 
 
 def load_checkpoint_folder(path: Path) -> Checkpoint:
-    """Load this one checkpoint folder. Raises `UserError` where it is missing or damaged."""
+    """Load a checkpoint by its folder. Raises `UserError` where it is missing or damaged."""
     if not path.is_dir():
         raise UserError(f"no checkpoint folder {path}; name a run, or one of its checkpoints/step-XXXXXXXX")
     try:

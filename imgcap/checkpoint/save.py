@@ -1,4 +1,4 @@
-"""Save a checkpoint so that, whenever the process dies, every folder with its final name is whole."""
+"""Saving checkpoints so that, whenever the process dies, every folder with its final name is whole."""
 
 import errno
 import json
@@ -84,7 +84,7 @@ def _write_files(
 
 
 def without_sharing(model: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tied weights as two tensors on the CPU: safetensors refuses two names for one storage."""
+    """Copy weights to the CPU, tied ones as two tensors: safetensors refuses two names for one storage."""
     seen: set[int] = set()
     tensors = {}
     for name, tensor in model.items():
@@ -96,7 +96,7 @@ def without_sharing(model: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor
 
 
 def put_in_place(unfinished: Path, folder: Path) -> Path:
-    """Give the finished folder its name; one of the same step stays loadable until that is done."""
+    """Give a finished folder its name; an earlier one of that name stays loadable until that is done."""
     replaced = folder.with_name(folder.name + REPLACED)
     if folder.exists():
         shutil.rmtree(replaced, ignore_errors=True)
@@ -141,11 +141,10 @@ def _full_disk_named(root: Path) -> Iterator[None]:
 
 
 def _is_full_disk(error: BaseException | None) -> bool:
-    """Also where a library wraps the cause: torch.save ends in a RuntimeError, safetensors in an error of its own."""
+    """Whether an error, or one that it wraps, is of a full disk; torch.save and safetensors wrap it."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL_DISK:
-            return True
-        if any(words in str(error) for words in _FULL_DISK_WORDS):
+        full = isinstance(error, OSError) and error.errno in _FULL_DISK
+        if full or any(words in str(error) for words in _FULL_DISK_WORDS):
             return True
         error = error.__cause__ or error.__context__
     return False

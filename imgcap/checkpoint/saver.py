@@ -26,16 +26,17 @@ class Saver:
 
     @property
     def failed(self) -> bool:
+        """Whether the work failed with what the next call will raise."""
         return self._failure is not None
 
     def copy(self, value: Any) -> Any:
-        """What is saved while training goes on, once the work before is done; good until the next call."""
+        """Copy what is saved while training goes on, once the work before is done; good until the next call."""
         self.wait()
         self._copied = snapshot(value, self._copied)
         return self._copied
 
     def start(self, work: Callable[[], object]) -> None:
-        """Begin, once the work before is done."""
+        """Begin a piece of work in the thread, once the one before is done."""
         self.wait()
 
         def run() -> None:
@@ -49,7 +50,7 @@ class Saver:
         self._thread.start()
 
     def wait(self) -> None:
-        """Until nothing is being done."""
+        """Wait until nothing is being done; raise what the work failed with."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -65,9 +66,9 @@ def _give_way() -> None:
 
 
 def snapshot(value: Any, earlier: Any = None) -> Any:
-    """A copy whose tensors are on the CPU and shared with nothing: what is saved while training goes on.
+    """Copy a state, its tensors to the CPU and shared with nothing, so that training may go on while it is saved.
 
-    It takes over the memory of an earlier copy, whose content is lost, where shapes agree.
+    The memory of an `earlier` copy, whose content is lost, is taken over where shapes agree.
     """
     if isinstance(value, torch.Tensor):
         if isinstance(earlier, torch.Tensor) and _alike(value, earlier):
