@@ -1,4 +1,4 @@
-"""The user's mistakes, and how a command ends on one."""
+"""Mistakes of the user, and how a command ends on one."""
 
 import difflib
 import errno
@@ -21,12 +21,12 @@ class UserError(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that a misspelt one is most like."""
+    """Find the known name that a misspelt one is most like."""
     return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
 
 
 def is_main_process() -> bool:
-    """True in the one process that speaks to the user, also before torch.distributed is up."""
+    """Whether this is the one process that speaks to the user, also before torch.distributed is up."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -60,7 +60,7 @@ def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
 
 
 def _mistake(error: Exception) -> str | None:
-    """What the user can mend, or None for a fault of ours."""
+    """Say in a line what the user can mend of an error; None for a fault of ours."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno in _NO_ROOM:

@@ -1,4 +1,4 @@
-"""The words that every room of the house shares: special tokens, samples and batches.
+"""The types that every package of imgcap shares: special tokens, samples and batches.
 
 Dimensions, in every file: B images, K captions an image, T tokens, V vocabulary, P grid cells,
 E encoder width, H hidden width, A attention width, W beams, L layers, C colour channels.
@@ -17,7 +17,7 @@ SPECIAL_TOKENS = ("<pad>", "<sos>", "<eos>", "<unk>")
 
 @dataclass(frozen=True)
 class Record:
-    """One image and its captions as a dataset publishes them, before it is in a shard."""
+    """An image and its captions as a dataset publishes them, before they are in a shard."""
 
     image_id: int
     file_name: str
@@ -26,7 +26,7 @@ class Record:
 
 
 class Sample(NamedTuple):
-    """One image of a shard set: the JPEG bytes and what `KEY.json` says of it."""
+    """An image of a shard set: its JPEG bytes and what `KEY.json` says of it."""
 
     image_id: int
     file_name: str
@@ -36,7 +36,7 @@ class Sample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one training step sees. What doesn't count, as `image_ids` says, has no captions."""
+    """A batch of a training step. Images that don't count, as `image_ids` says, have no captions."""
 
     images_BCHW: "torch.Tensor"  # uint8, as decoded; the model normalises. Or cached features_BPE, float16
     tokens_BKT: "torch.Tensor"  # int64: <sos> words <eos> <pad> ...; all <pad> where there is no caption
@@ -55,7 +55,7 @@ class Forcing(NamedTuple):
 
 
 class StepInputs(NamedTuple):
-    """What a training step's objective is told beside its batch. Numbers that change are 0-D tensors on the device."""
+    """The inputs of a step's objective beside its batch. Numbers that change are 0-D tensors on the device."""
 
     forcing: Forcing | None = None  # none: every word that the decoder reads is the true one
     count_correct: bool = False  # also count the tokens that were the likeliest, for the log
