@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from imgcap.config.section import Count, Off, Positive, Section
 
@@ -12,7 +12,7 @@ class DataConfig(Section):
     """Where pictures and captions come from, and what becomes of them before the model."""
 
     shards: str = Field("shards/demo", description="shard set that gives words, evaluation and training: folder or URL")
-    also: dict[str, Annotated[float, Field(gt=0)]] = Field(
+    also: dict[str, PositiveFloat] = Field(
         {}, description="other shard sets to train on too, each with the passes over it in an epoch"
     )
     mode: Literal["index", "stream"] = Field(
@@ -42,9 +42,7 @@ class DataConfig(Section):
     cache: Path | None = Field(
         None, description="folder for remote shards; null: shards in $IMGCAP_CACHE or ~/.cache/imgcap"
     )
-    cache_gb: Annotated[float, Field(gt=0)] = Field(
-        20.0, description="GB of remote shards that this machine keeps at most"
-    )
+    cache_gb: PositiveFloat = Field(20.0, description="GB of remote shards that this machine keeps at most")
     block: Positive | None = Field(
         None, description="shards whose samples are mixed; null: all, or as many as the cache holds of a remote set"
     )

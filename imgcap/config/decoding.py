@@ -1,4 +1,4 @@
-"""How captions are searched or drawn: every option once, with its range, its meaning and the methods it is for.
+"""The options of searching or drawing captions: each once, with its range, its meaning and the methods it is for.
 
 Flags, the page's controls and the signature of a score are read from here. docs/decoding.md says when to choose what.
 """
@@ -24,7 +24,7 @@ Words = Annotated[tuple[str, ...], AfterValidator(lambda words: tuple(dict.fromk
 
 @dataclass(frozen=True)
 class OnlyWith:
-    """Marks an option that means nothing with the other methods."""
+    """The mark of an option that means nothing with other methods than these."""
 
     methods: tuple[str, ...]
 
@@ -42,7 +42,7 @@ class SearchConfig(Section):
 
 
 class DecodeOptions(Section):
-    """How to caption. Scores are log P / length ** length_penalty of the model itself, whatever the method.
+    """All options of decoding. Scores are log P / length ** length_penalty of the model itself, whatever the method.
 
     Raises `UserError` where an option is out of range, or means nothing with the method.
     """
@@ -99,7 +99,7 @@ class DecodeOptions(Section):
 
     @classmethod
     def like_evaluation(cls, config: SearchConfig, **given: Any) -> "DecodeOptions":
-        """As evaluation decodes, but for the options given; one that is None counts as not given."""
+        """Make the options that evaluation has, but for those given; one that is None counts as not given."""
         chosen = {name: value for name, value in given.items() if value is not None}
         method = chosen.get("method", "beam")
         evaluated = {name: getattr(config, name) for name in SHARED if method in methods_of(name)}
@@ -107,22 +107,23 @@ class DecodeOptions(Section):
 
     @property
     def width(self) -> int:
-        """Beams of an image, or samples."""
+        """The number of beams of an image, or of samples."""
         if self.method == "sample":
             return self.samples
         return self.beam or (1 if self.method == "greedy" else SearchConfig().beam)
 
     @property
     def group_count(self) -> int:
+        """The number of groups that the beams are divided into."""
         return self.groups or self.width
 
     @property
     def captions(self) -> int:
-        """Captions of an image that come back, at most."""
+        """The number of captions of an image that come back, at most."""
         return self.samples if self.method == "sample" else self.best
 
     def signed(self) -> dict[str, Any]:
-        """What a score's signature says of them: beam and length penalty, and what else is not at its default."""
+        """The options as a score's signature has them: beam, length penalty and what is not at its default."""
         beam = {"beam": self.width} if self.method in SEARCHES.methods else {}
         others = {option.name: getattr(self, option.name) for option in OPTIONS if option.name != "beam"}
         changed = {name: value for name, value in others.items() if value != type(self).model_fields[name].default}
@@ -145,16 +146,11 @@ class Option(NamedTuple):
     most: float | None
 
 
-_TYPES: dict[str, Literal["choice", "words", "int", "float"]] = {
-    "string": "choice",
-    "array": "words",
-    "integer": "int",
-    "number": "float",
-}
+_TYPES: dict[str, Any] = {"string": "choice", "array": "words", "integer": "int", "number": "float"}
 
 
 def methods_of(name: str) -> tuple[str, ...]:
-    """The methods with which an option means something; of what is no option, all."""
+    """List the methods with which an option means something: all for a name that is no option's."""
     field = DecodeOptions.model_fields.get(name)
     marks = [mark for mark in field.metadata if isinstance(mark, OnlyWith)] if field else []
     return marks[0].methods if marks else METHODS
@@ -174,7 +170,7 @@ _REASONS = {"temperature": "; for the likeliest word take method=greedy", "top_p
 
 
 def _mistake(error: Any) -> str:
-    """What is wrong with one option, in the words of its range."""
+    """Say what is wrong with an option, in the words of its range."""
     name, value, range_ = error["loc"][0], error["input"], error.get("ctx", {})
     if error["type"] == "extra_forbidden":
         return f"there is no option {name!r} of decoding; the nearest is {nearest(name, DecodeOptions.model_fields)!r}"

@@ -1,9 +1,9 @@
-"""Every key with its type, default and meaning: as text, as a page of docs, and as a JSON schema for editors."""
+"""The reference of every key, with type, default and meaning: as text, as a page of docs, as a JSON schema."""
 
 import json
 import textwrap
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,8 @@ from imgcap.config.model import DECODERS, DEFAULT_DECODER
 from imgcap.config.run import Config
 from imgcap.config.section import Section, sections_in
 
+_TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
+_BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 WIDTHS = (31, 15, 22, 46)  # of the columns of `as_text`: key, default, values, meaning
 _INTRODUCTION = """\
 # Configuration
@@ -31,7 +33,7 @@ that are for this `type` alone. What decoding can do beyond the section `eval` i
 
 
 class Key(NamedTuple):
-    """A line of the reference; `values` are choices or a range."""
+    """A key of the reference; `values` are choices or a range."""
 
     name: str
     type: str
@@ -41,13 +43,13 @@ class Key(NamedTuple):
 
     @property
     def section(self) -> str:
-        """The section that holds it, with the type that the section then has, if only one has the key."""
+        """The section that holds the key, with the section's type if only one type has the key."""
         name, _, of_type = self.name.partition(" ")
         return f"{name.rpartition('.')[0]} {of_type}".strip()
 
 
 def config_text(path: Path | None, overrides: list[str], schema: bool = False) -> str:
-    """What `imgcap config` prints: the reference, the JSON schema, or the resolved configuration of a file."""
+    """Write what `imgcap config` prints: the reference, the JSON schema, or the resolved configuration of a file."""
     if schema:
         return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
     if path is None and not overrides:
@@ -56,12 +58,12 @@ def config_text(path: Path | None, overrides: list[str], schema: bool = False) -
 
 
 def reference() -> list[Key]:
-    """Every key that holds a value, in the order of a resolved file."""
+    """List every key that holds a value, in the order of a resolved file."""
     return list(_keys(Config, ""))
 
 
 def as_text() -> str:
-    """The reference in aligned columns, a block a section."""
+    """Write the reference in aligned columns, a block a section."""
     lines = [_row("KEY", "DEFAULT", "VALUES", "MEANING")]
     for section, keys in groupby(reference(), key=lambda key: key.section):
         lines += ["", section or "the run"]
@@ -70,15 +72,10 @@ def as_text() -> str:
 
 
 def as_markdown() -> str:
-    """The page docs/configuration.md: a table a section, a row a key."""
+    """Write the page docs/configuration.md: a table a section, a row a key."""
     parts = [_INTRODUCTION]
     for section, keys in groupby(reference(), key=lambda key: key.section):
-        parts += [
-            f"## {section or 'The run'}",
-            "",
-            "| key | type | values | default | meaning |",
-            "|---|---|---|---|---|",
-        ]
+        parts += [f"## {section or 'The run'}", "", "| key | type | values | default | meaning |", "|---" * 5 + "|"]
         for key in keys:
             cells = (f"`{key.name.split()[0]}`", key.type, key.values, f"`{key.default}`", key.meaning)
             parts.append(f"| {' | '.join(cell.replace('|', ',') for cell in cells)} |")
@@ -87,7 +84,7 @@ def as_markdown() -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """For editors: JSON Schema 2020-12 of a configuration file."""
+    """Make the JSON Schema (2020-12) of a configuration file, for editors."""
     schema = Config.model_json_schema()
     for name, section in DECODERS.items():
         if name != DEFAULT_DECODER:  # without a type the keys are those of the default's
@@ -96,7 +93,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _without_titles(schema: Any) -> Any:
-    """Editors show names and descriptions; pydantic's titles repeat them."""
+    """Leave pydantic's titles out of a schema: editors show names and descriptions, which they repeat."""
     if isinstance(schema, list):
         return [_without_titles(each) for each in schema]
     if not isinstance(schema, dict):
@@ -106,7 +103,7 @@ def _without_titles(schema: Any) -> Any:
 
 
 def _keys(section: type[Section], prefix: str) -> Iterator[Key]:
-    """The plain keys of a section, then those of the sections in it."""
+    """Yield the plain keys of a section, then those of the sections in it."""
     shown = section.model_json_schema()["properties"]
     for name, field in section.model_fields.items():
         if not sections_in(field.annotation):
@@ -119,15 +116,14 @@ def _keys(section: type[Section], prefix: str) -> Iterator[Key]:
 
 
 def _keys_by_type(sections: list[type[Section]], prefix: str) -> Iterator[Key]:
-    """Of several sections by type: what all have once, and the others with their type in brackets."""
+    """Yield the keys of sections by type: those of all once, the others with their type in brackets."""
     if len(sections) == 1:
         yield from _keys(sections[0], prefix)
         return
     types = {section.model_fields["type"].default: section for section in sections}
     common = set.intersection(*(set(section.model_fields) for section in sections))
-    yield Key(
-        f"{prefix}type", "choice", DEFAULT_DECODER, sections[0].model_fields["type"].description or "", ", ".join(types)
-    )
+    meaning = sections[0].model_fields["type"].description or ""
+    yield Key(f"{prefix}type", "choice", DEFAULT_DECODER, meaning, ", ".join(types))
     names = [f"{prefix}{name}" for name in common - {"type"}]
     yield from (key for key in _keys(sections[0], prefix) if key.name in names)
     for kind, section in types.items():
@@ -136,7 +132,7 @@ def _keys_by_type(sections: list[type[Section]], prefix: str) -> Iterator[Key]:
 
 
 def _text(default: Any) -> str:
-    """A default as it is written in a file; texts without quotes."""
+    """Write a default as a file has it; texts without quotes."""
     if isinstance(default, str):
         return default
     value = list(default) if isinstance(default, tuple) else default
@@ -144,7 +140,7 @@ def _text(default: Any) -> str:
 
 
 def _values(schema: dict[str, Any]) -> tuple[str, str]:
-    """The type of a JSON schema in words, and its choices or range."""
+    """Tell the type of a JSON schema in words, and its choices or range."""
     if "anyOf" in schema:
         if schema["anyOf"][-1]["type"] == "null":
             kind, values = _values(schema["anyOf"][0])
@@ -162,30 +158,15 @@ def _values(schema: dict[str, Any]) -> tuple[str, str]:
         return "mapping", f"{names or 'name'}: {held}"
     if schema.get("format") == "path":
         return "path", ""
-    return {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}[
-        schema["type"]
-    ], _range(schema)
-
-
-def _range(schema: dict[str, Any]) -> str:
-    words = {
-        "minimum": "at least",
-        "exclusiveMinimum": "above",
-        "maximum": "at most",
-        "exclusiveMaximum": "below",
-    }
-    return ", ".join(f"{word} {schema[bound]:.10g}" for bound, word in words.items() if bound in schema)
+    range_ = (f"{word} {schema[bound]:.10g}" for bound, word in _BOUNDS.items() if bound in schema)
+    return _TYPES[schema["type"]], ", ".join(range_)
 
 
 def _row(*cells: str) -> str:
-    """A line, or several where a cell is longer than its column."""
-    wrapped = [
-        textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False) or [""]
+    """Write a row of the reference: a line, or several where a cell is longer than its column."""
+    columns = [
+        textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False)
         for cell, width in zip(cells, WIDTHS, strict=True)
     ]
-    height = max(map(len, wrapped))
-    columns = [lines + [""] * (height - len(lines)) for lines in wrapped]
-    lines = zip(*columns, strict=True)
-    return "\n".join(
-        "  ".join(part.ljust(width) for part, width in zip(line, WIDTHS, strict=True)).rstrip() for line in lines
-    )
+    lines = [map(str.ljust, line, WIDTHS) for line in zip_longest(*columns, fillvalue="")]
+    return "\n".join("  ".join(line).rstrip() for line in lines)

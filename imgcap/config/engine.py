@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, PositiveFloat
 
 from imgcap.config.section import Section
 
@@ -11,10 +11,8 @@ class EngineConfig(Section):
     """How a training step runs on the ranks."""
 
     name: Literal["ddp", "deepspeed"] = Field("ddp", description="what trains on the ranks: torch's DDP, or DeepSpeed")
-    timeout: Annotated[float, Field(gt=0)] = Field(
-        1800.0, description="seconds that a rank may stand still before the run fails"
-    )
-    bucket_mb: Annotated[float, Field(gt=0)] = Field(25.0, description="MB of gradients that DDP exchanges together")
+    timeout: PositiveFloat = Field(1800.0, description="seconds that a rank may stand still before the run fails")
+    bucket_mb: PositiveFloat = Field(25.0, description="MB of gradients that DDP exchanges together")
     static_graph: bool = Field(False, description="tell DDP that every step uses the same parameters in the same order")
     zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(
         1, description="what DeepSpeed divides: 1 the optimiser, 2 the gradients too, 3 the weights too; 0 nothing"

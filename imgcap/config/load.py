@@ -1,4 +1,4 @@
-"""YAML files and dotted overrides into one checked `Config`, and back."""
+"""Reading YAML files and dotted overrides into a checked `Config`, and writing it back."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -16,8 +16,7 @@ from imgcap.errors import UserError, nearest
 def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:
     """Read a YAML file (none: all defaults) and apply `dotted.key=value` overrides, values in YAML.
 
-    Raises `UserError` for a file that can't be read, an unknown key (naming the nearest one) and a
-    value that doesn't fit.
+    Raises `UserError` for a file that can't be read, an unknown key (naming the nearest) and a value that doesn't fit.
     """
     tree: dict[str, Any] = _read_yaml(path) if path else {}
     for override in overrides or []:
@@ -30,7 +29,7 @@ def load_config(path: Path | None = None, overrides: list[str] | None = None) ->
 
 
 def as_yaml(config: Config) -> str:
-    """Every key of the resolved configuration."""
+    """Write every key of a resolved configuration as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
@@ -74,7 +73,7 @@ def _explain(error: Any, path: Path | None, given: list[str]) -> str:
 
 
 def _nearest(key: str) -> str:
-    """The valid key most like this one: by its full name, or else by its last part."""
+    """Find the valid key that a wrong one is most like, by its last part or else by its full name."""
     valid = list(dict.fromkeys(_dotted_keys(Config)))
     leaf = key.rpartition(".")[2]
     by_leaf = difflib.get_close_matches(leaf, [name.rpartition(".")[2] for name in valid], n=1, cutoff=0.8)

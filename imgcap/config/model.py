@@ -33,7 +33,7 @@ class EncoderConfig(Section):
 
 
 class DecoderConfig(Section):
-    """What the sections of all decoders have."""
+    """The keys that the sections of all decoders have."""
 
     attends: ClassVar[bool]  # each word looks at the cells of the picture's grid
     undroppable: ClassVar[Mapping[str, Any]] = {}  # what a decoder of another type refuses; other keys it drops
@@ -122,7 +122,7 @@ Decoder = Annotated[LSTMConfig | AttentionLSTMConfig, Field(discriminator="type"
 
 
 class ModelConfig(Section):
-    """Encoder and decoder."""
+    """The model: its encoder and its decoder."""
 
     encoder: EncoderConfig = EncoderConfig()
     decoder: Decoder = AttentionLSTMConfig()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from imgcap.config.data import DataConfig, VocabConfig
 from imgcap.config.engine import EngineConfig
@@ -18,9 +18,7 @@ class CheckpointConfig(Section):
 
     every: Duration = Field("1ep", description="time between two checkpoints; 0: at the end only")
     keep: Positive = Field(2, description="newest checkpoints that stay on the disk, beside the best")
-    grace: Annotated[float, Field(gt=0)] = Field(
-        25.0, description="seconds to save in after a signal; torchrun kills after 30"
-    )
+    grace: PositiveFloat = Field(25.0, description="seconds to save in after a signal; torchrun kills after 30")
 
 
 class LogConfig(Section):

@@ -2,11 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from imgcap.config.section import Count, Duration, Fraction, Off, Positive, Section
-
-Rate = Annotated[float, Field(gt=0)]
 
 
 class TeacherForcingConfig(Section):
@@ -29,7 +27,7 @@ class EarlyStoppingConfig(Section):
         "CIDEr", description="score that chooses the best checkpoint, stops early and drives schedule=plateau"
     )
     patience: Count = Field(0, description="evaluations in a row without improvement that end the run; 0: never")
-    min_delta: Annotated[float, Field(ge=0)] = Field(0.0, description="gain below which a score counts as no better")
+    min_delta: NonNegativeFloat = Field(0.0, description="gain below which a score counts as no better")
 
 
 class TrainConfig(Section):
@@ -50,10 +48,10 @@ class TrainConfig(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="share of a target's probability that is spread over the vocabulary"
     )
-    attention_penalty: Annotated[float, Field(ge=0)] = Field(
+    attention_penalty: NonNegativeFloat = Field(
         0.0, description="weight of the doubly stochastic attention loss (Xu et al. 2015, equation 14)"
     )
-    clip_norm: Annotated[float, Field(gt=0)] | None = Field(
+    clip_norm: PositiveFloat | None = Field(
         5.0, description="largest norm of the whole gradient; null: it is not clipped"
     )
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
@@ -69,9 +67,9 @@ class TrainConfig(Section):
 class OptimConfig(Section):
     """AdamW, and its learning rate over the run."""
 
-    lr: Rate = Field(4e-4, description="learning rate of the decoder")
-    encoder_lr: Rate | None = Field(None, description="learning rate of the encoder; null: the same as lr")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(
+    lr: PositiveFloat = Field(4e-4, description="learning rate of the decoder")
+    encoder_lr: PositiveFloat | None = Field(None, description="learning rate of the encoder; null: the same as lr")
+    weight_decay: NonNegativeFloat = Field(
         0.01, description="decay of matrices and convolutions; biases, norms and embeddings have none"
     )
     schedule: Literal["constant", "cosine", "step", "plateau"] = Field(
