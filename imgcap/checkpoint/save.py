@@ -11,20 +11,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from imgcap.checkpoint.layout import (
-    BEST,
-    LATEST,
-    MODEL,
-    RECORD,
-    REPLACED,
-    STATE,
-    TRAINING,
-    UNFINISHED,
-    Record,
-    by_order,
-    folder_name,
-    read_pointer,
-)
+from imgcap.checkpoint import layout
 from imgcap.errors import UserError
 from imgcap.files.durable import sync, write_whole
 
@@ -49,18 +36,18 @@ def save_checkpoint(
     with _full_disk_named(root):
         root.mkdir(parents=True, exist_ok=True)
         _remove_unfinished(root)
-        saved, _ = by_order(root)
-        order = Record.read(saved[0]).order + 1 if saved else 0
-        unfinished = root / f"{UNFINISHED}{folder_name(step)}"
+        saved, _ = layout.by_order(root)
+        order = layout.Record.read(saved[0]).order + 1 if saved else 0
+        unfinished = root / f"{layout.UNFINISHED}{layout.folder_name(step)}"
         try:
             unfinished.mkdir()
             _write_files(unfinished, model, dict(training), {"step": step, "state": dict(state)}, order)
-            pointers = [LATEST, BEST] if best else [LATEST]
+            pointers = [layout.LATEST, layout.BEST] if best else [layout.LATEST]
             for pointer in pointers:  # their bytes before any renaming, which no full disk can stop
-                write_whole(root / f"{UNFINISHED}{pointer}", folder_name(step) + "\n")
-            folder = put_in_place(unfinished, root / folder_name(step))
+                write_whole(root / f"{layout.UNFINISHED}{pointer}", layout.folder_name(step) + "\n")
+            folder = put_in_place(unfinished, root / layout.folder_name(step))
             for pointer in pointers:
-                (root / f"{UNFINISHED}{pointer}").replace(root / pointer)
+                (root / f"{layout.UNFINISHED}{pointer}").replace(root / pointer)
             sync(root)
         except BaseException:
             _remove_unfinished(root)
@@ -72,15 +59,15 @@ def save_checkpoint(
 def _write_files(
     folder: Path, model: Mapping[str, torch.Tensor], training: dict[str, Any], state: dict[str, Any], order: int
 ) -> None:
-    safetensors.torch.save_file(without_sharing(model), folder / MODEL)
-    with (folder / TRAINING).open("wb") as file:  # given a path, torch.save would swallow why a write failed
+    safetensors.torch.save_file(without_sharing(model), folder / layout.MODEL)
+    with (folder / layout.TRAINING).open("wb") as file:  # given a path, torch.save would swallow why a write failed
         torch.save(training, file)
     # What weights_only refuses must not first be noticed on the day of the resume.
-    torch.load(folder / TRAINING, map_location="cpu", weights_only=True, mmap=True)
-    (folder / STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+    torch.load(folder / layout.TRAINING, map_location="cpu", weights_only=True, mmap=True)
+    (folder / layout.STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
     for path in folder.iterdir():
         sync(path)
-    write_whole(folder / RECORD, Record.of(folder, order).text())
+    write_whole(folder / layout.RECORD, layout.Record.of(folder, order).text())
 
 
 def without_sharing(model: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -97,7 +84,7 @@ def without_sharing(model: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor
 
 def put_in_place(unfinished: Path, folder: Path) -> Path:
     """Give a finished folder its name; an earlier one of that name stays loadable until that is done."""
-    replaced = folder.with_name(folder.name + REPLACED)
+    replaced = folder.with_name(folder.name + layout.REPLACED)
     if folder.exists():
         shutil.rmtree(replaced, ignore_errors=True)
         folder.rename(replaced)
@@ -109,18 +96,18 @@ def put_in_place(unfinished: Path, folder: Path) -> Path:
 
 def _retain(root: Path, keep: int) -> None:
     """Remove all but the last `keep` saves and the best; a folder with no sound record counts as none."""
-    saved, damaged = by_order(root)
-    kept = {*saved[:keep], read_pointer(root, BEST)}
+    saved, damaged = layout.by_order(root)
+    kept = {*saved[:keep], layout.read_pointer(root, layout.BEST)}
     for folder in [*saved, *(folder for folder, _ in damaged)]:
         if folder not in kept:
             # Renamed first: a kill in the middle must not leave half a checkpoint under a good name.
-            removed = root / f"{UNFINISHED}{folder.name}"
+            removed = root / f"{layout.UNFINISHED}{folder.name}"
             folder.rename(removed)
             shutil.rmtree(removed, ignore_errors=True)
 
 
 def _remove_unfinished(root: Path) -> None:
-    for leftover in root.glob(f"{UNFINISHED}*"):
+    for leftover in root.glob(f"{layout.UNFINISHED}*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:

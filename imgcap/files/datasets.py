@@ -76,7 +76,9 @@ def download(
             if entry.places and entry.file not in instead:  # it can be had again
                 (out / entry.file).unlink(missing_ok=True)
     waiting = [entry for entry in dataset.files if not (out / (entry.file + DONE)).exists()]
-    _refuse_missing(waiting, out, instead)
+    for entry in waiting:
+        if not entry.places and entry.file not in instead and not (out / entry.file).exists():
+            raise UserError(f"{entry.file} is not to be had without you: {entry.by_hand}; or put it into {out}")
     _refuse_full_disk(waiting, out, instead)
     for entry in waiting:
         archive = _fetched(entry, out, instead.get(entry.file), bar)
@@ -91,12 +93,6 @@ def missing(dataset: Dataset, out: Path) -> list[str]:
     """List what a folder lacks of a data set, a line each; empty where all is there."""
     found = [(held, sum(1 for _ in out.glob(held.path))) for held in dataset.holds]
     return [f"{out / held.path}: {count} of {held.count} files" for held, count in found if count < held.count]
-
-
-def _refuse_missing(entries: list[SourceFile], out: Path, instead: Mapping[str, str]) -> None:
-    for entry in entries:
-        if not entry.places and entry.file not in instead and not (out / entry.file).exists():
-            raise UserError(f"{entry.file} is not to be had without you: {entry.by_hand}; or put it into {out}")
 
 
 def _refuse_full_disk(entries: list[SourceFile], out: Path, instead: Mapping[str, str]) -> None:

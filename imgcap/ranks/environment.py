@@ -29,7 +29,8 @@ def _facts() -> Iterator[tuple[str, str]]:
             yield package, "not installed"
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield "processors", f"{allowed} of {os.cpu_count()}, torch uses {torch.get_num_threads()}"
-    yield "shared memory", _free("/dev/shm")
+    shared = os.path.isdir("/dev/shm") and f"{shutil.disk_usage('/dev/shm').free / 2**30:.1f} GiB free"
+    yield "shared memory", shared or "none"
     cudnn, available = torch.backends.cudnn.version(), torch.cuda.is_available()
     yield "CUDA", f"{torch.version.cuda}, cuDNN {cudnn}, available: {available}"
     for number in range(torch.cuda.device_count()):
@@ -43,10 +44,6 @@ def _facts() -> Iterator[tuple[str, str]]:
     for name in sorted(os.environ):
         if name.startswith(SETTINGS) or name in RENDEZVOUS:
             yield "setting", f"{name}={os.environ[name]}"
-
-
-def _free(folder: str) -> str:
-    return f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB free" if os.path.isdir(folder) else "none"
 
 
 def _output(command: list[str]) -> str:

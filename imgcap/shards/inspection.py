@@ -136,18 +136,12 @@ def _unknown(facts: dict[str, SplitFacts]) -> dict[str, dict[str, float]]:
     if "train" not in facts:
         return {}
     known = facts["train"].words
-    return {
-        split: {
-            str(least): round(_share(found.words, lambda word, least=least: known[word] < least), 5)
-            for least in MIN_COUNTS
-        }
-        for split, found in facts.items()
-        if split != "train"
-    }
 
+    def share(words: Counter[str], least: int) -> float:
+        return sum(count for word, count in words.items() if known[word] < least) / max(words.total(), 1)
 
-def _share(words: Counter[str], chosen: Any) -> float:
-    return sum(count for word, count in words.items() if chosen(word)) / max(words.total(), 1)
+    others = {split: found.words for split, found in facts.items() if split != "train"}
+    return {split: {str(n): round(share(words, n), 5) for n in MIN_COUNTS} for split, words in others.items()}
 
 
 def _numbers(facts: SplitFacts) -> dict[str, Any]:

@@ -13,15 +13,7 @@ from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of_bytes
 from imgcap.files.fetch import is_address
 from imgcap.shards.index import Index, IndexRow, key_name
-from imgcap.shards.manifest import (
-    MANIFEST_NAME,
-    CaptionsInfo,
-    Manifest,
-    ShardInfo,
-    SplitInfo,
-    manifest_bytes,
-    parse_manifest,
-)
+from imgcap.shards.manifest import MANIFEST_NAME, CaptionsInfo, ShardInfo, SplitInfo, manifest_bytes, parse_manifest
 from imgcap.shards.place import Place
 from imgcap.types import Sample
 
@@ -40,9 +32,9 @@ class ShardReader:
         self.place = Place.of(place)
         self.split = split
         data = manifest_bytes(self.place)
-        self.manifest: Manifest = parse_manifest(data, self.place)
-        self.manifest_sha256: str = sha256_of_bytes(data)
-        info = _split_info(self.place, self.manifest, split)
+        self.manifest = parse_manifest(data, self.place)
+        self.manifest_sha256 = sha256_of_bytes(data)
+        info = _split_info(self.place, self.manifest.splits, split)
         if not self.place.is_remote:
             _refuse_missing_shards(self.place, info)
         self.shards: tuple[ShardInfo, ...] = info.shards
@@ -164,14 +156,12 @@ class ShardReader:
             self.close()
 
 
-def _split_info(place: Place, manifest: Manifest, split: str) -> SplitInfo:
-    if split not in manifest.splits:
-        there = ", ".join(manifest.splits) or "no splits at all"
-        raise UserError(f"{place} has no split {split!r}; it has {there}")
-    info = manifest.splits[split]
-    if not info.shards:
+def _split_info(place: Place, splits: dict[str, SplitInfo], split: str) -> SplitInfo:
+    if split not in splits:
+        raise UserError(f"{place} has no split {split!r}; it has {', '.join(splits) or 'no splits at all'}")
+    if not splits[split].shards:
         raise UserError(f"split {split} of {place} has no shards; build it again with imgcap build --force")
-    return info
+    return splits[split]
 
 
 def _refuse_missing_shards(place: Place, info: SplitInfo) -> None:

@@ -20,6 +20,9 @@ from imgcap.shards.token_counts import TokenCounts
 _BLOCK = 512  # a tar's header, and the unit that its members are filled up to
 _END = 2 * _BLOCK  # zero blocks that close a tar
 _NAME, _SIZE, _CHECKSUM = slice(0, 100), slice(124, 136), slice(148, 156)  # fields of a header
+_MEMBER = tarfile.TarInfo()
+_MEMBER.mode, _MEMBER.uname, _MEMBER.gname = 0o444, "bigdata", "bigdata"  # as webdataset's TarWriter has it
+_TEMPLATE = _MEMBER.tobuf(tarfile.USTAR_FORMAT)  # the header of a member without name and size
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class ShardWriter:
     def size_with(self, sample: EncodedSample) -> int:
         """How many bytes the shard has if this sample comes into it as the last."""
         members = (sample.fp16, sample.jpeg, sample.json) if sample.fp16 else (sample.jpeg, sample.json)
-        return self._offset + sum(map(_size_in_tar, members)) + _END
+        return self._offset + sum(_BLOCK + -(-len(data) // _BLOCK) * _BLOCK for data in members) + _END
 
     def write(self, ordinal: int, sample: EncodedSample) -> None:
         key, start = key_name(ordinal), self._offset
@@ -151,16 +154,6 @@ class ShardWriter:
             self._file.close()
 
 
-def _template() -> bytes:
-    """A tar member's header without name and size, as webdataset's TarWriter writes it."""
-    member = tarfile.TarInfo()
-    member.mode, member.uname, member.gname = 0o444, "bigdata", "bigdata"
-    return member.tobuf(tarfile.USTAR_FORMAT)
-
-
-_TEMPLATE = _template()
-
-
 def _header(name: str, size: int) -> bytes:
     """A tar member's header; `TarInfo.tobuf`, which gives the same, takes as long as the rest of writing a sample."""
     header = bytearray(_TEMPLATE)
@@ -169,7 +162,3 @@ def _header(name: str, size: int) -> bytes:
     header[_CHECKSUM] = b" " * 8
     header[_CHECKSUM] = b"%06o\0 " % sum(header)
     return bytes(header)
-
-
-def _size_in_tar(data: bytes) -> int:
-    return _BLOCK + -(-len(data) // _BLOCK) * _BLOCK
