@@ -222,18 +222,9 @@ class _Indexing:
         if not tokens:
             return
         held = documents[self.split or _split_of(name, self.seed)]
-        held.rows.append(
-            IndexRow(
-                shard=0,  # its place among the split's shards is known once all tars are read
-                key=len(held.rows),
-                jpg_offset=image.offset_data,
-                jpg_size=image.size,
-                jpg_crc32=zlib.crc32(data),
-                json_offset=len(held.data),
-                json_size=len(document),
-                json_crc32=zlib.crc32(document),
-            )
-        )
+        picture = image.offset_data, image.size, zlib.crc32(data)
+        written = len(held.data), len(document), zlib.crc32(document)
+        held.rows.append(IndexRow(0, len(held.rows), *picture, *written))  # `_finish` numbers shards and keys
         held.data += document + b"\n"
         held.captions += len(tokens)
         held.counts.add(tokens)

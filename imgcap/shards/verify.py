@@ -6,6 +6,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -181,17 +182,8 @@ def _key_at(rows: list[IndexRow] | None, position: int) -> str | None:
 
 def _samples(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
     """Yield each sample of a tar: its key, and its members by suffix."""
-    key: str | None = None
-    members: dict[str, tarfile.TarInfo] = {}
-    for member in tar:
-        this, _, suffix = member.name.partition(".")
-        if this != key:
-            if key is not None:
-                yield key, members
-            key, members = this, {}
-        members[suffix] = member
-    if key is not None:
-        yield key, members
+    for key, members in groupby(tar, lambda member: member.name.partition(".")[0]):
+        yield key, {member.name.partition(".")[2]: member for member in members}
 
 
 def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

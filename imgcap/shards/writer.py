@@ -108,39 +108,25 @@ class ShardWriter:
         return self._offset + sum(_BLOCK + -(-len(data) // _BLOCK) * _BLOCK for data in members) + _END
 
     def write(self, ordinal: int, sample: EncodedSample) -> None:
-        key, start = key_name(ordinal), self._offset
-        if sample.fp16:  # the tar holds members by name
-            self._add(f"{key}.fp16", sample.fp16)
-        jpg_offset = self._add(f"{key}.jpg", sample.jpeg)
-        json_offset = self._add(f"{key}.json", sample.json)
-        self._rows.append(
-            IndexRow(
-                shard=self._number,
-                key=ordinal,
-                jpg_offset=jpg_offset,
-                jpg_size=len(sample.jpeg),
-                jpg_crc32=zlib.crc32(sample.jpeg),
-                json_offset=json_offset,
-                json_size=len(sample.json),
-                json_crc32=zlib.crc32(sample.json),
-                fp16_offset=start + _BLOCK if sample.fp16 else 0,
-                fp16_size=len(sample.fp16),
-                fp16_crc32=zlib.crc32(sample.fp16),
-            )
-        )
+        """Write a sample's members, by name, and its row of the index; `ordinal` is its place in the split."""
+        key = key_name(ordinal)
+        fp16 = self._add(f"{key}.fp16", sample.fp16) if sample.fp16 else (0, 0, 0)
+        jpg, described = self._add(f"{key}.jpg", sample.jpeg), self._add(f"{key}.json", sample.json)
+        self._rows.append(IndexRow(self._number, ordinal, *jpg, *described, *fp16))
         self._captions += len(sample.tokens)
         self._token_counts.add(sample.tokens)
 
-    def _add(self, name: str, data: bytes) -> int:
-        """Write a member of the tar; return the offset at which its data begins."""
+    def _add(self, name: str, data: bytes) -> tuple[int, int, int]:
+        """Write a member of the tar; return its data's offset, size and CRC-32."""
         place = self._offset + _BLOCK
         self._file.write(_header(name, len(data)))
         self._file.write(data)
         self._file.write(bytes(-len(data) % _BLOCK))
         self._offset = place + len(data) + -len(data) % _BLOCK
-        return place
+        return place, len(data), zlib.crc32(data)
 
     def finish(self, end: int) -> FinishedShard:
+        """Close the tar and give it its name; `end` is the record behind its last."""
         self._file.write(bytes(_END + -(self._offset + _END) % tarfile.RECORDSIZE))
         self._file.close()
         info = ShardInfo(self._path.name, self.samples, self._temporary.stat().st_size, sha256_of(self._temporary))

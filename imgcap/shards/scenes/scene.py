@@ -79,7 +79,7 @@ COMMON = tuple(
 
 
 def split_of(index: int) -> str:
-    """The split of a scene; UserError for an index that no scene has."""
+    """The split of a scene; `UserError` for an index that no scene has."""
     if not 0 <= index < SPLIT_RANGE * len(SPLITS):
         raise UserError(f"image_id {index} is no scene of the demo data; give results of the demo's shards")
     return SPLITS[index // SPLIT_RANGE]
