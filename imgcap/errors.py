@@ -25,6 +25,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
 
 
+def reason_of(error: Exception) -> str:
+    """Tell an error of another library in a line of at most 200 characters."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
 def is_main_process() -> bool:
     """Whether this is the one process that speaks to the user, also before torch.distributed is up."""
     return os.environ.get("RANK", "0") == "0"

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from imgcap.config.section import Count, Positive, Section
 
+_TYPE = "sort of decoder; each has keys of its own"
 Source = Annotated[str | None, BeforeValidator(lambda value: None if value == "none" else value)]
 
 
@@ -38,7 +39,7 @@ class DecoderConfig(Section):
     attends: ClassVar[bool]  # each word looks at the cells of the picture's grid
     undroppable: ClassVar[Mapping[str, Any]] = {}  # what a decoder of another type refuses; other keys it drops
 
-    type: str = Field(description="sort of decoder; each has keys of its own")
+    type: str = Field(description=_TYPE)
     layers: Positive = Field(1, description="LSTM layers, one above the other")
     embed_dim: Positive = Field(512, description="width of a word's embedding")
     hidden_dim: Positive = Field(512, description="width of the LSTM's state")
@@ -52,7 +53,7 @@ class LSTMConfig(DecoderConfig):
 
     attends = False
 
-    type: Literal["lstm"] = Field("lstm", description=DecoderConfig.model_fields["type"].description)
+    type: Literal["lstm"] = Field("lstm", description=_TYPE)
     image_layers: Count = Field(0, description="ReLU layers that the picture passes before it is projected to a word")
 
 
@@ -62,9 +63,7 @@ class AttentionLSTMConfig(DecoderConfig):
     attends = True
     undroppable: ClassVar[Mapping[str, Any]] = {"attention": "dot", "query": "after"}
 
-    type: Literal["attention_lstm"] = Field(
-        "attention_lstm", description=DecoderConfig.model_fields["type"].description
-    )
+    type: Literal["attention_lstm"] = Field("attention_lstm", description=_TYPE)
     attention_dim: Positive = Field(512, description="width in which query and cells are compared")
     query: Literal["before", "after"] = Field(
         "before", description="attention feeds the recurrence, or follows it: all steps of training then attend at once"

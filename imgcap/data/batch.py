@@ -24,17 +24,14 @@ class BatchShape(NamedTuple):
 
     def allocate(self, count: int, shared: bool = False) -> list[Batch]:
         """Allocate `count` batches, in memory that other processes see too where it is `shared`."""
-        size = sum(sizes := self._sizes())
-        total = count * size
+        tokens, ids = self.images * self.captions * self.length * 8, self.images * 8  # bytes
+        sizes = [tokens, ids, -(-self._image_bytes // 8) * 8]  # filled up so that the next batch's int64 fit
+        size, total = sum(sizes), count * sum(sizes)
         if shared:  # neither copied nor cleared: the system gives a page when it is first touched
             block = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(total))
         else:
             block = torch.empty(total, dtype=torch.uint8)
         return [self._views(piece.split(sizes)) for piece in block.split(size)]
-
-    def _sizes(self) -> list[int]:
-        """Bytes of tokens, ids and images, the latter filled up so that the next batch's int64 fit."""
-        return [self.images * self.captions * self.length * 8, self.images * 8, -(-self._image_bytes // 8) * 8]
 
     @property
     def _image_bytes(self) -> int:

@@ -12,13 +12,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imgcap.errors import UserError
-from imgcap.files.fetch import Unreachable, fetch, is_address
+from imgcap.files.fetch import Advance, Unreachable, fetch, is_address
 
 SOURCES = Path(__file__).with_name("datasets.yaml")
 DONE = ".unpacked"  # beside an archive: it has been unpacked
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
-Bar = Callable[[str, int | None], Callable[[int], object]]  # of a label and a total: what is told of bytes more
+Bar = Callable[[str, int | None], Advance]  # shows a bar with a label and a total of bytes
 
 
 class _Entry(BaseModel):

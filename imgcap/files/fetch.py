@@ -12,7 +12,7 @@ import fsspec
 import requests
 import urllib3
 
-from imgcap.errors import UserError
+from imgcap.errors import UserError, reason_of
 from imgcap.files.durable import sha256_of
 
 TRIES = 6  # in a row without a single new byte that could be kept
@@ -21,6 +21,8 @@ CONNECT, SILENCE = 10.0, 15.0  # seconds until a server that does not answer, or
 CHUNK = 1 << 20  # bytes
 _PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP codes that a later try may not meet
 _ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+Advance = Callable[[int], object]  # is told how many bytes more there are
 
 
 class Unreachable(UserError):
@@ -45,11 +47,7 @@ def is_address(text: str) -> bool:
 
 
 def fetch(
-    address: str,
-    path: Path,
-    size: int | None = None,
-    sha256: str | None = None,
-    advance: Callable[[int], object] = lambda count: None,
+    address: str, path: Path, size: int | None = None, sha256: str | None = None, advance: Advance = lambda count: None
 ) -> None:
     """Write what lies behind an address to `path`, behind what an earlier, broken call has left there.
 
@@ -143,7 +141,7 @@ def _http_chunks(address: str, start: int) -> tuple[int, Iterator[bytes]]:
     try:
         response = requests.get(address, headers=headers, stream=True, timeout=(CONNECT, SILENCE))
     except requests.RequestException as error:
-        raise _Failure(_reason(error)) from None
+        raise _Failure(reason_of(error)) from None
     code = response.status_code
     if code in (404, 410):
         response.close()
@@ -172,7 +170,7 @@ def _http_body(response: requests.Response) -> Iterator[bytes]:
                 got += len(chunk)
                 yield chunk
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise _Failure(_reason(error)) from None
+            raise _Failure(reason_of(error)) from None
     if promised is not None and got < int(promised):
         raise _Failure(f"the server closed after {got} of {promised} bytes")
 
@@ -190,9 +188,4 @@ def _fsspec_chunks(address: str, start: int) -> Iterator[bytes]:
     except (ImportError, ValueError) as error:  # no such protocol, or its package isn't installed
         raise Unreachable(f"{address} can't be read: {error}; install what reads {protocol}:// with pip") from None
     except Exception as error:  # each file system has errors of its own
-        raise _Failure(_reason(error)) from None
-
-
-def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+        raise _Failure(reason_of(error)) from None

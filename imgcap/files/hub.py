@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from imgcap.errors import UserError
+from imgcap.errors import UserError, reason_of
 
 _NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 
@@ -27,8 +27,8 @@ def download(name: str, files: list[str], revision: str | None = None) -> Path:
         return Path(hub.snapshot_download(name, revision=revision, allow_patterns=files))
     except Exception as error:  # of the hub, its transport and the disk, each in classes of its own
         raise UserError(
-            f"there is no folder {name}, and the hub has no such model for us ({_line(error)}); check the name, the "
-            "network and, for a private one, `hf auth login`"
+            f"there is no folder {name}, and the hub has no such model for us ({reason_of(error)}); check the name, "
+            "the network and, for a private one, `hf auth login`"
         ) from None
 
 
@@ -47,8 +47,8 @@ def push(folder: Path, name: str, private: bool = False, owned: tuple[str, ...] 
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="Export", delete_patterns=stale)
     except Exception as error:  # as above
         raise UserError(
-            f"{folder} is written, and could not be pushed to {name} ({_line(error)}); log in with `hf auth login`, "
-            "check the name and the network, and run the same command again"
+            f"{folder} is written, and could not be pushed to {name} ({reason_of(error)}); log in with "
+            "`hf auth login`, check the name and the network, and run the same command again"
         ) from None
     return str(address)
 
@@ -59,7 +59,3 @@ def _library(purpose: str) -> Any:
     except ImportError:
         raise UserError(f"{purpose}, pip install 'imgcap[hub]'") from None
     return huggingface_hub
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
