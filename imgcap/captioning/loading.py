@@ -10,10 +10,7 @@ if TYPE_CHECKING:
 
 
 def load(
-    path: str | Path,
-    device: str | None = None,
-    which: Literal["best", "latest"] = "best",
-    revision: str | None = None,
+    path: str | Path, device: str | None = None, which: Literal["best", "latest"] = "best", revision: str | None = None
 ) -> PictureCaptioner:
     """Load an artefact or a run from its folder, or an artefact from the Hugging Face hub, as user/name.
 

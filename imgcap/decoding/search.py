@@ -19,6 +19,7 @@ E encoder width.
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from imgcap.decoding.constraints import Constraints
 from imgcap.decoding.ensemble import Ensemble
@@ -33,7 +34,7 @@ SHRINK = 0.75  # of a search's images: when no more are left to search, those do
 
 def beam_search(
     decoder: Decoder,
-    features_BPE: torch.Tensor,
+    features_BPE: Tensor,
     beam: int,
     max_length: int,
     length_penalty: float = 1.0,
@@ -50,7 +51,7 @@ def beam_search(
 @torch.no_grad()
 def search(
     ensemble: Ensemble,
-    features_BPE: Sequence[torch.Tensor],
+    features_BPE: Sequence[Tensor],
     frontier: Frontier,
     constraints: Constraints,
     max_length: int,
@@ -101,7 +102,7 @@ def search(
     return trace(pool, history, max_length + 1)
 
 
-def _end(live_RW: torch.Tensor, log_probs_RWV: torch.Tensor) -> Chosen:
+def _end(live_RW: Tensor, log_probs_RWV: Tensor) -> Chosen:
     """Every live row with <eos> after it."""
     parent_RW = torch.arange(live_RW.shape[1], device=live_RW.device).expand_as(live_RW)
     return Chosen(live_RW + log_probs_RWV[..., EOS], parent_RW, torch.full_like(parent_RW, EOS))

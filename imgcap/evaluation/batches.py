@@ -8,6 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from imgcap.data.batch import NO_IMAGE
@@ -21,8 +22,8 @@ from imgcap.types import PAD
 class EvalItem(NamedTuple):
     """One image with its captions; an image that can't be read is blank, without tokens, and not sound."""
 
-    image_CHW: torch.Tensor
-    tokens_KT: torch.Tensor
+    image_CHW: Tensor
+    tokens_KT: Tensor
     image_id: int
     references: list[str]
     sound: bool
@@ -33,8 +34,8 @@ class EvalBatch(NamedTuple):
 
     number: int
     real: int
-    images_BCHW: torch.Tensor
-    tokens_BKT: torch.Tensor
+    images_BCHW: Tensor
+    tokens_BKT: Tensor
     image_ids: list[int]
     references: list[list[str]]
     sound: list[bool]

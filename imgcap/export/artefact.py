@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import safetensors.torch
-import torch
+from torch import Tensor
 
 import imgcap
 from imgcap.checkpoint.layout import fingerprints, seal_of
@@ -84,7 +84,7 @@ def _manifest(loaded: LoadedCaptioner, files: Mapping[str, Any]) -> dict[str, An
     return {**content, "seal": seal_of(content)}
 
 
-def _check_finite(weights: Mapping[str, torch.Tensor], source: str) -> None:
+def _check_finite(weights: Mapping[str, Tensor], source: str) -> None:
     for name, tensor in weights.items():
         wrong = int((~tensor.isfinite()).sum())
         if wrong:

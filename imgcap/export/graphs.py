@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from imgcap.errors import UserError
@@ -44,7 +44,7 @@ class _Look(nn.Module):
         super().__init__()
         self.captioner, self.length = captioner, length
 
-    def forward(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
         state = self.captioner.decoder.init(self.captioner.encode(images_BCHW), 1, self.length)
         return tuple(state.tensors().values())
 
@@ -56,14 +56,14 @@ class _Step(nn.Module):
         super().__init__()
         self.decoder, self.state = decoder, state  # of which only the prepared weights become part of the graph
 
-    def forward(self, token_BW: torch.Tensor, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, token_BW: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         state = self.state.with_tensors(dict(zip(self.state.tensors(), tensors, strict=True)))
         logits_BWV, state, attention_BWP = self.decoder.step(state, token_BW)
         seen = () if attention_BWP is None else (attention_BWP,)
         return logits_BWV.log_softmax(-1), *_of_rows(state).values(), *seen
 
 
-def _of_rows(state: DecoderState) -> dict[str, torch.Tensor]:
+def _of_rows(state: DecoderState) -> dict[str, Tensor]:
     """The tensors that a step changes, by name."""
     return {name: tensor for name, tensor in state.tensors().items() if state.axes[name].row is not None}
 

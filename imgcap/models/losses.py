@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imgcap.models.kernels.dtypes import exact_dtype
 from imgcap.models.kernels.linear import product, weight_gradient
@@ -22,18 +22,18 @@ CACHED = 1 << 18  # of them, those that a CPU looks at together: they fit its ca
 class Loss(NamedTuple):
     """Sums over the real target tokens, 0-D. Divide by the global token count for means."""
 
-    total: torch.Tensor  # what to minimise: smoothed cross-entropy and attention penalty
-    cross_entropy: torch.Tensor  # without smoothing and penalty, in nats, to be reported
-    tokens: torch.Tensor  # int64
-    correct: torch.Tensor  # int64, one for each of RANKS: tokens among the so many likeliest; zeros where not asked for
+    total: Tensor  # what to minimise: smoothed cross-entropy and attention penalty
+    cross_entropy: Tensor  # without smoothing and penalty, in nats, to be reported
+    tokens: Tensor  # int64
+    correct: Tensor  # int64, one for each of RANKS: tokens among the so many likeliest; zeros where not asked for
 
 
 def caption_loss(
-    readout_BKTR: torch.Tensor,
+    readout_BKTR: Tensor,
     head: nn.Linear,
-    tokens_BKT: torch.Tensor,
+    tokens_BKT: Tensor,
     label_smoothing: float,
-    attention_BKTP: torch.Tensor | None = None,
+    attention_BKTP: Tensor | None = None,
     attention_penalty: float = 0.0,
     count_correct: bool = False,
 ) -> Loss:
@@ -57,7 +57,7 @@ def caption_loss(
     return Loss(total, cross_entropy, real_BKT.sum(), correct)
 
 
-def _rows(readout_BKTR: torch.Tensor, targets_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _rows(readout_BKTR: Tensor, targets_BKT: Tensor) -> tuple[Tensor, Tensor]:
     """One row a step. On a CPU those without a target are left out; elsewhere counting would wait for the device."""
     readout_MR, targets_M = readout_BKTR.flatten(0, 2), targets_BKT.flatten()
     if targets_M.device.type != "cpu":
@@ -76,14 +76,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        readout_MR: torch.Tensor,
-        weight_VR: torch.Tensor,
-        bias_V: torch.Tensor,
-        targets_M: torch.Tensor,
+        readout_MR: Tensor,
+        weight_VR: Tensor,
+        bias_V: Tensor,
+        targets_M: Tensor,
         smoothing: float,
         differentiate: bool,
         count_correct: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         exact = exact_dtype(readout_MR.dtype)
         total, cross_entropy = (torch.zeros((), dtype=exact, device=readout_MR.device) for _ in range(2))
         correct = torch.zeros(len(RANKS), dtype=torch.int64, device=readout_MR.device)
@@ -110,7 +110,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return total, cross_entropy, correct
 
     @staticmethod
-    def backward(ctx: Any, d_total: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, d_total: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         # In float32 at least: the factor would be rounded to a half-precision gradient's dtype.
         d_readout_MR, d_weight_VR, d_bias_V = (
             (gradient.to(d_total.dtype) * d_total).to(ctx.dtype) for gradient in ctx.saved_tensors
@@ -119,8 +119,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _cross_entropy(
-    logits_NV: torch.Tensor, targets_N: torch.Tensor, smoothing: float, differentiate: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
+    logits_NV: Tensor, targets_N: Tensor, smoothing: float, differentiate: bool
+) -> tuple[Tensor, Tensor]:
     """With smoothing and without; the logits become their gradient where it is asked for.
 
     Of a real target that is softmax, less 1 - smoothing at the target and smoothing / V everywhere.
@@ -146,7 +146,7 @@ def _blocks(rows: int, at_once: int) -> Iterator[slice]:
         yield slice(first, first + max(at_once, 1))
 
 
-def _correct(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+def _correct(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """Count the real targets that are among the likeliest words; of equal logits the earlier word is likelier."""
     targets_N1 = targets_N[:, None]
     target_logit_N1 = logits_NV.gather(-1, targets_N1)
@@ -156,7 +156,7 @@ def _correct(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
     return torch.stack([((ahead_N < rank) & real_N).sum() for rank in RANKS])
 
 
-def _unevenness(attention_BKTP: torch.Tensor, real_BKT: torch.Tensor) -> torch.Tensor:
+def _unevenness(attention_BKTP: Tensor, real_BKT: Tensor) -> Tensor:
     """Over the captions, tokens × mean over the cells of (1 - what a cell received in all steps)²."""
     received_BKP = torch.where(real_BKT.unsqueeze(-1), attention_BKTP, 0.0).sum(2)
     return ((1 - received_BKP).square().mean(-1) * real_BKT.sum(-1)).sum()

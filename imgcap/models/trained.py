@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from imgcap.checkpoint.layout import DamagedCheckpoint, seal_of, verify
 from imgcap.checkpoint.load import load_checkpoint
@@ -86,7 +87,7 @@ def load_captioner(
     """What `open_trained` loads, from a folder."""
     path = Path(path)
     config = config_of(path, overrides)
-    weights: Mapping[str, torch.Tensor]
+    weights: Mapping[str, Tensor]
     if (path / MANIFEST).is_file():
         weights, step = _artefact_weights(path)
     else:
@@ -108,7 +109,7 @@ def config_of(path: Path, overrides: Sequence[str] = ()) -> Config:
     raise UserError(f"{path} is no run and no artefact ({found} there); name a folder like runs/demo")
 
 
-def _artefact_weights(path: Path) -> tuple[Mapping[str, torch.Tensor], int]:
+def _artefact_weights(path: Path) -> tuple[Mapping[str, Tensor], int]:
     """The weights and the step that they are of, after a look at all that is read."""
     manifest = _read_manifest(path)
     try:  # the graphs are checked by what runs them, and the pictures are for people
@@ -138,7 +139,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return content
 
 
-def _fit(weights: Mapping[str, torch.Tensor], config: Config, vocabulary: Vocabulary, path: Path) -> Captioner:
+def _fit(weights: Mapping[str, Tensor], config: Config, vocabulary: Vocabulary, path: Path) -> Captioner:
     trained = len(weights[_EMBEDDING]) if _EMBEDDING in weights else len(vocabulary)
     if trained != len(vocabulary):
         raise UserError(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from imgcap.config.run import Config
 from imgcap.data.loader import reading
@@ -117,7 +118,7 @@ class _PrintShapesOnce:
 
 
 def _shapes(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
     if isinstance(value, tuple | list):
         return "(" + ", ".join(_shapes(part) for part in value) + ")"

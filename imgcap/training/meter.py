@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from imgcap.data.batch import HASH_MODULUS, batch_hash, counted_ids, damaged_count, target_count
 from imgcap.models.losses import Loss
@@ -18,7 +19,7 @@ from imgcap.types import Batch
 class StepCounts:
     """Sums over all ranks for one global batch, int64: tokens, hash, images, damaged ones, ranks asked to stop."""
 
-    sums: torch.Tensor
+    sums: Tensor
 
     @classmethod
     def begin(cls, batches: list[Batch], epoch: int, stop: bool, device: torch.device) -> Callable[[], "StepCounts"]:
@@ -34,7 +35,7 @@ class StepCounts:
         return lambda: cls(wait())
 
     @property
-    def tokens(self) -> torch.Tensor:
+    def tokens(self) -> Tensor:
         return self.sums[0].clamp(min=1)
 
     def asked_to_stop(self) -> bool:
@@ -65,12 +66,12 @@ class Meter:
     def add_loss(self, loss: Loss) -> None:
         self.sums[:3] += torch.stack([loss.cross_entropy, loss.total, loss.tokens.to(loss.total.dtype)]).detach()
 
-    def add_step(self, skipped: torch.Tensor, images: int) -> None:
+    def add_step(self, skipped: Tensor, images: int) -> None:
         self.sums[3] += skipped
         self.skipped_in_a_row = (self.skipped_in_a_row + 1) * skipped
         self.images += images
 
-    def state(self, is_main: bool) -> torch.Tensor:
+    def state(self, is_main: bool) -> Tensor:
         """The sums of all ranks for a checkpoint. They move to rank 0, so that nothing counts twice."""
         skipped = self.sums[3].clone()
         total = sum_across_ranks(self.sums.clone())
@@ -78,7 +79,7 @@ class Meter:
         self.sums[3] = skipped
         return self.sums.clone().cpu()
 
-    def load_state(self, sums: torch.Tensor, is_main: bool) -> None:
+    def load_state(self, sums: Tensor, is_main: bool) -> None:
         self.sums = sums.to(self.sums) if is_main else torch.zeros_like(self.sums)
         self.sums[3] = sums[3]
 

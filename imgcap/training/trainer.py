@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
+from torch import Tensor
 
 from imgcap.checkpoint.load import Checkpoint
 from imgcap.checkpoint.save import save_checkpoint
@@ -231,13 +232,7 @@ class Trainer:
         return Forcing(torch.full((), ratio, device=self.world.device), coins_BKT, two_pass)
 
     def _log(
-        self,
-        epoch: int,
-        counts: StepCounts,
-        correct: torch.Tensor,
-        result: StepResult,
-        ratio: float,
-        factor: float,
+        self, epoch: int, counts: StepCounts, correct: Tensor, result: StepResult, ratio: float, factor: float
     ) -> dict[str, float]:
         top1, top5 = (sum_across_ranks(correct) / counts.tokens).tolist()
         values = self.meter.read() | {

@@ -68,10 +68,7 @@ def att2in_model(checkout: Path, length: int) -> torch.nn.Module:
 
 
 def execute(
-    path: Path,
-    only: Collection[str] = (),
-    names: dict[str, Any] | None = None,
-    mend: ast.NodeTransformer | None = None,
+    path: Path, only: Collection[str] = (), names: dict[str, Any] | None = None, mend: ast.NodeTransformer | None = None
 ) -> dict[str, Any]:
     """Run a file of a checkout, or only some of its classes and functions, and return its names."""
     try:

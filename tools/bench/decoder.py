@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from imgcap.config.model import AttentionLSTMConfig
 from imgcap.decoding.search import beam_search
@@ -52,12 +53,12 @@ def bench_beam(arguments: argparse.Namespace) -> dict[str, Any]:
     rows, same = [], []
     for beam in arguments.beams:
 
-        def batched(precision: str, beam: int = beam) -> torch.Tensor:
+        def batched(precision: str, beam: int = beam) -> Tensor:
             set_float32_matmul(precision)
             with autocast(device, precision):
                 return beam_search(decoder, features_BPE, beam, words, forbidden=NEVER).tokens_BL
 
-        def image_by_image(beam: int = beam) -> torch.Tensor:
+        def image_by_image(beam: int = beam) -> Tensor:
             return torch.stack([usual_search(decoder, features_PE, beam, words) for features_PE in features_BPE])
 
         same.append(int((batched("fp32") == image_by_image()).all(1).sum()))
@@ -75,7 +76,7 @@ def bench_beam(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def usual_search(decoder: AttentionLSTMDecoder, features_PE: torch.Tensor, beam: int, max_length: int) -> torch.Tensor:
+def usual_search(decoder: AttentionLSTMDecoder, features_PE: Tensor, beam: int, max_length: int) -> Tensor:
     """The search as tutorials write it: the beams of one image are a batch, each with a copy of the features.
 
     Every step projects the features anew, and ends before it knows the next. Returns the best caption's
@@ -102,12 +103,8 @@ def usual_search(decoder: AttentionLSTMDecoder, features_PE: torch.Tensor, beam:
 
 
 def usual_step(
-    decoder: AttentionLSTMDecoder,
-    features_WPE: torch.Tensor,
-    token_W: torch.Tensor,
-    hidden_WH: torch.Tensor,
-    cell_WH: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    decoder: AttentionLSTMDecoder, features_WPE: Tensor, token_W: Tensor, hidden_WH: Tensor, cell_WH: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     attention = decoder.attention
     projected_WPA = plain(attention.features, features_WPE)
     energy_WP1 = plain(attention.score, torch.tanh(projected_WPA + plain(attention.query, hidden_WH)[:, None]))
@@ -119,7 +116,7 @@ def usual_step(
     return plain(decoder.output, hidden_WH), hidden_WH, cell_WH
 
 
-def plain(layer: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+def plain(layer: torch.nn.Linear, x: Tensor) -> Tensor:
     """As `torch.nn.Linear` computes, which ours do in a way of their own."""
     return F.linear(x, layer.weight, layer.bias)
 
@@ -193,7 +190,7 @@ def step_operations(images: int, captions: int, tokens: int) -> float:
     return 3 * of_steps + 2 * of_cells
 
 
-def usual_training_step(features_BPE: torch.Tensor, captions: int, tokens: int) -> Callable[[], None]:
+def usual_training_step(features_BPE: Tensor, captions: int, tokens: int) -> Callable[[], None]:
     """As tutorials write it: a copy of the features for each caption, everything anew at each step, autograd."""
     decoder = random_decoder(features_BPE.device).train()
     optimiser = torch.optim.Adam(decoder.parameters(), lr=1e-4)
@@ -217,7 +214,7 @@ def usual_training_step(features_BPE: torch.Tensor, captions: int, tokens: int) 
     return step
 
 
-def random_tokens(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+def random_tokens(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Captions of full length."""
     tokens_NT = torch.randint(len(SPECIAL_TOKENS), VOCABULARY, shape, device=device)
     tokens_NT[..., 0], tokens_NT[..., -1] = SOS, EOS
@@ -226,7 +223,7 @@ def random_tokens(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
 
 def training_step(
     config: AttentionLSTMConfig,
-    features_BPE: torch.Tensor,
+    features_BPE: Tensor,
     captions: int,
     tokens: int,
     precision: str,

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torchvision import transforms
 
 from imgcap.config.model import AttentionLSTMConfig
@@ -26,7 +27,7 @@ from tools.bench.checkouts import att2in_model, execute, imgcap_model, show_atte
 from tools.bench.decoder import CELLS, NEVER, VOCABULARY, WIDTH
 from tools.bench.peers import PEERS, Step, beside_peers
 
-Searcher = Callable[[Path, torch.Tensor, int, int], Step]  # checkout, features_BPE, beam, steps
+Searcher = Callable[[Path, Tensor, int, int], Step]  # checkout, features_BPE, beam, steps
 
 
 class _Mend(ast.NodeTransformer):
@@ -46,7 +47,7 @@ class _Mend(ast.NodeTransformer):
         return node
 
 
-def show_attend_tell(checkout: Path, features_BPE: torch.Tensor, beam: int, steps: int) -> Step:
+def show_attend_tell(checkout: Path, features_BPE: Tensor, beam: int, steps: int) -> Step:
     """sgrvinod/a-PyTorch-Tutorial-to-Image-Captioning, image by image, without its encoder."""
     decoder, side = show_attend_tell_decoder(checkout).eval(), round(CELLS**0.5)
     names = {
@@ -73,12 +74,12 @@ def show_attend_tell(checkout: Path, features_BPE: torch.Tensor, beam: int, step
     return run
 
 
-def _encoded(features: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+def _encoded(features: Tensor, image: Tensor) -> Tensor:
     """An encoder that has done its work already."""
     return features
 
 
-def imgcap(checkout: Path, features_BPE: torch.Tensor, beam: int, steps: int) -> Step:
+def imgcap(checkout: Path, features_BPE: Tensor, beam: int, steps: int) -> Step:
     """Sh-31/ImgCap's attention model, image by image."""
     model, vocabulary = imgcap_model(checkout), {"<sos>": SOS, "<eos>": EOS}
 
@@ -89,7 +90,7 @@ def imgcap(checkout: Path, features_BPE: torch.Tensor, beam: int, steps: int) ->
     return run
 
 
-def att2in(checkout: Path, features_BPE: torch.Tensor, beam: int, steps: int) -> Step:
+def att2in(checkout: Path, features_BPE: Tensor, beam: int, steps: int) -> Step:
     """ruotianluo/ImageCaptioning.pytorch's Att2in2, all images at once."""
     model, means_BE = att2in_model(checkout, steps).eval(), features_BPE.mean(1)
 
@@ -100,7 +101,7 @@ def att2in(checkout: Path, features_BPE: torch.Tensor, beam: int, steps: int) ->
     return run
 
 
-def hugging_face(_: Path, features_BPE: torch.Tensor, beam: int, steps: int) -> Step:
+def hugging_face(_: Path, features_BPE: Tensor, beam: int, steps: int) -> Step:
     """transformers' generate: a GPT-2 of as many weights as ours, three blocks of width 512 with cross-attention."""
     try:
         import transformers

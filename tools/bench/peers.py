@@ -130,10 +130,7 @@ def bench_peers(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def beside_peers(
-    arguments: argparse.Namespace,
-    known: Sequence[str],
-    runs: Callable[[str, Path], dict[str, Step]],
-    captions: int,
+    arguments: argparse.Namespace, known: Sequence[str], runs: Callable[[str, Path], dict[str, Step]], captions: int
 ) -> dict[str, Any]:
     """Time the runs of each NAME=DIR of the arguments in turns; the first run is the peer's."""
     rows = []

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from imgcap.config.engine import EngineConfig
 from imgcap.config.load import load_config
@@ -126,7 +127,7 @@ def _objective(engine: Engine) -> CrossEntropy:
     return engine.objective
 
 
-def _decoder_step(engine: Engine, features_BPE: torch.Tensor, batch: Batch, precision: str) -> None:
+def _decoder_step(engine: Engine, features_BPE: Tensor, batch: Batch, precision: str) -> None:
     with autocast(features_BPE.device, precision):
         readout_BKTR, _ = _objective(engine).unroll(features_BPE, batch.tokens_BKT, None)
     loss = caption_loss(readout_BKTR, engine.raw_model.decoder.output, batch.tokens_BKT, 0.0)

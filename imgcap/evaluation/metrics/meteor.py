@@ -26,11 +26,7 @@ def meteor(references: Mapping[int, list[str]], hypotheses: Mapping[int, list[st
     command = [find_java(), "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8", "-Xmx2G", "-jar", METEOR_JAR, "-", "-"]
     command += ["-stdio", "-l", "en", "-norm", "-a", str(paraphrases)]
     with subprocess.Popen(
-        command,
-        cwd=package_folder(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        command, cwd=package_folder(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         try:
             lines = [_score_line(group, hypotheses[image_id][0]) for image_id, group in references.items()]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from imgcap.models.kernels.dtypes import exact_dtype
 from imgcap.models.kernels.linear import Linear
@@ -25,13 +25,11 @@ class Attention(nn.Module):
         self.features = Linear(encoder_width, attention_dim)
         self.query = Linear(hidden_dim, attention_dim, bias=False)
 
-    def scores(self, projected_BPA: torch.Tensor, query_BKA: torch.Tensor) -> torch.Tensor:
+    def scores(self, projected_BPA: Tensor, query_BKA: Tensor) -> Tensor:
         """Of projected cells and queries: scores_BKP."""
         raise NotImplementedError
 
-    def forward(
-        self, features_BPE: torch.Tensor, projected_BPA: torch.Tensor, query_BKA: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, features_BPE: Tensor, projected_BPA: Tensor, query_BKA: Tensor) -> tuple[Tensor, Tensor]:
         """Attend with projected queries; return context_BKE and the weights attention_BKP (float32)."""
         scores_BKP = self.scores(projected_BPA, query_BKA)
         attention_BKP = scores_BKP.to(exact_dtype(scores_BKP.dtype)).softmax(-1)
@@ -49,7 +47,7 @@ class AdditiveAttention(Attention):
         super().__init__(encoder_width, hidden_dim, attention_dim)
         self.score = nn.Linear(attention_dim, 1)
 
-    def scores(self, projected_BPA: torch.Tensor, query_BKA: torch.Tensor) -> torch.Tensor:
+    def scores(self, projected_BPA: Tensor, query_BKA: Tensor) -> Tensor:
         # tanh(x) is 2 sigmoid(2x) - 1, and torch's sigmoid is several times faster on a CPU. The factors and
         # the constant go into the small operands: the large one of B K P A entries is touched three times.
         bias = self.score.bias - self.score.weight.sum()
@@ -58,9 +56,7 @@ class AdditiveAttention(Attention):
         return squashed_products(2 * projected_BPA, 2 * query_BKA, weight_A, bias_1)
 
 
-def _squashed_products(
-    x_BPA: torch.Tensor, y_BKA: torch.Tensor, weight_A: torch.Tensor, bias_1: torch.Tensor
-) -> torch.Tensor:
+def _squashed_products(x_BPA: Tensor, y_BKA: Tensor, weight_A: Tensor, bias_1: Tensor) -> Tensor:
     """weight . sigmoid(x + y) + bias of all pairs: (B, K, P)."""
     return F.linear((x_BPA[:, None] + y_BKA[:, :, None]).sigmoid_(), weight_A[None], bias_1).squeeze(-1)
 
@@ -69,9 +65,7 @@ class _SquashedProducts(torch.autograd.Function):
     """The same, a block at a time: on a CPU in its cache, and nowhere are all B K P A entries kept for the gradient."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x_BPA: torch.Tensor, y_BKA: torch.Tensor, weight_A: torch.Tensor, bias_1: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(ctx: Any, x_BPA: Tensor, y_BKA: Tensor, weight_A: Tensor, bias_1: Tensor) -> Tensor:
         ctx.save_for_backward(x_BPA, y_BKA, weight_A)
         scores_BKP = y_BKA.new_empty(*y_BKA.shape[:2], x_BPA.shape[1])
         for images, queries in _blocks(x_BPA, y_BKA):
@@ -79,7 +73,7 @@ class _SquashedProducts(torch.autograd.Function):
         return scores_BKP
 
     @staticmethod
-    def backward(ctx: Any, d_scores_BKP: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def backward(ctx: Any, d_scores_BKP: Tensor) -> tuple[Tensor, ...]:
         x_BPA, y_BKA, weight_A = ctx.saved_tensors
         exact = exact_dtype(weight_A.dtype)
         d_x_BPA, d_y_BKA = torch.zeros_like(x_BPA, dtype=exact), torch.empty_like(y_BKA)
@@ -96,7 +90,7 @@ class _SquashedProducts(torch.autograd.Function):
         return (d_x_BPA * weight_A).to(x_BPA.dtype), d_y_BKA, d_weight_A.to(weight_A.dtype), d_bias_1
 
 
-def _blocks(x_BPA: torch.Tensor, y_BKA: torch.Tensor) -> Iterator[tuple[slice, slice]]:
+def _blocks(x_BPA: Tensor, y_BKA: Tensor) -> Iterator[tuple[slice, slice]]:
     """Images and queries whose pairs are looked at together."""
     images, queries, pairs_of_a_query = len(y_BKA), y_BKA.shape[1], x_BPA[0].numel()
     limit = BLOCK[x_BPA.device.type == "cpu"]
@@ -110,7 +104,7 @@ def _blocks(x_BPA: torch.Tensor, y_BKA: torch.Tensor) -> Iterator[tuple[slice, s
 class DotAttention(Attention):
     """score(cell, state) = (W_f cell) . (W_h state) / sqrt(A) (Vaswani et al. 2017)."""
 
-    def scores(self, projected_BPA: torch.Tensor, query_BKA: torch.Tensor) -> torch.Tensor:
+    def scores(self, projected_BPA: Tensor, query_BKA: Tensor) -> Tensor:
         return torch.bmm(query_BKA * query_BKA.shape[-1] ** -0.5, projected_BPA.transpose(1, 2))
 
 

@@ -7,6 +7,7 @@ D embedding width, E encoder width, H hidden width, A attention width, G = 4H ga
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from imgcap.config.model import AttentionLSTMConfig
 from imgcap.models.decoders.attending import AttendingDecoder
@@ -31,7 +32,7 @@ class AttentionLSTMDecoder(AttendingDecoder):
         gate = 0 if self.gate is None else self.gate.out_features
         self._product_widths = [config.attention_dim, 4 * config.hidden_dim, gate]
 
-    def init(self, features_BPE: torch.Tensor, rows: int, length: int) -> LSTMState:
+    def init(self, features_BPE: Tensor, rows: int, length: int) -> LSTMState:
         """Project the features once and lay the weights side by side that share an input."""
         features_BPE, projected_BPA = self.look(features_BPE)
         dtype, first, top = features_BPE.dtype, self.cells[0], self.cells[-1]
@@ -51,11 +52,7 @@ class AttentionLSTMDecoder(AttendingDecoder):
         return LSTMState(prepared, *self.begin(features_BPE, rows), features_BPE, projected_BPA)
 
     def advance(
-        self,
-        state: LSTMState,
-        hidden_BKH: Sequence[torch.Tensor],
-        cell_BKH: Sequence[torch.Tensor],
-        word_gates_BKG: torch.Tensor,
+        self, state: LSTMState, hidden_BKH: Sequence[Tensor], cell_BKH: Sequence[Tensor], word_gates_BKG: Tensor
     ) -> Advance:
         _, _, context_GE, top_QH, top_bias_Q = state.prepared
         assert context_GE is not None and top_QH is not None, "init gives both"
@@ -68,7 +65,7 @@ class AttentionLSTMDecoder(AttendingDecoder):
         hidden, cell = self.run_cells(gates_BKG, hidden_BKH, cell_BKH, recurrent_BKG)
         return Advance(hidden, cell, context_BKE, attention_BKP)
 
-    def read(self, state: LSTMState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def read(self, state: LSTMState, tokens_BKT: Tensor) -> tuple[Tensor, Tensor | None]:
         """As in `Decoder`; by one function over all steps where a gradient is wanted, which keeps what it needs."""
         if not torch.is_grad_enabled():
             return super().read(state, tokens_BKT)
@@ -90,7 +87,7 @@ class AttentionLSTMDecoder(AttendingDecoder):
         hidden_TNH, attention_TBKP, read_TNX = unroll(Inputs(word_gates_TNG, *states, attending, layers))
         hidden_BKTH = hidden_TNH.unflatten(1, tokens_BKT.shape[:2]).permute(1, 2, 0, 3)
         attention_BKTP = attention_TBKP.permute(1, 2, 0, 3)
-        context_BKTE: torch.Tensor | None = None
+        context_BKTE: Tensor | None = None
         if not early:
             context_BKTE = read_TNX.unflatten(1, tokens_BKT.shape[:2]).permute(1, 2, 0, 3)
         elif self.output_context is not None:
@@ -98,11 +95,11 @@ class AttentionLSTMDecoder(AttendingDecoder):
         return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
 
     @staticmethod
-    def _contexts(attention_BKTP: torch.Tensor, features_BPE: torch.Tensor) -> torch.Tensor:
+    def _contexts(attention_BKTP: Tensor, features_BPE: Tensor) -> Tensor:
         contexts_BME = attention_BKTP.flatten(1, 2).to(features_BPE.dtype) @ features_BPE
         return contexts_BME.unflatten(1, attention_BKTP.shape[1:3])
 
-    def _layer(self, index: int, dtype: torch.dtype, like_TNH: torch.Tensor) -> Layer:
+    def _layer(self, index: int, dtype: torch.dtype, like_TNH: Tensor) -> Layer:
         """What a cell has to itself, in the dtype of the matmul; `like_TNH` has the shape of what it reads."""
         cell, last = self.cells[index], len(self.cells) - 1
         dropped = index and self.training and self.dropout.p
@@ -115,9 +112,7 @@ class AttentionLSTMDecoder(AttendingDecoder):
             kept_TNH,
         )
 
-    def readout(
-        self, embedded_BKD: torch.Tensor, hidden_BKH: torch.Tensor, context_BKE: torch.Tensor | None
-    ) -> torch.Tensor:
+    def readout(self, embedded_BKD: Tensor, hidden_BKH: Tensor, context_BKE: Tensor | None) -> Tensor:
         if self.output_hidden is None or self.output_context is None:
             return self.dropout(hidden_BKH)
         deep_BKD = embedded_BKD.to(hidden_BKH.dtype) + self.output_hidden(hidden_BKH) + self.output_context(context_BKE)

@@ -7,7 +7,7 @@ E encoder width, H hidden width, G = 4H gates of an LSTM cell.
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imgcap.config.model import LSTMConfig
 from imgcap.models.decoders.lstm_stack import Advance, LSTMStackDecoder, LSTMState, Prepared, initialise_output
@@ -32,7 +32,7 @@ class LSTMDecoder(LSTMStackDecoder):
         self.output = Linear(config.hidden_dim, vocabulary_size)
         initialise_output(self.output)
 
-    def init(self, features_BPE: torch.Tensor, rows: int, length: int) -> LSTMState:
+    def init(self, features_BPE: Tensor, rows: int, length: int) -> LSTMState:
         """Read the image once for all rows."""
         first = self.cells[0]
         dtype = compute_dtype(first.weight_ih)
@@ -46,21 +46,15 @@ class LSTMDecoder(LSTMStackDecoder):
         return LSTMState(prepared, hidden_LBKH, cell_LBKH)
 
     def advance(
-        self,
-        state: LSTMState,
-        hidden_BKH: Sequence[torch.Tensor],
-        cell_BKH: Sequence[torch.Tensor],
-        word_gates_BKG: torch.Tensor,
+        self, state: LSTMState, hidden_BKH: Sequence[Tensor], cell_BKH: Sequence[Tensor], word_gates_BKG: Tensor
     ) -> Advance:
         return Advance(*self.run_cells(word_gates_BKG, hidden_BKH, cell_BKH))
 
-    def read(self, state: LSTMState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def read(self, state: LSTMState, tokens_BKT: Tensor) -> tuple[Tensor, Tensor | None]:
         """As in `Decoder`, a layer at a time."""
         embedded_TBKD = self.embed(tokens_BKT)
         hidden_BKTH = self.run_words(state, embedded_TBKD)
         return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, None), None
 
-    def readout(
-        self, embedded_BKD: torch.Tensor, hidden_BKH: torch.Tensor, context_BKE: torch.Tensor | None
-    ) -> torch.Tensor:
+    def readout(self, embedded_BKD: Tensor, hidden_BKH: Tensor, context_BKE: Tensor | None) -> Tensor:
         return self.dropout(hidden_BKH)

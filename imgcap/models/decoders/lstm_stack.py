@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imgcap.config.model import DecoderConfig
 from imgcap.models.decoders.base import Decoder
@@ -24,14 +24,14 @@ from imgcap.models.kernels.recurrent import run_stack
 class Prepared(NamedTuple):
     """The parameters that every token meets, split and joined, in the dtype of the matmul."""
 
-    word_GD: torch.Tensor  # the first cell's input weights, the word's columns
-    word_bias_G: torch.Tensor
+    word_GD: Tensor  # the first cell's input weights, the word's columns
+    word_bias_G: Tensor
     # Where attention feeds the recurrence:
-    context_GE: torch.Tensor | None = None  # the first cell's input weights, the context's columns
-    top_QH: torch.Tensor | None = None  # everything that multiplies the top layer's last hidden state
-    top_bias_Q: torch.Tensor | None = None
+    context_GE: Tensor | None = None  # the first cell's input weights, the context's columns
+    top_QH: Tensor | None = None  # everything that multiplies the top layer's last hidden state
+    top_bias_Q: Tensor | None = None
 
-    def word_gates(self, embedded_BKD: torch.Tensor) -> torch.Tensor:
+    def word_gates(self, embedded_BKD: Tensor) -> Tensor:
         """The words' share of the first cell's gates."""
         return linear(embedded_BKD, self.word_GD, self.word_bias_G)
 
@@ -41,10 +41,10 @@ class LSTMState(DecoderState):
     """Hidden and cell state of every layer, and the image's cells for a decoder that attends."""
 
     prepared: Prepared
-    hidden_LBKH: torch.Tensor
-    cell_LBKH: torch.Tensor  # at least float32, also under autocast
-    features_BPE: torch.Tensor | None = None
-    projected_BPA: torch.Tensor | None = None  # what attention scores the cells by
+    hidden_LBKH: Tensor
+    cell_LBKH: Tensor  # at least float32, also under autocast
+    features_BPE: Tensor | None = None
+    projected_BPA: Tensor | None = None  # what attention scores the cells by
 
     axes: ClassVar[Mapping[str, Axes]] = {
         "hidden_LBKH": Axes(1, 2),
@@ -57,10 +57,10 @@ class LSTMState(DecoderState):
 class Advance(NamedTuple):
     """The result of one step, a hidden and a cell state for each layer; no context without attention."""
 
-    hidden_BKH: Sequence[torch.Tensor]
-    cell_BKH: Sequence[torch.Tensor]
-    context_BKE: torch.Tensor | None = None
-    attention_BKP: torch.Tensor | None = None
+    hidden_BKH: Sequence[Tensor]
+    cell_BKH: Sequence[Tensor]
+    context_BKE: Tensor | None = None
+    attention_BKP: Tensor | None = None
 
 
 class LSTMStackDecoder(Decoder[LSTMState]):
@@ -83,26 +83,20 @@ class LSTMStackDecoder(Decoder[LSTMState]):
         for cell in self.cells:
             _initialise_cell(cell)
 
-    def init(self, features_BPE: torch.Tensor, rows: int, length: int) -> LSTMState:
+    def init(self, features_BPE: Tensor, rows: int, length: int) -> LSTMState:
         raise NotImplementedError
 
     def advance(
-        self,
-        state: LSTMState,
-        hidden_BKH: Sequence[torch.Tensor],
-        cell_BKH: Sequence[torch.Tensor],
-        word_gates_BKG: torch.Tensor,
+        self, state: LSTMState, hidden_BKH: Sequence[Tensor], cell_BKH: Sequence[Tensor], word_gates_BKG: Tensor
     ) -> Advance:
         """Take one step from these hidden and cell states, given the word's share of the first cell's gates."""
         raise NotImplementedError
 
-    def readout(
-        self, embedded_BKD: torch.Tensor, hidden_BKH: torch.Tensor, context_BKE: torch.Tensor | None
-    ) -> torch.Tensor:
+    def readout(self, embedded_BKD: Tensor, hidden_BKH: Tensor, context_BKE: Tensor | None) -> Tensor:
         """What `output` scores the vocabulary from after a step, or after all of them at once (BKT for BK)."""
         raise NotImplementedError
 
-    def step(self, state: LSTMState, token_BK: torch.Tensor) -> tuple[torch.Tensor, LSTMState, torch.Tensor | None]:
+    def step(self, state: LSTMState, token_BK: Tensor) -> tuple[Tensor, LSTMState, Tensor | None]:
         embedded_BKD = self.embedding(token_BK)
         word_gates_BKG = state.prepared.word_gates(embedded_BKD)
         after = self.advance(state, state.hidden_LBKH.unbind(), state.cell_LBKH.unbind(), word_gates_BKG)
@@ -111,11 +105,11 @@ class LSTMStackDecoder(Decoder[LSTMState]):
         state = state.with_tensors({"hidden_LBKH": hidden_LBKH, "cell_LBKH": cell_LBKH})
         return logits_BKV, state, after.attention_BKP
 
-    def read(self, state: LSTMState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def read(self, state: LSTMState, tokens_BKT: Tensor) -> tuple[Tensor, Tensor | None]:
         """The plain loop, which defines `read`; the words' gates before it and the readouts after it are one matmul."""
         embedded_TBKD = self.embed(tokens_BKT)
-        hidden_BKH: Sequence[torch.Tensor] = state.hidden_LBKH.unbind()
-        cell_BKH: Sequence[torch.Tensor] = state.cell_LBKH.unbind()
+        hidden_BKH: Sequence[Tensor] = state.hidden_LBKH.unbind()
+        cell_BKH: Sequence[Tensor] = state.cell_LBKH.unbind()
         steps = []
         for word_gates_BKG in state.prepared.word_gates(embedded_TBKD).unbind():
             step = self.advance(state, hidden_BKH, cell_BKH, word_gates_BKG)
@@ -126,23 +120,23 @@ class LSTMStackDecoder(Decoder[LSTMState]):
         attention_BKTP = _stack_steps([step.attention_BKP for step in steps])
         return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
 
-    def embed(self, tokens_BKT: torch.Tensor) -> torch.Tensor:
+    def embed(self, tokens_BKT: Tensor) -> Tensor:
         """The embeddings (T - 1, B, K, D) of all tokens but the last, which is only predicted."""
         return self.embedding(tokens_BKT[..., :-1].permute(2, 0, 1))
 
     def run_cells(
         self,
-        gates_BKG: torch.Tensor,
-        hidden_BKH: Sequence[torch.Tensor],
-        cell_BKH: Sequence[torch.Tensor],
-        top_recurrent_BKG: torch.Tensor | None = None,
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        gates_BKG: Tensor,
+        hidden_BKH: Sequence[Tensor],
+        cell_BKH: Sequence[Tensor],
+        top_recurrent_BKG: Tensor | None = None,
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Run the stack, given what the input adds to the first cell's gates; return new hidden and cell states.
 
         The top layer's recurrent product may be given too, where it was computed beside others.
         """
-        hidden: list[torch.Tensor] = []
-        cell: list[torch.Tensor] = []
+        hidden: list[Tensor] = []
+        cell: list[Tensor] = []
         for layer, module in enumerate(self.cells):
             if layer:
                 gates_BKG = linear(self.dropout(hidden[-1]), module.weight_ih, module.bias_ih)
@@ -155,7 +149,7 @@ class LSTMStackDecoder(Decoder[LSTMState]):
             cell.append(new_cell_BKH)
         return hidden, cell
 
-    def run_words(self, state: LSTMState, embedded_TBKD: torch.Tensor) -> torch.Tensor:
+    def run_words(self, state: LSTMState, embedded_TBKD: Tensor) -> Tensor:
         """Run the stack over all words where it reads nothing else; return the top hidden states (B, K, T, H)."""
         gates_TNG = state.prepared.word_gates(embedded_TBKD.flatten(1, 2))
         hidden_LNH, cell_LNH = state.hidden_LBKH.flatten(1, 2), state.cell_LBKH.flatten(1, 2)
@@ -163,7 +157,7 @@ class LSTMStackDecoder(Decoder[LSTMState]):
         return hidden_TNH.unflatten(1, embedded_TBKD.shape[1:3]).permute(1, 2, 0, 3)
 
 
-def _stack_steps(steps: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+def _stack_steps(steps: Sequence[Tensor | None]) -> Tensor | None:
     present = [step for step in steps if step is not None]
     return torch.stack(present, dim=2) if present else None
 

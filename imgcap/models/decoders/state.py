@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
-import torch
+from torch import Tensor
 
 
 class Axes(NamedTuple):
@@ -28,21 +28,21 @@ class DecoderState:
     prepared: Any  # weights, joined and in the dtype of the matmul: a step neither joins nor casts them again
     axes: ClassVar[Mapping[str, Axes]]  # of each tensor, by name: first those of rows, then those of images
 
-    def tensors(self) -> dict[str, torch.Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """The tensors that are there, by name, in the order of `axes`."""
         found = {name: getattr(self, name) for name in self.axes}
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
-    def with_tensors(self, tensors: Mapping[str, torch.Tensor]) -> Self:
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> Self:
         """This state with some of its tensors replaced."""
         return replace(self, **tensors)
 
-    def select(self, images_S: torch.Tensor) -> Self:
+    def select(self, images_S: Tensor) -> Self:
         """Only some of the images, with all their rows."""
         chosen = {name: x.index_select(self.axes[name].image, images_S) for name, x in self.tensors().items()}
         return self.with_tensors(chosen)
 
-    def reorder(self, beams_BW: torch.Tensor) -> Self:
+    def reorder(self, beams_BW: Tensor) -> Self:
         """Row w of image b becomes what row beams_BW[b, w] was; what an image's rows share is not copied."""
         moved = {}
         for name, tensor in self.tensors().items():

@@ -7,7 +7,7 @@ import hashlib
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imgcap.config.model import EncoderConfig
 from imgcap.errors import UserError, nearest
@@ -24,8 +24,8 @@ class Encoder(nn.Module):
     dtype that has it folded into the convolutions.
     """
 
-    scale: torch.Tensor
-    shift: torch.Tensor
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -111,7 +111,7 @@ class Encoder(nn.Module):
         cells = -(-image_size // self.output_stride)
         return cells, cells
 
-    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+    def forward(self, images_BCHW: Tensor) -> Tensor:
         """Encode uint8 images to features_BPE, the cells in row-major order."""
         self.fold()
         with torch.no_grad(), torch.autocast(images_BCHW.device.type, enabled=False):

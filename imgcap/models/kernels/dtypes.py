@@ -1,9 +1,10 @@
 """Which dtype a computation runs in, under autocast and without it."""
 
 import torch
+from torch import Tensor
 
 
-def compute_dtype(weight: torch.Tensor) -> torch.dtype:
+def compute_dtype(weight: Tensor) -> torch.dtype:
     """The dtype of a matmul with `weight`: autocast's where it is on, else the weight's own."""
     device_type = weight.device.type
     return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else weight.dtype

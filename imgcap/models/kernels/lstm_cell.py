@@ -6,6 +6,7 @@ Dimensions: N rows, H hidden width, G = 4H gates. The leading dimensions may be 
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 aten = torch.ops.aten
 
@@ -13,15 +14,15 @@ aten = torch.ops.aten
 class CellMemory(NamedTuple):
     """What the gradient needs: the cell before, the gates after their sigmoid or tanh, and tanh of the cell after."""
 
-    cell_NH: torch.Tensor
-    entry_NH: torch.Tensor
-    forget_NH: torch.Tensor
-    candidate_NH: torch.Tensor
-    output_NH: torch.Tensor
-    squashed_NH: torch.Tensor
+    cell_NH: Tensor
+    entry_NH: Tensor
+    forget_NH: Tensor
+    candidate_NH: Tensor
+    output_NH: Tensor
+    squashed_NH: Tensor
 
 
-def lstm_cell(gates_NG: torch.Tensor, cell_NH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, CellMemory]:
+def lstm_cell(gates_NG: Tensor, cell_NH: Tensor) -> tuple[Tensor, Tensor, CellMemory]:
     """Return the new hidden state, in the gates' dtype, the new cell, in the old one's, and the memory."""
     entry, forget, candidate, output = gates_NG.chunk(4, dim=-1)
     entry, forget, candidate, output = entry.sigmoid(), forget.sigmoid(), candidate.tanh(), output.sigmoid()
@@ -31,9 +32,7 @@ def lstm_cell(gates_NG: torch.Tensor, cell_NH: torch.Tensor) -> tuple[torch.Tens
     return (output * squashed_NH).to(gates_NG.dtype), after_NH, memory
 
 
-def lstm_cell_backward(
-    memory: CellMemory, d_hidden_NH: torch.Tensor, d_cell_NH: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def lstm_cell_backward(memory: CellMemory, d_hidden_NH: Tensor, d_cell_NH: Tensor) -> tuple[Tensor, Tensor]:
     """From the gradients of what `lstm_cell` returned to those of the gates and of the old cell."""
     cell, entry, forget, candidate, output, squashed = memory
     d_cell_NH = d_cell_NH + aten.tanh_backward(d_hidden_NH * output, squashed)

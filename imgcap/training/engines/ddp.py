@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from imgcap.config.engine import EngineConfig
@@ -99,12 +99,12 @@ class DDPEngine:
         for buffer, value in zip(self.raw_model.buffers(), kept, strict=True):
             buffer.copy_(value)
 
-    def backward(self, loss_sum: torch.Tensor, global_tokens: torch.Tensor) -> None:
+    def backward(self, loss_sum: Tensor, global_tokens: Tensor) -> None:
         doing("backward, with the exchange of gradients", waits=True)
         # DDP averages gradients over ranks; the sum over ranks is what a global token count divides.
         self.scaler.scale(loss_sum * (self.world.world_size / global_tokens)).backward()
 
-    def step(self, rate: torch.Tensor) -> StepResult:
+    def step(self, rate: Tensor) -> StepResult:
         set_rates(self.optimizer.param_groups, rate)
         self.scaler.unscale_(self.optimizer)
         grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
@@ -117,7 +117,7 @@ class DDPEngine:
         self.optimizer.zero_grad(set_to_none=True)
         return StepResult(grad_norm, skipped, self._loss_scale())
 
-    def _loss_scale(self) -> torch.Tensor:
+    def _loss_scale(self) -> Tensor:
         scale = self.scaler._scale if self.scaler.is_enabled() else None  # get_scale() would wait for the device
         return torch.ones((), device=self.world.device) if scale is None else scale.detach().clone()
 

@@ -3,7 +3,7 @@
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
-import torch
+from torch import Tensor
 
 from imgcap.models.captioner import Captioner
 from imgcap.models.losses import Loss
@@ -14,9 +14,9 @@ from imgcap.types import Batch, StepInputs
 class StepResult(NamedTuple):
     """What an optimiser step did, as 0-D tensors on the device: reading them is the caller's choice."""
 
-    grad_norm: torch.Tensor  # before clipping
-    skipped: torch.Tensor  # 1 where the gradient was not finite, so that nothing was updated
-    loss_scale: torch.Tensor
+    grad_norm: Tensor  # before clipping
+    skipped: Tensor  # 1 where the gradient was not finite, so that nothing was updated
+    loss_scale: Tensor
 
 
 class Engine(Protocol):
@@ -42,11 +42,11 @@ class Engine(Protocol):
         """The objective of a micro-batch: sums over this rank's part of it."""
         ...
 
-    def backward(self, loss_sum: torch.Tensor, global_tokens: torch.Tensor) -> None:
+    def backward(self, loss_sum: Tensor, global_tokens: Tensor) -> None:
         """Add the gradient of (sum over all ranks of `loss_sum`) / `global_tokens`."""
         ...
 
-    def step(self, rate: torch.Tensor) -> StepResult:
+    def step(self, rate: Tensor) -> StepResult:
         """Clip, update with the groups' base learning rates times `rate` (0-D), and clear the gradients."""
         ...
 

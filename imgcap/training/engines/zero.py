@@ -21,7 +21,7 @@ from deepspeed.utils import (
     safe_set_local_optimizer_state,
     set_z3_leaf_modules,
 )
-from torch import nn
+from torch import Tensor, nn
 
 from imgcap.config.engine import EngineConfig
 from imgcap.config.training import OptimConfig, TrainConfig
@@ -91,7 +91,7 @@ class DeepSpeedEngine:
         loss: Loss = self.deepspeed(batch, step)
         return loss
 
-    def backward(self, loss_sum: torch.Tensor, global_tokens: torch.Tensor) -> None:
+    def backward(self, loss_sum: Tensor, global_tokens: Tensor) -> None:
         doing("backward, with the exchange of gradients", waits=True)
         # DeepSpeed averages gradients over ranks; the sum over ranks is what a global token count divides.
         loss = loss_sum * (self.world.world_size / global_tokens)
@@ -101,7 +101,7 @@ class DeepSpeedEngine:
             loss = loss * self.loss_scale.scale
         self.deepspeed.backward(loss, scale_wrt_gas=False)
 
-    def step(self, rate: torch.Tensor) -> StepResult:
+    def step(self, rate: Tensor) -> StepResult:
         set_rates(self._partitioned.param_groups, rate)
         scale = self.loss_scale.scale
         grad_norm = None if self.stage else self._clip(scale)
@@ -113,7 +113,7 @@ class DeepSpeedEngine:
             self.loss_scale.update(bool(skipped))
         return StepResult(grad_norm, skipped.float(), torch.tensor(scale, device=self.world.device))
 
-    def _clip(self, scale: float) -> torch.Tensor:
+    def _clip(self, scale: float) -> Tensor:
         """Stage 0: what the ZeRO optimisers do in their step."""
         gradients = [parameter.grad for parameter in trainable(self.raw_model).values() if parameter.grad is not None]
         torch._foreach_div_(gradients, scale)
@@ -148,10 +148,10 @@ class DeepSpeedEngine:
             self._scatter(state["optimizer"])
 
     @property
-    def _flat_partitions(self) -> list[torch.Tensor]:
+    def _flat_partitions(self) -> list[Tensor]:
         """What this rank's optimiser updates: one flat tensor of each group."""
         zero = self._partitioned
-        flat: list[torch.Tensor] = (
+        flat: list[Tensor] = (
             zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
         )
         return flat
@@ -199,13 +199,13 @@ class _GatheredAtOnce(nn.Module):
         super().__init__()
         self.objective = objective
 
-    def forward(self, batch: Batch, step: StepInputs, anchor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, batch: Batch, step: StepInputs, anchor: Tensor) -> tuple[Tensor, ...]:
         """A plain tuple of the loss's parts: a module's backward hooks see no tensor inside of another."""
         total, *others = self.objective(batch, step)
         return total + 0 * anchor, *others
 
 
-def _own_part(value: torch.Tensor, size: int, rank: int) -> torch.Tensor:
+def _own_part(value: Tensor, size: int, rank: int) -> Tensor:
     """A rank's part of a flat tensor that is filled up with zeros until all parts are of one size."""
     flat = value.flatten()[rank * size : (rank + 1) * size]
     return nn.functional.pad(flat, (0, size - len(flat)))

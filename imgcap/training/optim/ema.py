@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
@@ -30,10 +29,10 @@ class WeightAverage:
             buffer.copy_(value)
         return self.averaged.module
 
-    def training_weights(self) -> dict[str, torch.Tensor]:
+    def training_weights(self) -> dict[str, Tensor]:
         """What training goes on from, where that is not the model to be evaluated."""
         return {} if self.averaged is None else self.model.state_dict()
 
-    def load(self, averaged: Mapping[str, torch.Tensor]) -> None:
+    def load(self, averaged: Mapping[str, Tensor]) -> None:
         if self.averaged is not None:
             self.averaged.module.load_state_dict(averaged)

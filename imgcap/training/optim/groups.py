@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 from imgcap.config.training import OptimConfig
@@ -39,12 +39,12 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> AdamW:
     return AdamW(groups, lr=config.lr, fused=fused)
 
 
-def rate_on(device: torch.device, rate: float) -> torch.Tensor:
+def rate_on(device: torch.device, rate: float) -> Tensor:
     """A rate or a factor of rates as a 0-D tensor: float64 on a CPU, float32 elsewhere, as fused updates read it."""
     return torch.full((), rate, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
 
 
-def set_rates(groups: list[dict[str, Any]], rate: torch.Tensor) -> None:
+def set_rates(groups: list[dict[str, Any]], rate: Tensor) -> None:
     """Set each group's learning rate to its base times `rate` (0-D)."""
     for group in groups:
         group["lr"].fill_(group["base_lr"] * rate)
