@@ -13,7 +13,7 @@ from imgcap.types import EOS, PAD
 
 @dataclass(frozen=True)
 class Constraints:
-    """`never` holds the tokens of no caption, <pad> among them; lengths and n-grams count words, and 0 is no bound."""
+    """Bounds on captions: tokens that `never` occur (<pad> is one); lengths and n-grams count words, and 0 is none."""
 
     never: Tensor
     min_length: int = 0
@@ -30,7 +30,7 @@ class Constraints:
 
 
 def _repeating(words_RWT: Tensor, n: int) -> Tensor:
-    """The words that would end an n-gram which is there already: those after each earlier copy of the last n - 1.
+    """Words that would end an n-gram which is there already: those after each earlier copy of the last n - 1.
 
     Where there is no copy it names <pad>, which may not follow anyway.
     """

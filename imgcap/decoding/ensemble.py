@@ -15,7 +15,7 @@ from imgcap.models.kernels.dtypes import exact_dtype
 
 
 class EnsembleState(NamedTuple):
-    """A state for each decoder."""
+    """State of an ensemble: one for each decoder."""
 
     states: tuple[DecoderState, ...]
 
@@ -27,7 +27,7 @@ class EnsembleState(NamedTuple):
 
 
 class Ensemble:
-    """Decoders of one vocabulary, each with features of its own encoder; one alone is as it is without.
+    """Several decoders of one vocabulary as one, each with features of its own encoder; one alone is as it is without.
 
     The attention is that of the first.
     """

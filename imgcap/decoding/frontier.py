@@ -18,7 +18,7 @@ from imgcap.types import EOS
 
 
 class Prefixes(NamedTuple):
-    """The beginnings of captions that a step extends. One of log probability -inf is none."""
+    """Beginnings of captions that a step extends. One of log probability -inf is none."""
 
     step: int  # words of each
     images_R: Tensor
@@ -27,7 +27,7 @@ class Prefixes(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """The rows that live on. A row of log probability -inf is none."""
+    """Rows that live on after a step. A row of log probability -inf is none."""
 
     log_prob_RW: Tensor
     parent_RW: Tensor
@@ -38,7 +38,7 @@ class Chosen(NamedTuple):
 
 
 class Frontier(Protocol):
-    """How rows are chosen."""
+    """A way of choosing which rows of a search live on."""
 
     rows: int  # of an image at the first step
     pools: int = 1  # of an image's finished captions
@@ -46,11 +46,11 @@ class Frontier(Protocol):
     reads_words: bool = False
 
     def begin(self, images: int, device: torch.device) -> Tensor:
-        """The log probability of the rows before the first word."""
+        """Log probabilities (images, rows) of the rows before the first word."""
         return torch.zeros(images, self.rows, device=device)
 
     def extend_(self, prefixes: Prefixes, log_probs_RWV: Tensor) -> Chosen:
-        """Choose; `log_probs_RWV` may be overwritten."""
+        """Choose the rows that live on; `log_probs_RWV` may be overwritten."""
         ...
 
 
@@ -121,20 +121,20 @@ class Banks(Frontier):
         return self._best(staying, coming, prefixes.step)
 
     def _coming(self, in_banks_RSKV: Tensor, lacks_RSKC: Tensor) -> Chosen:
-        """The likeliest that come to each bank from the one before, by a word that they lacked."""
+        """Choose the likeliest that come to each bank from the one before, by a word that they lacked."""
         required_RSKC = in_banks_RSKV.index_select(3, self.required_C)
         leaving = _top_of_banks(required_RSKC.masked_fill(~lacks_RSKC, -torch.inf), self.pool_size)
         leaving = leaving._replace(token_RW=self.required_C[leaving.token_RW])
         return Chosen(*(_to_the_next(leaving_RSX) for leaving_RSX in leaving))
 
     def _staying_(self, in_banks_RSKV: Tensor, lacks_RSKC: Tensor) -> Chosen:
-        """The likeliest that stay in each bank, by any other word. Overwrites the candidates."""
+        """Choose the likeliest that stay in each bank, by any other word. Overwrites the candidates."""
         required_RSKC = in_banks_RSKV.index_select(3, self.required_C)
         in_banks_RSKV.index_copy_(3, self.required_C, required_RSKC.masked_fill(lacks_RSKC, -torch.inf))
         return _top_of_banks(in_banks_RSKV, self.pool_size)
 
     def _best(self, staying: Chosen, coming: Chosen, step: int) -> Chosen:
-        """The likeliest of both in each bank, but none where more words are lacking than there is room for."""
+        """Keep the likeliest of both in each bank, but none where more words are lacking than there is room for."""
         candidates_RSX = Chosen(*(torch.cat(both, dim=2) for both in zip(staying, coming, strict=True)))
         log_prob_RSX = candidates_RSX.log_prob_RW
         closed = max(self.rows - (self.max_length - step), 0)
@@ -144,7 +144,7 @@ class Banks(Frontier):
 
 
 class Samples(Frontier):
-    """Each row goes on with a word drawn from the model: softmax(log P / temperature), less what is cut.
+    """Sampling: each row goes on with a word drawn from softmax(log P / temperature), less what is cut.
 
     `top_k` keeps the k likeliest words (Fan et al. 2018); of these, `top_p` the fewest that hold so much of the
     probability (Holtzman et al. 2020). Drawn by `coins_BWT`, one uniform number a word.
@@ -173,7 +173,7 @@ class Samples(Frontier):
 
 
 def _draw(weights_RWX: Tensor, coin_RW: Tensor) -> Tensor:
-    """The first place where the running sum of the weights passes the coin's share of all; never one of weight 0.
+    """Draw the first place where the running sum of the weights passes the coin's share of all; never one of weight 0.
 
     A GPU adds in another order for each place, so a sum may rise or fall by rounding where the weight is 0. A coin is
     at most 1 - 2**-24, so its share is below the whole also when it is rounded.
@@ -184,7 +184,7 @@ def _draw(weights_RWX: Tensor, coin_RW: Tensor) -> Tensor:
 
 
 def _top(candidates_RKV: Tensor, count: int) -> Chosen:
-    """The `count` likeliest rows × words."""
+    """Choose the `count` likeliest rows × words."""
     rows, words = candidates_RKV.shape[-2:]
     candidates_RX = candidates_RKV.flatten(-2)
     if rows * words < count:  # more beams than words, at the first step
@@ -194,7 +194,7 @@ def _top(candidates_RKV: Tensor, count: int) -> Chosen:
 
 
 def _top_of_banks(candidates_RSKV: Tensor, count: int) -> Chosen:
-    """The likeliest of each bank, their parents counted over all banks."""
+    """Choose the likeliest of each bank, their parents counted over all banks."""
     banks, rows = candidates_RSKV.shape[1:3]
     chosen = _top(candidates_RSKV, count)
     first_S1 = torch.arange(0, banks * rows, rows, device=candidates_RSKV.device)[:, None]

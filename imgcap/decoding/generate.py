@@ -71,7 +71,10 @@ def _token(word: str, vocabulary: Vocabulary) -> int:
 
 
 def _check_room(options: DecodeOptions, words: int, max_length: int) -> None:
-    """With as many words as a caption must have at least, no n-gram block can leave it without a next one."""
+    """Raise `UserError` where the options leave no caption.
+
+    With as many words as a caption must have at least, no n-gram block can leave it without a next one.
+    """
     longest, needed = max(options.min_length, len(options.required)), options.min_length
     if longest > max_length:
         raise UserError(

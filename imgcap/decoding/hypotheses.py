@@ -40,12 +40,12 @@ class Hypotheses:
         return self.lengths_BW[:, 0]
 
     def first(self, count: int) -> "Hypotheses":
-        """The `count` best of each image."""
+        """Keep the `count` best captions of each image."""
         tokens_BWL, scores_BW, lengths_BW = self.tokens_BWL, self.scores_BW, self.lengths_BW
         return Hypotheses(tokens_BWL[:, :count], scores_BW[:, :count], lengths_BW[:, :count], self.attention_BLP)
 
     def distinct(self) -> "Hypotheses":
-        """Each caption once; those that were there twice make room at the end."""
+        """Keep each caption once; those that were there twice make room at the end."""
         same_BWW = (self.tokens_BWL[:, :, None] == self.tokens_BWL[:, None]).all(-1)
         again_BW = same_BWW.tril(-1).any(-1)
         scores_BW = self.scores_BW.masked_fill(again_BW, -torch.inf)
@@ -59,7 +59,7 @@ class Hypotheses:
 
 
 class Step(NamedTuple):
-    """What one step chose: for each row of the new beam its parent, its word, and what the parents saw."""
+    """What one step of a search chose: for each row of the new beam its parent, its word, and what the parents saw."""
 
     images_R: Tensor  # whose these are
     parent_RW: Tensor
@@ -67,7 +67,7 @@ class Step(NamedTuple):
     attention_RWP: Tensor | None
 
     def of_all(self, images: int) -> "Step":
-        """With a row for every image; zeros where it was done."""
+        """Extend the step to a row for every image; zeros where the image was done."""
         if len(self.images_R) == images:
             return self
         parent_BW, token_BW, attention_BWP = (
@@ -78,7 +78,7 @@ class Step(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """The finished captions: normalised score, the step that ended each, its row in that step."""
+    """Finished captions of a search: normalised score, the step that ended each, its row in that step."""
 
     score_BGK: Tensor
     step_BGK: Tensor

@@ -103,6 +103,6 @@ def search(
 
 
 def _end(live_RW: Tensor, log_probs_RWV: Tensor) -> Chosen:
-    """Every live row with <eos> after it."""
+    """End every live row with <eos>."""
     parent_RW = torch.arange(live_RW.shape[1], device=live_RW.device).expand_as(live_RW)
     return Chosen(live_RW + log_probs_RWV[..., EOS], parent_RW, torch.full_like(parent_RW, EOS))

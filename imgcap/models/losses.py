@@ -20,7 +20,7 @@ CACHED = 1 << 18  # of them, those that a CPU looks at together: they fit its ca
 
 
 class Loss(NamedTuple):
-    """Sums over the real target tokens, 0-D. Divide by the global token count for means."""
+    """Losses of a batch as sums over the real target tokens, 0-D. Divide by the global token count for means."""
 
     total: Tensor  # what to minimise: smoothed cross-entropy and attention penalty
     cross_entropy: Tensor  # without smoothing and penalty, in nats, to be reported
@@ -58,7 +58,7 @@ def caption_loss(
 
 
 def _rows(readout_BKTR: Tensor, targets_BKT: Tensor) -> tuple[Tensor, Tensor]:
-    """One row a step. On a CPU those without a target are left out; elsewhere counting would wait for the device."""
+    """One row a step of readouts and targets, on a CPU of real targets only: a GPU would wait for their number."""
     readout_MR, targets_M = readout_BKTR.flatten(0, 2), targets_BKT.flatten()
     if targets_M.device.type != "cpu":
         return readout_MR, targets_M
@@ -67,7 +67,7 @@ def _rows(readout_BKTR: Tensor, targets_BKT: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Sums over the target tokens, with and without smoothing, of logits = readout @ weight.t() + bias.
+    """Cross-entropy of logits = readout @ weight.t() + bias, summed over the tokens, with and without smoothing.
 
     The gradients are computed in the forward pass, while a block's logits are there, and scaled in the backward
     pass: no more than BLOCK logits exist together, and of those in half precision no more than CACHED in float32.
@@ -121,9 +121,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def _cross_entropy(
     logits_NV: Tensor, targets_N: Tensor, smoothing: float, differentiate: bool
 ) -> tuple[Tensor, Tensor]:
-    """With smoothing and without; the logits become their gradient where it is asked for.
+    """Sum the cross-entropy with smoothing and without; the logits become their gradient where it is asked for.
 
-    Of a real target that is softmax, less 1 - smoothing at the target and smoothing / V everywhere.
+    The gradient of a real target is softmax, less 1 - smoothing at the target and smoothing / V everywhere.
     """
     real_N1, targets_N1 = (targets_N != PAD)[:, None], targets_N[:, None]
     exact_NV = logits_NV.to(exact_dtype(logits_NV.dtype))
@@ -157,6 +157,6 @@ def _correct(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
 
 
 def _unevenness(attention_BKTP: Tensor, real_BKT: Tensor) -> Tensor:
-    """Over the captions, tokens × mean over the cells of (1 - what a cell received in all steps)²."""
+    """Attention's unevenness: over captions, tokens × mean over cells of (1 - what a cell received in all steps)²."""
     received_BKP = torch.where(real_BKT.unsqueeze(-1), attention_BKTP, 0.0).sum(2)
     return ((1 - received_BKP).square().mean(-1) * real_BKT.sum(-1)).sum()

@@ -1,4 +1,4 @@
-"""A trained captioner from where it lies: the folder of a run, an artefact, or a name on the Hugging Face hub.
+"""Trained captioners, loaded from the folder of a run, from an artefact, or by a name on the Hugging Face hub.
 
 A run folder holds `config.yaml`, `vocab.json` and `checkpoints/`. An artefact is what `imgcap.export` writes of one:
 `model.safetensors`, `vocab.json`, `scores.json` and `config.json`, which says what the model is, how it decodes, and
@@ -55,7 +55,7 @@ class LoadedCaptioner:
         return next(self.model.parameters()).device
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The precision that it was trained and scored in; whatever it computes, it computes in this context."""
+        """Context of the precision that the model was trained and scored in; it computes in no other."""
         precision = self.config.train.precision
         set_float32_matmul(precision)  # each time: this process may have another model too
         return autocast(self.device, precision)
@@ -84,7 +84,7 @@ def load_captioner(
     which: Literal["best", "latest"] = "best",
     overrides: Sequence[str] = (),
 ) -> LoadedCaptioner:
-    """What `open_trained` loads, from a folder."""
+    """Load a run or an artefact from its folder; see `open_trained`."""
     path = Path(path)
     config = config_of(path, overrides)
     weights: Mapping[str, Tensor]
@@ -110,7 +110,7 @@ def config_of(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def _artefact_weights(path: Path) -> tuple[Mapping[str, Tensor], int]:
-    """The weights and the step that they are of, after a look at all that is read."""
+    """Weights of an artefact, and the step that they are of, after a look at all that is read."""
     manifest = _read_manifest(path)
     try:  # the graphs are checked by what runs them, and the pictures are for people
         verify(path, {name: manifest["files"][name] for name in (WEIGHTS, VOCABULARY, SCORES)})
@@ -120,7 +120,7 @@ def _artefact_weights(path: Path) -> tuple[Mapping[str, Tensor], int]:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    """What config.json says, of this format and as it was written."""
+    """Read an artefact's config.json; UserError where it is of another format or not as it was written."""
     try:
         content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         version, seal = content["format"], content.pop("seal", None)

@@ -6,16 +6,14 @@ Dimensions: B images, K captions or W beams an image, T tokens, N = BK, P grid c
 E encoder width, G = 4H gates of an LSTM cell.
 """
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from imgcap.models.decoders.attending import AttendingDecoder
-from imgcap.models.decoders.lstm_stack import Advance, LSTMState, Prepared
+from imgcap.models.decoders.lstm_stack import Advance, LSTMState, Prepared, Stacked
 
 
 class AttendAfterDecoder(AttendingDecoder):
-    """The cells read words; the top layer's new hidden state h asks for the context z of the word it predicts.
+    """LSTM decoder whose new top hidden state h asks at each step for the context z of the word it predicts.
 
     `output: linear`: L_o tanh(L_h h + L_z z), Luong's attentional state; `deep`: L_o (E y + L_h h + L_z z). Dropout
     before L_o. Only `init_state: mean` and the context tell the decoder of the image.
@@ -29,9 +27,7 @@ class AttendAfterDecoder(AttendingDecoder):
         prepared = Prepared(first.weight_ih.to(dtype), first.bias_ih.to(dtype))
         return LSTMState(prepared, *self.begin(features_BPE, rows), features_BPE, projected_BPA)
 
-    def advance(
-        self, state: LSTMState, hidden_BKH: Sequence[Tensor], cell_BKH: Sequence[Tensor], word_gates_BKG: Tensor
-    ) -> Advance:
+    def advance(self, state: LSTMState, hidden_BKH: Stacked, cell_BKH: Stacked, word_gates_BKG: Tensor) -> Advance:
         hidden, cell = self.run_cells(word_gates_BKG, hidden_BKH, cell_BKH)
         return Advance(hidden, cell, *self._ask(state, hidden[-1]))
 
@@ -43,7 +39,7 @@ class AttendAfterDecoder(AttendingDecoder):
         return context_BKE, attention_BKP
 
     def read(self, state: LSTMState, tokens_BKT: Tensor) -> tuple[Tensor, Tensor | None]:
-        """As in `Decoder`, all steps' attention and the images' K captions in one call."""
+        """Read known tokens (see `Decoder.read`); the attention of all steps and captions is one call."""
         embedded_TBKD = self.embed(tokens_BKT)
         hidden_BKTH = self.run_words(state, embedded_TBKD)
         context_BME, attention_BMP = self._ask(state, hidden_BKTH.flatten(1, 2))

@@ -44,14 +44,14 @@ class AttendingDecoder(LSTMStackDecoder):
         initialise_output(self.output)
 
     def look(self, features_BPE: Tensor) -> tuple[Tensor, Tensor]:
-        """The cells (features_BPE), embedded where they are to be, and projected (projected_BPA) for the attention."""
+        """Embed the grid cells where `feature_dim` says so; return features_BPE, and projected_BPA for attention."""
         features_BPE = features_BPE.to(compute_dtype(self.attention.query.weight))
         if self.embed_features is not None:
             features_BPE = self.dropout(self.embed_features(features_BPE).relu())
         return features_BPE, self.attention.features(features_BPE)
 
     def begin(self, features_BPE: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-        """The hidden and cell states of all layers before the first word."""
+        """Initial hidden and cell states (L, B, rows, H) of all layers, from the mean of the cells or zero."""
         layers, images, exact = len(self.cells), features_BPE.shape[0], exact_dtype(features_BPE.dtype)
         if self.init_hidden is None or self.init_cell is None:
             zeros_LBKH = features_BPE.new_zeros(layers, images, rows, self.hidden_dim)

@@ -18,7 +18,7 @@ BLOCK = {True: 1 << 20, False: 1 << 27}  # entries looked at together on a CPU, 
 
 
 class Attention(nn.Module):
-    """Softmax of a score over the cells; `features` and `query` project cells and states for it."""
+    """Attention over the cells by the softmax of a score; `features` and `query` project cells and states for it."""
 
     def __init__(self, encoder_width: int, hidden_dim: int, attention_dim: int):
         super().__init__()
@@ -26,7 +26,7 @@ class Attention(nn.Module):
         self.query = Linear(hidden_dim, attention_dim, bias=False)
 
     def scores(self, projected_BPA: Tensor, query_BKA: Tensor) -> Tensor:
-        """Of projected cells and queries: scores_BKP."""
+        """Score projected cells for projected queries: scores_BKP."""
         raise NotImplementedError
 
     def forward(self, features_BPE: Tensor, projected_BPA: Tensor, query_BKA: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,7 +38,7 @@ class Attention(nn.Module):
 
 
 class AdditiveAttention(Attention):
-    """score(cell, state) = v . tanh(W_f cell + W_h state), softmax over the cells.
+    """Additive attention (Bahdanau et al. 2015): score(cell, state) = v . tanh(W_f cell + W_h state).
 
     The one layer over [cell; state] that some write is the same thing with W_f and W_h side by side.
     """
@@ -51,18 +51,18 @@ class AdditiveAttention(Attention):
         # tanh(x) is 2 sigmoid(2x) - 1, and torch's sigmoid is several times faster on a CPU. The factors and
         # the constant go into the small operands: the large one of B K P A entries is touched three times.
         bias = self.score.bias - self.score.weight.sum()
-        weight_A, bias_1 = ((2 * self.score.weight[0]).to(query_BKA.dtype), bias.to(query_BKA.dtype))
+        weight_A, bias_1 = (2 * self.score.weight[0]).to(query_BKA.dtype), bias.to(query_BKA.dtype)
         squashed_products = _squashed_products if torch.compiler.is_compiling() else _SquashedProducts.apply
         return squashed_products(2 * projected_BPA, 2 * query_BKA, weight_A, bias_1)
 
 
 def _squashed_products(x_BPA: Tensor, y_BKA: Tensor, weight_A: Tensor, bias_1: Tensor) -> Tensor:
-    """weight . sigmoid(x + y) + bias of all pairs: (B, K, P)."""
+    """Scores (B, K, P) of all pairs of cells and queries: weight . sigmoid(x + y) + bias."""
     return F.linear((x_BPA[:, None] + y_BKA[:, :, None]).sigmoid_(), weight_A[None], bias_1).squeeze(-1)
 
 
 class _SquashedProducts(torch.autograd.Function):
-    """The same, a block at a time: on a CPU in its cache, and nowhere are all B K P A entries kept for the gradient."""
+    """`_squashed_products` in blocks: a CPU's fit its cache, and never all B K P A entries are kept for a gradient."""
 
     @staticmethod
     def forward(ctx: Any, x_BPA: Tensor, y_BKA: Tensor, weight_A: Tensor, bias_1: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class _SquashedProducts(torch.autograd.Function):
 
 
 def _blocks(x_BPA: Tensor, y_BKA: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Images and queries whose pairs are looked at together."""
+    """Slices of images and of queries whose pairs are computed together."""
     images, queries, pairs_of_a_query = len(y_BKA), y_BKA.shape[1], x_BPA[0].numel()
     limit = BLOCK[x_BPA.device.type == "cpu"]
     of_queries = min(queries, max(1, limit // pairs_of_a_query))
@@ -102,7 +102,7 @@ def _blocks(x_BPA: Tensor, y_BKA: Tensor) -> Iterator[tuple[slice, slice]]:
 
 
 class DotAttention(Attention):
-    """score(cell, state) = (W_f cell) . (W_h state) / sqrt(A) (Vaswani et al. 2017)."""
+    """Scaled dot-product attention (Vaswani et al. 2017): score(cell, state) = (W_f cell) . (W_h state) / sqrt(A)."""
 
     def scores(self, projected_BPA: Tensor, query_BKA: Tensor) -> Tensor:
         return torch.bmm(query_BKA * query_BKA.shape[-1] ** -0.5, projected_BPA.transpose(1, 2))

@@ -32,7 +32,7 @@ def unroll(
 def predict(
     decoder: Decoder, features_BPE: Tensor, tokens_BKT: Tensor, forcing: Forcing | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Logits_BKTV of all steps at once, and attention_BKTP: `unroll` for whoever has room for them."""
+    """Predict logits_BKTV of all steps at once, and attention_BKTP: `unroll` for whoever has room for them."""
     readout_BKTR, attention_BKTP = unroll(decoder, features_BPE, tokens_BKT, forcing)
     return decoder.output(readout_BKTR), attention_BKTP
 

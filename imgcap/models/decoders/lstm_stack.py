@@ -20,9 +20,11 @@ from imgcap.models.kernels.linear import linear
 from imgcap.models.kernels.lstm_cell import lstm_cell
 from imgcap.models.kernels.recurrent import run_stack
 
+Stacked = Sequence[Tensor]  # one for each layer of the stack
+
 
 class Prepared(NamedTuple):
-    """The parameters that every token meets, split and joined, in the dtype of the matmul."""
+    """Weights of a decoder as every step uses them: split, joined, and in the dtype of the matmul."""
 
     word_GD: Tensor  # the first cell's input weights, the word's columns
     word_bias_G: Tensor
@@ -32,7 +34,7 @@ class Prepared(NamedTuple):
     top_bias_Q: Tensor | None = None
 
     def word_gates(self, embedded_BKD: Tensor) -> Tensor:
-        """The words' share of the first cell's gates."""
+        """The share of the words (..., D) in the first cell's gates."""
         return linear(embedded_BKD, self.word_GD, self.word_bias_G)
 
 
@@ -55,16 +57,16 @@ class LSTMState(DecoderState):
 
 
 class Advance(NamedTuple):
-    """The result of one step, a hidden and a cell state for each layer; no context without attention."""
+    """Result of one decoder step: a hidden and a cell state for each layer; no context without attention."""
 
-    hidden_BKH: Sequence[Tensor]
-    cell_BKH: Sequence[Tensor]
+    hidden_BKH: Stacked
+    cell_BKH: Stacked
     context_BKE: Tensor | None = None
     attention_BKP: Tensor | None = None
 
 
 class LSTMStackDecoder(Decoder[LSTMState]):
-    """Words in, logits out, and one step, `advance`, that `step` and the plain loop of `read` both take.
+    """Base of the LSTM decoders: one step, `advance`, that `step` and the plain loop of `read` both take.
 
     A subclass says how captions begin (`init`), what a step reads of the image (`advance`), and what the output layer
     reads (`readout`); it may write `read` so that it computes the same faster.
@@ -86,14 +88,12 @@ class LSTMStackDecoder(Decoder[LSTMState]):
     def init(self, features_BPE: Tensor, rows: int, length: int) -> LSTMState:
         raise NotImplementedError
 
-    def advance(
-        self, state: LSTMState, hidden_BKH: Sequence[Tensor], cell_BKH: Sequence[Tensor], word_gates_BKG: Tensor
-    ) -> Advance:
+    def advance(self, state: LSTMState, hidden_BKH: Stacked, cell_BKH: Stacked, word_gates_BKG: Tensor) -> Advance:
         """Take one step from these hidden and cell states, given the word's share of the first cell's gates."""
         raise NotImplementedError
 
     def readout(self, embedded_BKD: Tensor, hidden_BKH: Tensor, context_BKE: Tensor | None) -> Tensor:
-        """What `output` scores the vocabulary from after a step, or after all of them at once (BKT for BK)."""
+        """Compute what `output` turns into logits, after a step or after all of them at once (BKT for BK)."""
         raise NotImplementedError
 
     def step(self, state: LSTMState, token_BK: Tensor) -> tuple[Tensor, LSTMState, Tensor | None]:
@@ -106,30 +106,23 @@ class LSTMStackDecoder(Decoder[LSTMState]):
         return logits_BKV, state, after.attention_BKP
 
     def read(self, state: LSTMState, tokens_BKT: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The plain loop, which defines `read`; the words' gates before it and the readouts after it are one matmul."""
+        """Read known tokens (see `Decoder.read`) by the plain loop, which defines what faster ways have to compute."""
         embedded_TBKD = self.embed(tokens_BKT)
-        hidden_BKH: Sequence[Tensor] = state.hidden_LBKH.unbind()
-        cell_BKH: Sequence[Tensor] = state.cell_LBKH.unbind()
-        steps = []
+        steps = [Advance(state.hidden_LBKH.unbind(), state.cell_LBKH.unbind())]
         for word_gates_BKG in state.prepared.word_gates(embedded_TBKD).unbind():
-            step = self.advance(state, hidden_BKH, cell_BKH, word_gates_BKG)
-            hidden_BKH, cell_BKH = step.hidden_BKH, step.cell_BKH
-            steps.append(step)
+            steps.append(self.advance(state, steps[-1].hidden_BKH, steps[-1].cell_BKH, word_gates_BKG))
+        del steps[0]  # where they began
         hidden_BKTH = torch.stack([step.hidden_BKH[-1] for step in steps], dim=2)
         context_BKTE = _stack_steps([step.context_BKE for step in steps])
         attention_BKTP = _stack_steps([step.attention_BKP for step in steps])
         return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
 
     def embed(self, tokens_BKT: Tensor) -> Tensor:
-        """The embeddings (T - 1, B, K, D) of all tokens but the last, which is only predicted."""
+        """Embed all tokens but the last, which is only predicted: (T - 1, B, K, D)."""
         return self.embedding(tokens_BKT[..., :-1].permute(2, 0, 1))
 
     def run_cells(
-        self,
-        gates_BKG: Tensor,
-        hidden_BKH: Sequence[Tensor],
-        cell_BKH: Sequence[Tensor],
-        top_recurrent_BKG: Tensor | None = None,
+        self, gates_BKG: Tensor, hidden_BKH: Stacked, cell_BKH: Stacked, top_recurrent_BKG: Tensor | None = None
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Run the stack, given what the input adds to the first cell's gates; return new hidden and cell states.
 
@@ -163,7 +156,7 @@ def _stack_steps(steps: Sequence[Tensor | None]) -> Tensor | None:
 
 
 def _initialise_cell(cell: nn.LSTMCell) -> None:
-    """Orthogonal recurrence, and a forget gate that begins open (bias 1 in the sum of the two)."""
+    """Initialise an LSTM cell: orthogonal recurrence, and a forget gate that begins open (bias 1 in the sum of two)."""
     hidden = cell.hidden_size
     nn.init.xavier_uniform_(cell.weight_ih)
     for gate in cell.weight_hh.data.split(hidden):
@@ -174,7 +167,7 @@ def _initialise_cell(cell: nn.LSTMCell) -> None:
 
 
 def initialise_output(output: nn.Linear) -> None:
-    """Logits of variance 1 for inputs of variance 1, whatever the width (LeCun), and no word preferred."""
+    """Initialise an output layer: logits of variance 1 for inputs of variance 1 (LeCun), and no word preferred."""
     bound = (3 / output.in_features) ** 0.5
     nn.init.uniform_(output.weight, -bound, bound)
     nn.init.zeros_(output.bias)

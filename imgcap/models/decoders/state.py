@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Axes(NamedTuple):
-    """Which axis of a tensor counts the images and which an image's rows; none: the rows share it."""
+    """Axes of a tensor that count the images and an image's rows; none: the rows share it."""
 
     image: int
     row: int | None = None
@@ -29,7 +29,7 @@ class DecoderState:
     axes: ClassVar[Mapping[str, Axes]]  # of each tensor, by name: first those of rows, then those of images
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors that are there, by name, in the order of `axes`."""
+        """Tensors of the state that are there, by name, in the order of `axes`."""
         found = {name: getattr(self, name) for name in self.axes}
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
@@ -38,12 +38,12 @@ class DecoderState:
         return replace(self, **tensors)
 
     def select(self, images_S: Tensor) -> Self:
-        """Only some of the images, with all their rows."""
+        """Keep only some of the images, with all their rows."""
         chosen = {name: x.index_select(self.axes[name].image, images_S) for name, x in self.tensors().items()}
         return self.with_tensors(chosen)
 
     def reorder(self, beams_BW: Tensor) -> Self:
-        """Row w of image b becomes what row beams_BW[b, w] was; what an image's rows share is not copied."""
+        """Let row w of image b become what row beams_BW[b, w] was; what an image's rows share is not copied."""
         moved = {}
         for name, tensor in self.tensors().items():
             image, row = self.axes[name]

@@ -24,5 +24,5 @@ class Backbone(NamedTuple):
 
 
 def grid_to_cells(features_BCYX: Tensor) -> Tensor:
-    """The cells in row-major order. Channels last already lies in memory as (B, P, E): this is a view."""
+    """Flatten a grid to cells (B, P, E) in row-major order. Channels last lies so in memory: this is a view."""
     return features_BCYX.permute(0, 2, 3, 1).flatten(1, 2)

@@ -36,7 +36,7 @@ def recomputed(stage: nn.Module, features: Tensor) -> Tensor:
 
 @contextmanager
 def _statistics_kept(stage: nn.Module) -> Iterator[None]:
-    """Let BatchNorm's running statistics be: they have seen the batch in the forward pass."""
+    """Keep BatchNorm's running statistics as they are: they have seen the batch in the forward pass."""
     norms = [module for module in stage.modules() if isinstance(module, nn.BatchNorm2d)]
     kept = [(norm, norm.momentum, deepcopy(norm.num_batches_tracked)) for norm in norms]
     for norm in norms:

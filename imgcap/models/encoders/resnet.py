@@ -18,7 +18,10 @@ STAGES = {
 
 
 def build_resnet(name: str, output_stride: int) -> Backbone:
-    """A network of torchvision's random initialisation, with a stride of 32 pixels, or of 16 by dilating `layer4`."""
+    """Build a randomly initialised ResNet with a stride of 32 pixels, or of 16 by dilating `layer4`.
+
+    Raises `UserError` for a name that torchvision doesn't know.
+    """
     known = [other for other in torchvision.models.list_models(torchvision.models) if other.startswith(FAMILIES)]
     if name not in known:
         raise UserError(

@@ -31,7 +31,7 @@ Maybe = Tensor | None
 
 
 class Attending(NamedTuple):
-    """What every step attends to, and the weights around the attention.
+    """Cells that every step attends to, and the weights around the attention.
 
     X is E, or G where `context_GX` is None: then the cells' values are already what they add to the first cell's
     gates. Without a gate that is the same, the average of products being the product of the average.
@@ -47,13 +47,13 @@ class Attending(NamedTuple):
 
     @property
     def widths(self) -> list[int]:
-        """Of the three products of the top layer's hidden state; the gate's is 0 where there is none."""
+        """Widths of the three products of the top layer's hidden state; the gate's is 0 where there is none."""
         query, gates = len(self.score_A), 4 * self.top_QH.shape[1]
         return [query, gates, len(self.top_QH) - query - gates]
 
 
 class Layer(NamedTuple):
-    """What one LSTM cell of the stack has to itself."""
+    """Weights and dropout that one LSTM cell of the stack has to itself."""
 
     input_GH: Maybe  # None for the first cell, which reads [word; context]
     input_bias_G: Maybe
@@ -63,7 +63,7 @@ class Layer(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """All that the function reads: the words' share of the first cell's gates, the states before, the weights."""
+    """All that `unroll` reads: the words' share of the first cell's gates, the states before, the weights."""
 
     word_gates_TNG: Tensor
     hidden_LNH: Tensor
@@ -73,7 +73,7 @@ class Inputs(NamedTuple):
 
 
 class Attended(NamedTuple):
-    """One step's attention."""
+    """Attention of one step: what its softmax came from, its weights and its context."""
 
     squashed_BKPA: Tensor  # sigmoid(2 (projected + query)); the attention's tanh is twice this, less 1
     attention_BKP: Tensor
@@ -81,7 +81,7 @@ class Attended(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What the gradient of one step needs. Of the states, those before it."""
+    """What the gradient of one step needs; of the states, those before it."""
 
     attended: Attended
     gate_NX: Maybe
@@ -92,7 +92,7 @@ class Step(NamedTuple):
 
 
 def unroll(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    """All steps: the top layer's hidden states (T, N, H), the attention (T, B, K, P), and the first cell's (T, N, X).
+    """Run all steps; return the top hidden states (T, N, H), the attention (T, B, K, P) and the context read (T, N, X).
 
     The last is what the first cell read of the image; it is empty where there is no `context_GX`.
     """
@@ -101,7 +101,7 @@ def unroll(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def attend(weights: Attending, twice_projected_BPA: Tensor, query_NA: Tensor) -> Attended:
-    """Additive attention of all captions, whose scores are twice_score . sigmoid(2 (projected + query))."""
+    """Attend additively for all captions, by the scores twice_score . sigmoid(2 (projected + query))."""
     twice_score_A = 2 * weights.score_A
     values_BPX = weights.values_BPX
     query_BK1A = (2 * query_NA).view(len(values_BPX), -1, 1, query_NA.shape[-1])
@@ -167,7 +167,7 @@ def _kept(below_NH: Tensor, layer: Layer, t: int) -> Tensor:
 
 
 class StepGradient(NamedTuple):
-    """What one step leaves for the products over all steps, beside the gradients of the states."""
+    """Gradients that one step leaves for the products over all steps, beside those of the states."""
 
     gates: list[Tensor]  # of each layer
     context_BKX: Tensor
@@ -186,7 +186,7 @@ def step_backward(
     d_attention_BKP: Maybe,
     d_products_NQ: Tensor,
 ) -> StepGradient:
-    """The gradients of the states change in the lists, from those after the step to those before it.
+    """Go back over one step: in the lists, the gradients of the states after it become those of the states before.
 
     That of the three products of the top hidden state is written into `d_products_NQ`.
     """
@@ -216,7 +216,7 @@ def step_backward(
 
 
 class _Unroll(torch.autograd.Function):
-    """`unroll`, of the leaves of its `Inputs` and of what they were leaves of."""
+    """`unroll` for autograd: of the leaves of its `Inputs`, and of the tree that they were leaves of."""
 
     @staticmethod
     def forward(ctx: Any, spec: TreeSpec, *flat: Maybe) -> tuple[Tensor, Tensor, Tensor]:
@@ -271,7 +271,7 @@ def _attending_gradient(
     gates_MG: Tensor,
     values: bool,
 ) -> Attending:
-    """What `Attending` gets, over all steps at once; the values' own share only where it is asked for."""
+    """Gradient of `Attending` over all steps at once; the values' own share only where it is asked for."""
     d_values_BPX = d_context_GX = None
     if values:
         attention_BMP = torch.cat([step.attended.attention_BKP for step in steps], dim=1)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class Dropout(nn.Dropout):
-    """As `torch.nn.Dropout`, with p rounded to a 65,536th on a CPU.
+    """Dropout like `torch.nn.Dropout`'s, with p rounded to a 65,536th on a CPU.
 
     torch draws one number of its generator for each entry there, one after another; four entries share one here.
     """

@@ -11,5 +11,5 @@ def compute_dtype(weight: Tensor) -> torch.dtype:
 
 
 def exact_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What sums and cell states are kept in: at least float32."""
+    """The dtype in which sums and cell states of this one are kept: at least float32."""
     return torch.promote_types(dtype, torch.float32)

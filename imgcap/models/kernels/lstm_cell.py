@@ -12,7 +12,7 @@ aten = torch.ops.aten
 
 
 class CellMemory(NamedTuple):
-    """What the gradient needs: the cell before, the gates after their sigmoid or tanh, and tanh of the cell after."""
+    """What an LSTM cell's gradient needs: the cell before, the gates after sigmoid or tanh, tanh of the cell after."""
 
     cell_NH: Tensor
     entry_NH: Tensor
@@ -23,7 +23,7 @@ class CellMemory(NamedTuple):
 
 
 def lstm_cell(gates_NG: Tensor, cell_NH: Tensor) -> tuple[Tensor, Tensor, CellMemory]:
-    """Return the new hidden state, in the gates' dtype, the new cell, in the old one's, and the memory."""
+    """Run an LSTM cell; return the hidden state, in the gates' dtype, the cell, in the old one's, and the memory."""
     entry, forget, candidate, output = gates_NG.chunk(4, dim=-1)
     entry, forget, candidate, output = entry.sigmoid(), forget.sigmoid(), candidate.tanh(), output.sigmoid()
     after_NH = forget * cell_NH + entry * candidate
@@ -33,7 +33,7 @@ def lstm_cell(gates_NG: Tensor, cell_NH: Tensor) -> tuple[Tensor, Tensor, CellMe
 
 
 def lstm_cell_backward(memory: CellMemory, d_hidden_NH: Tensor, d_cell_NH: Tensor) -> tuple[Tensor, Tensor]:
-    """From the gradients of what `lstm_cell` returned to those of the gates and of the old cell."""
+    """Gradients of the gates and of the old cell, from those of the two states that `lstm_cell` returned."""
     cell, entry, forget, candidate, output, squashed = memory
     d_cell_NH = d_cell_NH + aten.tanh_backward(d_hidden_NH * output, squashed)
     d_gates = (

@@ -22,24 +22,22 @@ Maybe = Tensor | None
 def run_stack(
     cells: Sequence[nn.LSTMCell], dropout: nn.Dropout, gates_TNG: Tensor, hidden_LNH: Tensor, cell_LNH: Tensor
 ) -> Tensor:
-    """From what the first cell's gates get of its input to the top cell's hidden states after each step (T, N, H).
+    """Run a stack of cells over all steps, from the first one's input gates to the top hidden states (T, N, H).
 
     `dropout` acts on what each cell reads of the one below.
     """
-    hidden_TNH = None
+    hidden_TNH, dtype = None, gates_TNG.dtype
     for index, cell in enumerate(cells):
         if hidden_TNH is not None:
-            gates_TNG = linear(
-                dropout(hidden_TNH), cell.weight_ih.to(hidden_TNH.dtype), cell.bias_ih.to(hidden_TNH.dtype)
-            )
-        weight_GH, bias_G = cell.weight_hh.to(gates_TNG.dtype), cell.bias_hh.to(gates_TNG.dtype)
+            gates_TNG = linear(dropout(hidden_TNH), cell.weight_ih.to(dtype), cell.bias_ih.to(dtype))
+        weight_GH, bias_G = cell.weight_hh.to(dtype), cell.bias_hh.to(dtype)
         hidden_TNH = _Recurrence.apply(gates_TNG, hidden_LNH[index], cell_LNH[index], weight_GH, bias_G)
     assert hidden_TNH is not None, "a stack has a cell"
     return hidden_TNH
 
 
 class _Recurrence(torch.autograd.Function):
-    """One LSTM cell over all steps; returns its hidden states (T, N, H)."""
+    """Autograd function of one LSTM cell over all steps; returns its hidden states (T, N, H)."""
 
     @staticmethod
     def forward(
