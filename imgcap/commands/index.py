@@ -6,7 +6,6 @@ The tars (of img2dataset, CC3M and the like: .jpg, .jpeg, .png or .webp with .tx
 http(s)://, s3://, gs:// or hf:// addresses. Nothing of them is rewritten; OUT holds captions, index and manifest.
 """
 
-import argparse
 import os
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from imgcap.shards.foreign import expand, index_foreign
 from imgcap.text.tokeniser import Tokeniser
 
 
-def parse() -> argparse.Namespace:
+@exits_cleanly
+def main() -> None:
     parser = parser_for(__doc__)
     parser.add_argument("tars", nargs="+", help="paths with wildcards, paths or addresses with ranges {00000..00331}")
     parser.add_argument("--out", type=Path, required=True, help="folder of the shard set")
@@ -25,12 +25,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--language", default="en", help="of the captions, as spaCy names it (default en)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--skip-damaged", action="store_true", help="of a tar that is cut take what is whole")
-    return parser.parse_args()
-
-
-@exits_cleanly
-def main() -> None:
-    arguments = parse()
+    arguments = parser.parse_args()
     tokeniser = Tokeniser(arguments.language)
     manifest = index_foreign(
         expand(arguments.tars),

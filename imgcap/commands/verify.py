@@ -5,7 +5,6 @@
 Exit code 0: all is as it was built. 1: damage, named line by line. 2: no shard set.
 """
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -17,17 +16,13 @@ from imgcap.shards.manifest import Manifest
 from imgcap.shards.verify import verify
 
 
-def parse() -> argparse.Namespace:
+@exits_cleanly
+def main() -> None:
     parser = parser_for(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--decode", action="store_true", help="decode every JPEG too")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    return parser.parse_args()
-
-
-@exits_cleanly
-def main() -> None:
-    arguments = parse()
+    arguments = parser.parse_args()
     damages = verify(arguments.folder, decode=arguments.decode)
     if arguments.json:
         print(json.dumps({"ok": not damages, "damages": [dataclasses.asdict(damage) for damage in damages]}))
