@@ -32,10 +32,6 @@ class Hypotheses:
         return self.tokens_BWL[:, 0]
 
     @property
-    def scores_B(self) -> Tensor:
-        return self.scores_BW[:, 0]
-
-    @property
     def lengths_B(self) -> Tensor:
         return self.lengths_BW[:, 0]
 

@@ -30,7 +30,7 @@ class EvalItem(NamedTuple):
 
 
 class EvalBatch(NamedTuple):
-    """B images, of which the first `real` are the batch's own; the others fill it up and are dropped."""
+    """Batch of B images, of which the first `real` are its own; the others fill it up and are dropped."""
 
     number: int
     real: int
@@ -42,7 +42,7 @@ class EvalBatch(NamedTuple):
 
 
 class FixedBatches:
-    """Batch b holds images [b·B, (b+1)·B) of `count`, filled up from the start; rank r takes r, r + world, …
+    """Batches of images [b·B, (b+1)·B) of `count`, filled up from the start; rank r takes batch r, r + world, …
 
     All ranks take equal steps: one that has no batch left repeats an early one, whose number is then too high.
     """
@@ -84,7 +84,7 @@ class FixedBatches:
 
 
 def _read_item(dataset: EvalDataset, index: int) -> EvalItem:
-    """A damaged image is named on stderr and shifts nothing."""
+    """Read one image with its captions; a damaged one is named on stderr and shifts nothing."""
     try:
         sample = dataset.reader.read(index)
         image_CHW, tokens_KT = dataset[index]
