@@ -84,7 +84,7 @@ def caption_pictures(
 
 
 def _keys(images_BCHW: Tensor) -> Tensor:
-    """A number of 63 bits for each picture, by its pixels."""
+    """Random keys of 63 bits, one for each picture by its pixels."""
     digests = [hashlib.blake2b(image_CHW.numpy().tobytes(), digest_size=8).digest() for image_CHW in images_BCHW]
     return torch.tensor([int.from_bytes(digest) >> 1 for digest in digests])
 

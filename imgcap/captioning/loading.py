@@ -14,9 +14,9 @@ def load(
 ) -> PictureCaptioner:
     """Load an artefact or a run from its folder, or an artefact from the Hugging Face hub, as user/name.
 
-    On the best device there is, unless one is named. It captions as it was scored, also in that precision
-    (`train.precision`). `which` is for runs, `revision` for the hub. Raises
-    `imgcap.errors.UserError` where something is missing or damaged.
+    It is on the best device there is, unless one is named, and captions as it was scored, also in that precision
+    (`train.precision`). `which` is for runs, `revision` for the hub. Raises `UserError` (of `imgcap.errors`) where
+    something is missing or damaged.
     """
     from imgcap.captioning.captioner import PictureCaptioner
     from imgcap.models.trained import open_trained

@@ -20,7 +20,7 @@ _CHANNELS = (1, 3, 4)  # grey, RGB, RGB on transparent ground
 
 
 def one_or_many(pictures: "Picture | Iterable[Picture]") -> Iterator[Picture]:
-    """A picture alone, or those of any iterable; an array or tensor of four dimensions holds many."""
+    """Iterate over a picture alone, or those of any iterable; an array or tensor of four dimensions holds many."""
     alone = isinstance(pictures, str | Path | Image.Image)
     if isinstance(pictures, np.ndarray | Tensor):
         alone = pictures.ndim < 4
@@ -28,10 +28,10 @@ def one_or_many(pictures: "Picture | Iterable[Picture]") -> Iterator[Picture]:
 
 
 def as_picture(picture: Picture, size: int, urls: bool = False) -> Image.Image:
-    """An upright RGB picture, not much larger than `size` needs where it is a file; UnreadableImage if it is none.
+    """Turn what holds a picture into an upright RGB one, of a file not much larger than `size` needs.
 
     A tensor is (C, H, W), an array (H, W, C) or (H, W), of uint8 or of floats from 0 to 1. Addresses are fetched only
-    where `urls` allows it.
+    where `urls` allows it. Raises `UnreadableImage` for what holds none.
     """
     if isinstance(picture, Image.Image):
         return rgb(picture)
