@@ -40,7 +40,7 @@ from imgcap.types import Batch, StepInputs
 
 
 class DeepSpeedEngine:
-    """See `imgcap.training.engines.protocol.Engine`."""
+    """Engine (see `imgcap.training.engines.protocol`) of DeepSpeed, with ZeRO 0 to 3."""
 
     def __init__(
         self, config: EngineConfig, objective: Objective, train: TrainConfig, optim: OptimConfig, world: World
@@ -88,8 +88,7 @@ class DeepSpeedEngine:
         doing("forward")
         if self.stage == 3:
             return Loss(*self.deepspeed(batch, step, torch.zeros((), device=self.world.device, requires_grad=True)))
-        loss: Loss = self.deepspeed(batch, step)
-        return loss
+        return self.deepspeed(batch, step)
 
     def backward(self, loss_sum: Tensor, global_tokens: Tensor) -> None:
         doing("backward, with the exchange of gradients", waits=True)
@@ -114,7 +113,7 @@ class DeepSpeedEngine:
         return StepResult(grad_norm, skipped.float(), torch.tensor(scale, device=self.world.device))
 
     def _clip(self, scale: float) -> Tensor:
-        """Stage 0: what the ZeRO optimisers do in their step."""
+        """Clip at stage 0, which the ZeRO optimisers do in their step."""
         gradients = [parameter.grad for parameter in trainable(self.raw_model).values() if parameter.grad is not None]
         torch._foreach_div_(gradients, scale)
         grad_norm = nn.utils.clip_grad_norm_(list(trainable(self.raw_model).values()), self.clip_norm)
@@ -149,12 +148,9 @@ class DeepSpeedEngine:
 
     @property
     def _flat_partitions(self) -> list[Tensor]:
-        """What this rank's optimiser updates: one flat tensor of each group."""
+        """Flat tensors that this rank's optimiser updates, one of each group."""
         zero = self._partitioned
-        flat: list[Tensor] = (
-            zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
-        )
-        return flat
+        return zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
 
     def _link(self) -> None:
         """Tell each parameter where its moments are: after the first step DeepSpeed does so for one group only."""
@@ -190,7 +186,7 @@ class DeepSpeedEngine:
 
 
 class _GatheredAtOnce(nn.Module):
-    """Stage 3: all weights are gathered where this is entered, and their gradients divided where its backward ends.
+    """Objective of stage 3: weights are gathered where it is entered, gradients divided where its backward ends.
 
     That is when the gradient of its inputs is known. None of ours has one, so `anchor` is there to have it.
     """
@@ -200,7 +196,7 @@ class _GatheredAtOnce(nn.Module):
         self.objective = objective
 
     def forward(self, batch: Batch, step: StepInputs, anchor: Tensor) -> tuple[Tensor, ...]:
-        """A plain tuple of the loss's parts: a module's backward hooks see no tensor inside of another."""
+        """Compute the loss as a plain tuple: a module's backward hooks see no tensor inside of another."""
         total, *others = self.objective(batch, step)
         return total + 0 * anchor, *others
 
@@ -212,7 +208,7 @@ def _own_part(value: Tensor, size: int, rank: int) -> Tensor:
 
 
 def _join_alone(world: World) -> None:
-    """DeepSpeed wants a process group also of one process."""
+    """Join a process group of one, which DeepSpeed wants also of one process."""
     os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
     if not distributed.is_initialized():
         backend = "nccl" if world.device.type == "cuda" else "gloo"
@@ -220,7 +216,7 @@ def _join_alone(world: World) -> None:
 
 
 def _quiet() -> None:
-    """Standard output is for results."""
+    """Send DeepSpeed's log to stderr: standard output is for results."""
     for handler in logging.getLogger("DeepSpeed").handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(sys.stderr)

@@ -104,7 +104,7 @@ class Monitor:
 
 
 class _Lines:
-    """`metrics.jsonl` at its end. The last line is rewritten while calls for its step come in."""
+    """Writer at the end of `metrics.jsonl`. The last line is rewritten while calls for its step come in."""
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ class _Lines:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, without any that a power cut left torn."""
+    """Read the lines of a `metrics.jsonl`, without any that a power cut left torn."""
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
@@ -148,7 +148,7 @@ def _cut_back(path: Path, step: int) -> None:
 
 
 def _start_wandb(run: Path) -> Any:
-    """A run on Weights & Biases, or the one that this folder's earlier starts logged to: its id is kept there.
+    """Start a run on Weights & Biases, or the one that this folder's earlier starts logged to: its id is kept.
 
     A resumed run goes back to its checkpoint, and W&B's own steps can't: the x-axis is our `step`.
     """

@@ -8,7 +8,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 class WeightAverage:
-    """With a decay, a copy of the model that follows it; without one, the model itself."""
+    """Weights that a run evaluates: with a decay a copy that follows the model, without one the model itself."""
 
     def __init__(self, model: nn.Module, decay: float | None):
         self.model = model
@@ -17,7 +17,7 @@ class WeightAverage:
             self.averaged.n_averaged.fill_(1)  # the copy is the average so far
 
     def update(self) -> None:
-        """To be called after each step of the optimiser."""
+        """Take in the weights after a step of the optimiser."""
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
 
@@ -30,7 +30,7 @@ class WeightAverage:
         return self.averaged.module
 
     def training_weights(self) -> dict[str, Tensor]:
-        """What training goes on from, where that is not the model to be evaluated."""
+        """Weights that training goes on from, where these are not those to be evaluated."""
         return {} if self.averaged is None else self.model.state_dict()
 
     def load(self, averaged: Mapping[str, Tensor]) -> None:

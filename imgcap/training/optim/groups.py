@@ -12,7 +12,7 @@ FUSED_DEVICES = ("cpu", "cuda", "mps")
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> AdamW:
-    """AdamW over the trainable parameters, the encoder's at `encoder_lr`, the others' at `lr`.
+    """Build AdamW over the trainable parameters, the encoder's at `encoder_lr`, the others' at `lr`.
 
     Matrices and convolutions decay; biases, norms and embeddings don't. Each group has a `name` and remembers its
     `base_lr`. Its `lr`, which `set_rates` sets, is a 0-D tensor on the device, so that no step reads or bakes it in.
@@ -51,6 +51,6 @@ def set_rates(groups: list[dict[str, Any]], rate: Tensor) -> None:
 
 
 def base_rates(groups: list[dict[str, Any]]) -> dict[str, float]:
-    """The groups' learning rates before the schedule: `lr`, and `encoder_lr` where the encoder trains."""
+    """Learning rates of the groups before the schedule: `lr`, and `encoder_lr` where the encoder trains."""
     rates = {group["name"].removesuffix("_no_decay"): group["base_lr"] for group in groups}
     return {name: rates[part] for name, part in {"lr": "decoder", "encoder_lr": "encoder"}.items() if part in rates}
