@@ -26,11 +26,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--skip-damaged", action="store_true", help="of a tar that is cut take what is whole")
     arguments = parser.parse_args()
-    tokeniser = Tokeniser(arguments.language)
     manifest = index_foreign(
         expand(arguments.tars),
         arguments.out,
-        tokeniser,
+        Tokeniser(arguments.language),
         language=arguments.language,
         split=arguments.split,
         seed=arguments.seed,

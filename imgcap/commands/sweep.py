@@ -21,7 +21,7 @@ from imgcap.training.sweep.trial import Interrupted
 
 
 def leave(number: int, frame: object) -> None:
-    """On a signal: the trial at hand saves, and is gone on with by the next call."""
+    """Exit on a signal: the trial at hand saves, and is gone on with by the next call."""
     sys.exit(PREEMPTED_EXIT_CODE)
 
 

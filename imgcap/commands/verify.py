@@ -31,12 +31,7 @@ def main() -> None:
             print(" ".join(part for part in (damage.file, damage.key, damage.what) if part))
         print(f"{len(damages)} damages in {arguments.folder}; mend it with imgcap build ... --force")
     else:
-        print_summary(arguments.folder)
+        for split, info in Manifest.load(arguments.folder).splits.items():
+            print(f"{split}: {info.images} images, {info.captions} captions, {len(info.shards)} shards")
+        print(f"{arguments.folder} is as it was built")
     sys.exit(1 if damages else 0)
-
-
-def print_summary(folder: Path) -> None:
-    manifest = Manifest.load(folder)
-    for split, info in manifest.splits.items():
-        print(f"{split}: {info.images} images, {info.captions} captions, {len(info.shards)} shards")
-    print(f"{folder} is as it was built")

@@ -111,7 +111,7 @@ def _copy_samples(source: Path, target: Path, step: int) -> dict[str, int]:
 
 @contextmanager
 def _whole_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill, which gets its name when all is on the disk; until then an older artefact stays."""
+    """Context of a folder to fill, which gets its name when all is on the disk; until then an older artefact stays."""
     out = out.resolve()
     if out.exists() and not (out / MANIFEST).is_file() and (out.is_file() or any(out.iterdir())):
         raise UserError(f"{out} is there already and is no artefact; name another folder with --out")

@@ -38,7 +38,7 @@ class Graph(NamedTuple):
 
 
 class _Look(nn.Module):
-    """Images to the tensors of the decoder's first state."""
+    """Module from images to the tensors of the decoder's first state."""
 
     def __init__(self, captioner: Captioner, length: int):
         super().__init__()
@@ -50,7 +50,7 @@ class _Look(nn.Module):
 
 
 class _Step(nn.Module):
-    """A word of each beam to the log probabilities of the next, the rows' new state and the attention."""
+    """Module from a word of each beam to the log probabilities of the next, the rows' new state and the attention."""
 
     def __init__(self, decoder: Decoder, state: DecoderState):
         super().__init__()
@@ -64,13 +64,13 @@ class _Step(nn.Module):
 
 
 def _of_rows(state: DecoderState) -> dict[str, Tensor]:
-    """The tensors that a step changes, by name."""
+    """Tensors of a state that a step changes, by name."""
     return {name: tensor for name, tensor in state.tensors().items() if state.axes[name].row is not None}
 
 
 @torch.no_grad()
 def trace(loaded: LoadedCaptioner) -> list[Graph]:
-    """The encoder's and the decoder's graph, on the CPU."""
+    """Trace the encoder's and the decoder's graph, on the CPU."""
     captioner, data = loaded.model, loaded.config.data
     # Two images and three beams: torch takes a dimension of 1 for a constant.
     images_BCHW = torch.zeros(2, 3, data.image_size, data.image_size, dtype=torch.uint8)
@@ -87,14 +87,10 @@ def trace(loaded: LoadedCaptioner) -> list[Graph]:
     )
     plain = {name: name.rpartition("_")[0] for name in state.tensors()}  # without the letters of its dimensions
     seen = ["attention"] if captioner.decoder.attends else []
+    outputs = ["log_probs", *(f"next_{plain[name]}" for name in _of_rows(state)), *seen]
     return [
         Graph("encoder", look, ["images"], list(plain.values())),
-        Graph(
-            "decoder_step",
-            step,
-            ["tokens", *plain.values()],
-            ["log_probs", *(f"next_{plain[name]}" for name in _of_rows(state)), *seen],
-        ),
+        Graph("decoder_step", step, ["tokens", *plain.values()], outputs),
     ]
 
 
@@ -130,7 +126,7 @@ def write_programs(graphs: Iterable[Graph], folder: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' notes on what has nothing to do with this model."""
+    """Silence the exporters' notes on what has nothing to do with this model."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)
