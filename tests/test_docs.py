@@ -47,3 +47,38 @@ def test_the_readme_ends_with_the_tree() -> None:
     named = {line.split()[0].strip("/") for line in tree if line.split()}
     rooms = {path.name for path in (CHECKOUT / "imgcap").iterdir() if path.is_dir() and any(path.glob("*.py"))}
     assert rooms | {"configs", "docs", "imgcap", "launch", "shards", "tests", "tools"} <= named
+
+
+def names_in(path: Path) -> set[str]:
+    """The functions and classes of a file, methods as Class.method."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+            names |= {f"{node.name}.{inner.name}" for inner in ast.walk(node) if isinstance(inner, ast.FunctionDef)}
+    return names
+
+
+def journeys() -> dict[str, list[tuple[str, str]]]:
+    """The tables of docs/house.md by heading: files, and names in them."""
+    sections = re.split(r"^## ", (CHECKOUT / "docs" / "house.md").read_text(), flags=re.MULTILINE)
+    row = r"^\| `([\w/]+\.py)` \| `([\w.]+)` \|"
+    return {section.partition("\n")[0]: re.findall(row, section, flags=re.MULTILINE) for section in sections}
+
+
+def test_the_house_is_as_its_page_says() -> None:
+    rows = [row for rows in journeys().values() for row in rows]
+    assert len(rows) > 30
+    lost = [f"{file}: {name}" for file, name in rows if name not in names_in(CHECKOUT / file)]
+    assert not lost
+
+
+def test_a_step_is_followed_in_twelve_files() -> None:
+    assert 8 <= len({file for file, _ in journeys()["A step"]}) <= 12
+
+
+@pytest.mark.parametrize("page", ["docs/house.md", "README.md"])
+def test_the_maps_name_every_room(page: str) -> None:
+    rooms = [folder.name for folder in (CHECKOUT / "imgcap").iterdir() if (folder / "__init__.py").exists()]
+    text = (CHECKOUT / page).read_text()
+    assert not [room for room in rooms if not re.search(rf"\b{room}\b", text)]

@@ -114,11 +114,11 @@ class _MistakesAsItems(Dataset[T | UserError]):
 
 
 def read_ahead(
-    read: Callable[[Any], T], keys: Iterable[Any], workers: int, pin_memory: bool = False, ahead: int | None = None
+    read: Callable[[Any], T], keys: Iterable[Any], workers: int, pin_memory: bool = False, ahead: int = 2
 ) -> DataLoader[T | UserError]:
     """A loader, for `reading`, whose `workers` processes (0: this one) read a whole batch for each key, in order.
 
-    Each is up to `ahead` batches ahead (none: 2).
+    Each worker is up to `ahead` batches ahead.
     """
     return DataLoader(
         _MistakesAsItems(read),
@@ -126,7 +126,7 @@ def read_ahead(
         batch_size=None,  # an item is a whole batch already
         num_workers=workers,
         pin_memory=pin_memory,
-        prefetch_factor=ahead,
+        prefetch_factor=ahead if workers else None,
         worker_init_fn=prepare_worker,
     )
 

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from imgcap.checkpoint.layout import RECORD, STATE, TRAINING, Record
+from imgcap.checkpoint.layout import MODEL, RECORD, STATE, TRAINING, Record
 from imgcap.checkpoint.load import load_checkpoint, load_checkpoint_folder, newest_checkpoint
 from imgcap.checkpoint.save import save_checkpoint
 from imgcap.errors import UserError
-from tools.bench.parts import MODEL
 
 
 def save(root: Path, step: int, keep: int = 3, best: bool = False) -> Path:

@@ -126,7 +126,8 @@ def test_keys_are_those_of_the_type_of_the_source(tmp_path):
     theirs = load_config(None, ["model.decoder={type: lstm, image_layers: 2, layers: 2}"])
     (source / "config.yaml").write_text(as_yaml(theirs))
     given = [f"init_from={source}", f"run_dir={tmp_path / 'run'}"]
-    assert configure(None, [*given, "model.decoder.image_layers=2"], "auto").model == theirs.model
+    config, _ = configure(None, [*given, "model.decoder.image_layers=2"], "auto")
+    assert config.model == theirs.model
     for key, words in {
         "image_layers=1": "image_layers is 1, there 2",
         "type=attention_lstm": "type is attention_lstm",
