@@ -34,6 +34,7 @@ WEIGHTS, VOCABULARY, SCORES, MANIFEST = "model.safetensors", "vocab.json", "scor
 SECTIONS = ("name", "model", "data", "eval", "train")
 FILES = [WEIGHTS, VOCABULARY, SCORES, MANIFEST]  # what is read of one
 _EMBEDDING = "decoder.embedding.weight"
+Which = Literal["best", "latest"]  # checkpoint of a run
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class LoadedCaptioner:
 def open_trained(
     name: Path | str,
     device: torch.device | str = "cpu",
-    which: Literal["best", "latest"] = "best",
+    which: Which = "best",
     overrides: Sequence[str] = (),
     revision: str | None = None,
 ) -> LoadedCaptioner:
@@ -79,10 +80,7 @@ def open_trained(
 
 
 def load_captioner(
-    path: Path | str,
-    device: torch.device | str = "cpu",
-    which: Literal["best", "latest"] = "best",
-    overrides: Sequence[str] = (),
+    path: Path | str, device: torch.device | str = "cpu", which: Which = "best", overrides: Sequence[str] = ()
 ) -> LoadedCaptioner:
     """Load a run or an artefact from its folder; see `open_trained`."""
     path = Path(path)

@@ -29,14 +29,6 @@ def unroll(
     return decoder.read(state, tokens_BKT)
 
 
-def predict(
-    decoder: Decoder, features_BPE: Tensor, tokens_BKT: Tensor, forcing: Forcing | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """Predict logits_BKTV of all steps at once, and attention_BKTP: `unroll` for whoever has room for them."""
-    readout_BKTR, attention_BKTP = unroll(decoder, features_BPE, tokens_BKT, forcing)
-    return decoder.output(readout_BKTR), attention_BKTP
-
-
 def _choose_in_turn(decoder: Decoder, state: DecoderState, tokens_BKT: Tensor, given_BKT: Tensor) -> Tensor:
     """Scheduled sampling as published (Bengio et al. 2015): each guess follows the words that were read before it."""
     tokens, read = tokens_BKT.unbind(-1), [tokens_BKT[..., 0]]
