@@ -45,15 +45,7 @@ def main() -> None:
         raw_folder=arguments.out.with_name(arguments.out.name + "-raw"),
         workers=arguments.workers,
     )
-    manifest = build(
-        read_source(arguments.source, options),
-        arguments.out,
-        Tokeniser(arguments.language),
-        language=arguments.language,
-        resize=arguments.resize,
-        quality=arguments.quality,
-        shard_mb=arguments.shard_mb,
-        workers=arguments.workers,
-        force=arguments.force,
-    )
+    source, tokeniser = read_source(arguments.source, options), Tokeniser(arguments.language)
+    how = ("language", "resize", "quality", "shard_mb", "workers", "force")
+    manifest = build(source, arguments.out, tokeniser, **{name: getattr(arguments, name) for name in how})
     print(manifest.summary(arguments.out))

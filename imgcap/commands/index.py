@@ -26,14 +26,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--skip-damaged", action="store_true", help="of a tar that is cut take what is whole")
     arguments = parser.parse_args()
-    manifest = index_foreign(
-        expand(arguments.tars),
-        arguments.out,
-        Tokeniser(arguments.language),
-        language=arguments.language,
-        split=arguments.split,
-        seed=arguments.seed,
-        workers=arguments.workers,
-        skip_damaged=arguments.skip_damaged,
-    )
+    tars, tokeniser = expand(arguments.tars), Tokeniser(arguments.language)
+    how = ("language", "split", "seed", "workers", "skip_damaged")
+    manifest = index_foreign(tars, arguments.out, tokeniser, **{name: getattr(arguments, name) for name in how})
     print(manifest.summary(arguments.out))

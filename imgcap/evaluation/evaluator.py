@@ -158,15 +158,9 @@ class Evaluator:
             tokens_BKT = batch.tokens_BKT.to(device, non_blocking=True)
             readout_BKTR, _ = unroll(model.decoder, features_BPE, tokens_BKT)
             loss = caption_loss(readout_BKTR, model.decoder.output, tokens_BKT, label_smoothing=0.0)
-            hypotheses = generate(
-                [model.decoder],
-                [features_BPE],
-                self.options,
-                self.vocabulary,
-                self.data.max_tokens,
-                attention=batch.number == 0,  # for the examples
-            )
-        captions = [self.vocabulary.decode(tokens) for tokens in hypotheses.tokens_BL.tolist()]
+            first, longest = batch.number == 0, self.data.max_tokens  # the first batch's images are the examples
+            found = generate([model.decoder], [features_BPE], self.options, self.vocabulary, longest, attention=first)
+        captions = [self.vocabulary.decode(tokens) for tokens in found.tokens_BL.tolist()]
         kept = [place for place in range(batch.real) if batch.sound[place]]
         return _Decoded(
             number=batch.number,
@@ -175,7 +169,7 @@ class Evaluator:
             cross_entropy=float(loss.cross_entropy),
             tokens=int(loss.tokens),
             damaged=batch.real - len(kept),
-            examples=self._examples(model, batch, hypotheses, captions, kept) if batch.number == 0 else [],
+            examples=self._examples(model, batch, found, captions, kept) if first else [],
         )
 
     def _examples(

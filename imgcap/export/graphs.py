@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -103,14 +103,8 @@ def write_onnx(graphs: Iterable[Graph], folder: Path) -> None:
     folder.mkdir()
     for graph in graphs:
         with _quiet():
-            onnx = torch.onnx.export(
-                graph.program,
-                input_names=graph.inputs,
-                output_names=graph.outputs,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
+            names: dict[str, Any] = {"input_names": graph.inputs, "output_names": graph.outputs}
+            onnx = torch.onnx.export(graph.program, **names, dynamo=True, external_data=False, verbose=False)
         assert onnx is not None, "dynamo=True returns a program"
         onnx.save(folder / f"{graph.name}.onnx")
     shutil.copyfile(RUNNER, folder / "caption.py")

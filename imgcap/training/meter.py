@@ -1,4 +1,4 @@
-"""What happened since the last log: sums that stay on the device until somebody looks."""
+"""Losses, counts and times of training since the last log: sums that stay on the device until somebody looks."""
 
 import resource
 import sys

@@ -62,11 +62,9 @@ class DeepSpeedEngine:
         # A collective that DeepSpeed compiles at the first start, and whose ranks spin while they wait.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend=distributed.get_backend(), dist_init_required=False, verbose=False)
+        optimizer, own = build_optimizer(self.raw_model, optim), deepspeed_config(config, train)
         self.deepspeed, *_ = deepspeed.initialize(
-            model=module,
-            optimizer=build_optimizer(self.raw_model, optim),
-            config=deepspeed_config(config, train),
-            dist_init_required=False,
+            model=module, optimizer=optimizer, config=own, dist_init_required=False
         )
 
     @property

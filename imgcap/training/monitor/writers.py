@@ -83,9 +83,12 @@ class Monitor:
     def rewind(self, step: int) -> None:
         """Forget what was logged after `step`, so that a resumed run has each step once. Call it first."""
         assert self._writer is None and self._lines is None, "rewind comes before anything is logged"
-        if self.enabled:
-            _cut_back(self.run / METRICS, step)
-            self._purge_step = step + 1
+        if not self.enabled:
+            return
+        self._purge_step, metrics = step + 1, self.run / METRICS
+        if metrics.exists():
+            kept = [line for line in read_metrics(metrics) if line["step"] <= step]
+            write_whole(metrics, "".join(json.dumps(line) + "\n" for line in kept))
 
     def close(self) -> None:
         if self._lines:
@@ -139,12 +142,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         if isinstance(line, dict) and "step" in line:
             lines.append(line)
     return lines
-
-
-def _cut_back(path: Path, step: int) -> None:
-    if not path.exists():
-        return
-    write_whole(path, "".join(json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= step))
 
 
 def _start_wandb(run: Path) -> Any:
