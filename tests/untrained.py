@@ -5,6 +5,7 @@ import torch
 from imgcap.checkpoint.save import save_checkpoint
 from imgcap.config.load import as_yaml, load_config
 from imgcap.models.captioner import Captioner
+from imgcap.models.decoders.forcing import unroll
 from imgcap.text.vocabulary import Vocabulary
 
 ENCODER = "model.encoder={name: resnet18, weights: none, output_stride: 16}"
@@ -23,3 +24,9 @@ def save_run(folder, words, *settings, seed=1, step=1):
     vocabulary.save(folder / "vocab.json")
     save_checkpoint(folder / "checkpoints", step, captioner.state_dict(), {}, {}, keep=1, best=True)
     return folder
+
+
+def predict(decoder, features_BPE, tokens_BKT, forcing=None):
+    """Logits_BKTV of all steps at once, and attention_BKTP."""
+    readout_BKTR, attention_BKTP = unroll(decoder, features_BPE, tokens_BKT, forcing)
+    return decoder.output(readout_BKTR), attention_BKTP

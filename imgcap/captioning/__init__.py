@@ -1,1 +1,1 @@
-"""Captions of whole folders and shard sets: on any number of ranks, gone on with after a kill, in one file."""
+"""Captions of pictures from Python, of files, and of whole folders and shard sets on any number of ranks."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from imgcap.config.decoding import DecodeOptions
 from imgcap.data.augmentation import eval_image
@@ -82,8 +83,8 @@ def caption_pictures(
         yield Captioned(captions, words, attention_LP)
 
 
-def _keys(images_BCHW: torch.Tensor) -> torch.Tensor:
-    """A number of 63 bits for each picture, by its pixels."""
+def _keys(images_BCHW: Tensor) -> Tensor:
+    """Random keys of 63 bits, one for each picture by its pixels."""
     digests = [hashlib.blake2b(image_CHW.numpy().tobytes(), digest_size=8).digest() for image_CHW in images_BCHW]
     return torch.tensor([int.from_bytes(digest) >> 1 for digest in digests])
 

@@ -33,7 +33,7 @@ SCORE_DIGITS = 4  # the last bits depend on how many threads shared a product
 
 @dataclass(frozen=True)
 class Summary:
-    """How a call ended. `captioned` and `skipped` count the whole input, `images_per_s` what this call has done."""
+    """How a captioning call ended: `captioned` and `skipped` of the whole input, `images_per_s` of this call."""
 
     images: int
     captioned: int
@@ -42,7 +42,7 @@ class Summary:
 
 
 class _Work(NamedTuple):
-    """What rank 0 tells the others: the number of this start, and what is left, in batches of the input's places."""
+    """Work as rank 0 tells it to the others: the number of this start, and what is left, in batches of places."""
 
     start: int
     pending: list[list[int]]
@@ -73,7 +73,7 @@ def caption_all(loaded: LoadedCaptioner, inputs: Inputs, out: Path, world: World
 
 
 def _settings(loaded: LoadedCaptioner) -> dict[str, Any]:
-    """All that decides a caption, apart from the picture."""
+    """All settings that decide a caption, apart from the picture."""
     digest = hashlib.sha256(" ".join(loaded.vocabulary.words).encode())
     for name, tensor in sorted(loaded.model.state_dict().items()):
         digest.update(name.encode() + tensor.float().cpu().contiguous().numpy().tobytes())
@@ -104,7 +104,7 @@ def _prepare(journal: Journal, inputs: Inputs, settings: dict[str, Any], batch: 
 
 
 def _caption(loaded: LoadedCaptioner, inputs: Inputs, work: _Work, journal: Journal, world: World) -> None:
-    """This rank's share, as it comes."""
+    """Caption this rank's share of the work, batch by batch as it comes."""
     data, label = loaded.config.data, f"{journal.folder}/{work.start}"
     claims = _claims(work.pending, SharedCounter(f"{label} claimed"))
     loader = read_ahead(partial(_read, inputs, data.image_size), claims, min(data.workers, len(work.pending)))
@@ -120,7 +120,7 @@ def _caption(loaded: LoadedCaptioner, inputs: Inputs, work: _Work, journal: Jour
 
 
 def _captioned(loaded: LoadedCaptioner, items: dict[str, Item]) -> dict[str, Row]:
-    """The rows of a batch. The one place that decodes."""
+    """Caption a batch and return its rows. The one place that decodes."""
     sound = [item.picture for item in items.values() if item.picture is not None]
     options = DecodeOptions.like_evaluation(loaded.config.eval)
     found = iter(caption_pictures(loaded, sound, options) if sound else ())
@@ -149,13 +149,13 @@ def _finish(journal: Journal, inputs: Inputs, settings: dict[str, Any], images_p
 
 
 def _claims(pending: list[list[int]], claimed: SharedCounter) -> Iterator[list[int]]:
-    """Of the pending batches, those that this rank comes to first."""
+    """Pending batches that this rank is the first to claim."""
     while (number := claimed.add(1) - 1) < len(pending):
         yield pending[number]
 
 
 def _read(inputs: Inputs, size: int, places: list[int]) -> dict[str, Item]:
-    """The items of a batch by their keys, squeezed to what the model reads."""
+    """Read the items of a batch, by their keys, squeezed to what the model reads."""
     return {inputs.key(i): _squeezed(inputs.read(i, size), size) for i in places}
 
 

@@ -26,9 +26,8 @@ def write_contact_sheet(page: Path, out: Path, inputs: Inputs) -> None:
             thumbnail = ImageOps.contain(item.picture, (SIDE, SIDE), Image.Resampling.LANCZOS)
             figures.append((thumbnail.size, data_url(jpeg_of(thumbnail, QUALITY)), rows[name], name))
     page.parent.mkdir(parents=True, exist_ok=True)
-    filled = template("captioning/contact_sheet.html").render(
-        title=out.name, side=SIDE, total=len(rows), figures=figures
-    )
+    empty = template("captioning/contact_sheet.html")
+    filled = empty.render(title=out.name, side=SIDE, total=len(rows), figures=figures)
     write_whole(page, filled.encode("utf-8", "backslashreplace"))
 
 

@@ -38,7 +38,7 @@ class Inputs(Protocol):
         """The name by which a picture is known to be done."""
 
     def read(self, i: int, size: int) -> Item:
-        """A picture in RGB, not much larger than `size` needs."""
+        """Read a picture in RGB, not much larger than `size` needs."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class ShardInputs:
 
 
 def open_inputs(where: str, split: str | None, data: DataConfig) -> Inputs:
-    """A folder of pictures (its subfolders too), or a shard set in a folder or behind an address.
+    """Open a folder of pictures (its subfolders too), or a shard set in a folder or behind an address.
 
     `split` is for shard sets, `test` where none is given. UserError where there is nothing to caption.
     """

@@ -25,7 +25,7 @@ FORMATS = (".jsonl", ".csv")
 
 
 class Journal:
-    """Rank 0 begins and finishes it; every rank appends to a file of its own."""
+    """Journal of finished batches; rank 0 begins and finishes it, and every rank appends to a file of its own."""
 
     def __init__(self, out: Path):
         if out.suffix not in FORMATS:
@@ -37,7 +37,7 @@ class Journal:
         self._file: int | None = None
 
     def begin(self, settings: dict[str, Any], images: int) -> bool:
-        """Take the place that rows will go to; False where the file is there already, made of the same.
+        """Take the place that rows will go to; False where the file is there already, made with the same settings.
 
         UserError where it was made, or begun, with other settings, or another process is at work on it.
         """
@@ -57,7 +57,7 @@ class Journal:
         return True
 
     def read(self) -> dict[str, Row]:
-        """The row of each key that is captioned or was skipped."""
+        """Read the row of each key that is captioned or was skipped."""
         rows: dict[str, Row] = {}
         for path in sorted(self.folder.glob("*.jsonl")):
             for line in path.read_bytes().splitlines():
@@ -67,7 +67,7 @@ class Journal:
         return rows
 
     def next_start(self) -> int:
-        """A number that no earlier start's files have."""
+        """Number the next start, as no earlier one was: its files' names have it."""
         return 1 + max((int(path.stem.partition("-")[0]) for path in self.folder.glob("*.jsonl")), default=-1)
 
     def open(self, start: int, rank: int) -> None:
@@ -82,7 +82,7 @@ class Journal:
             line = line[os.write(self._file, line) :]
 
     def finish(self, rows: Sequence[Row], summary: dict[str, Any]) -> None:
-        """Write the file and its summary, and remove the folder."""
+        """Write the finished file and its summary, and remove the journal's folder."""
         write_whole(self.summary, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
         write_whole(self.out, (as_csv if self.out.suffix == ".csv" else as_jsonl)(rows))
         self._lock.release()
@@ -90,13 +90,13 @@ class Journal:
 
 
 def as_jsonl(rows: Collection[Row]) -> bytes:
-    """A JSON object a line. The bytes of a file name that is no UTF-8 stay as escapes, which JSON reads back."""
+    """Encode rows as a JSON object a line. Bytes of a file name that is no UTF-8 stay as escapes, which JSON reads."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     return text.encode("utf-8", "backslashreplace")
 
 
 def as_csv(rows: Sequence[Row]) -> bytes:
-    """A header and a line a row, quoted as spreadsheets read it."""
+    """Encode rows as CSV: a header and a line a row, quoted as spreadsheets read it."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -105,7 +105,7 @@ def as_csv(rows: Sequence[Row]) -> bytes:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a finished file; those of a CSV hold text alone."""
+    """Read the rows of a finished file; those of a CSV hold text alone."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".csv":
         return list(csv.DictReader(io.StringIO(text, newline="")))
@@ -113,7 +113,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def _refuse_others(what: Path, record: Path, settings: dict[str, Any]) -> None:
-    """UserError where `record` says that something was made with other settings."""
+    """Raise UserError where `record` says that `what` was made with other settings."""
     try:
         kept = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -10,16 +10,13 @@ if TYPE_CHECKING:
 
 
 def load(
-    path: str | Path,
-    device: str | None = None,
-    which: Literal["best", "latest"] = "best",
-    revision: str | None = None,
+    path: str | Path, device: str | None = None, which: Literal["best", "latest"] = "best", revision: str | None = None
 ) -> PictureCaptioner:
     """Load an artefact or a run from its folder, or an artefact from the Hugging Face hub, as user/name.
 
-    On the best device there is, unless one is named. It captions as it was scored, also in that precision
-    (`train.precision`). `which` is for runs, `revision` for the hub. Raises
-    `imgcap.errors.UserError` where something is missing or damaged.
+    It is on the best device there is, unless one is named, and captions as it was scored, also in that precision
+    (`train.precision`). `which` is for runs, `revision` for the hub. Raises `UserError` (of `imgcap.errors`) where
+    something is missing or damaged.
     """
     from imgcap.captioning.captioner import PictureCaptioner
     from imgcap.models.trained import open_trained

@@ -8,34 +8,34 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import torch
 from PIL import Image
+from torch import Tensor
 
 from imgcap.files.fetch import is_address, read_address
 from imgcap.pictures.files import open_picture, picture_of
 from imgcap.pictures.normalise import UnreadableImage, rgb
 
-Picture: TypeAlias = str | Path | Image.Image | np.ndarray | torch.Tensor
+Picture: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 _CHANNELS = (1, 3, 4)  # grey, RGB, RGB on transparent ground
 
 
 def one_or_many(pictures: "Picture | Iterable[Picture]") -> Iterator[Picture]:
-    """A picture alone, or those of any iterable; an array or tensor of four dimensions holds many."""
+    """Iterate over a picture alone, or those of any iterable; an array or tensor of four dimensions holds many."""
     alone = isinstance(pictures, str | Path | Image.Image)
-    if isinstance(pictures, np.ndarray | torch.Tensor):
+    if isinstance(pictures, np.ndarray | Tensor):
         alone = pictures.ndim < 4
     yield from (pictures,) if alone else pictures  # type: ignore[misc]
 
 
 def as_picture(picture: Picture, size: int, urls: bool = False) -> Image.Image:
-    """An upright RGB picture, not much larger than `size` needs where it is a file; UnreadableImage if it is none.
+    """Turn what holds a picture into an upright RGB one, of a file not much larger than `size` needs.
 
     A tensor is (C, H, W), an array (H, W, C) or (H, W), of uint8 or of floats from 0 to 1. Addresses are fetched only
-    where `urls` allows it.
+    where `urls` allows it. Raises `UnreadableImage` for what holds none.
     """
     if isinstance(picture, Image.Image):
         return rgb(picture)
-    if isinstance(picture, torch.Tensor):
+    if isinstance(picture, Tensor):
         if picture.ndim != 3 or picture.shape[0] not in _CHANNELS:
             raise UnreadableImage(f"a tensor is (C, H, W) with 1, 3 or 4 channels, and this is {tuple(picture.shape)}")
         return _of_pixels(picture.detach().cpu().permute(1, 2, 0).numpy())

@@ -1,4 +1,4 @@
-"""What the arguments of several commands have in common."""
+"""Arguments that several commands have in common."""
 
 import argparse
 import sys
@@ -13,18 +13,18 @@ LANGUAGE = "of the captions, as spaCy names it (default: of the shard set, else 
 
 
 def parser_for(docstring: str | None) -> argparse.ArgumentParser:
-    """A parser whose help is the docstring of its command, by the name under which that was called."""
+    """Make a parser whose help is the docstring of its command, by the name under which that was called."""
     name, layout = Path(sys.argv[0]).name, argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(prog=name, description=docstring, formatter_class=layout)
 
 
 def add_local_rank(parser: argparse.ArgumentParser) -> None:
-    """What deepspeed passes; we read LOCAL_RANK."""
+    """Take --local_rank, which deepspeed passes; we read LOCAL_RANK."""
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
 
 
 def add_overrides(parser: argparse.ArgumentParser, meaning: str = "override the configuration") -> None:
-    """Any dotted keys of the configuration, for a parser of intermixed arguments."""
+    """Take any dotted keys of the configuration, for a parser of intermixed arguments."""
     add_local_rank(parser)
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help=meaning)
 
@@ -38,13 +38,13 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def config_file(text: str) -> Path:
-    """A YAML file; a bare name such as `flickr8k` is one of those that come with imgcap."""
+    """Path of a YAML file; a bare name such as `flickr8k` is one of those that come with imgcap."""
     shipped = shipped_configs() / f"{text}.yaml"
     return shipped if text.isidentifier() and not Path(text).is_file() and shipped.is_file() else Path(text)
 
 
 def shipped_configs() -> Path:
-    """The folder of the configurations that come with imgcap: in the package where it is installed, else beside it."""
+    """Folder of the configurations that come with imgcap: in the package where it is installed, else beside it."""
     package = Path(imgcap.__file__).parent
     return next(path for path in (package / "configs", package.parent / "configs") if path.is_dir())
 
@@ -66,7 +66,7 @@ def megabytes(text: str) -> float:
 
 
 def _between(low: Number, value: Number, high: Number) -> Number:
-    """The value; ValueError, which argparse explains, where it is out of range."""
+    """Return a value; ValueError, which argparse explains, where it is out of range."""
     if not low <= value <= high:
         raise ValueError
     return value

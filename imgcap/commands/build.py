@@ -7,7 +7,6 @@
 A build that was stopped finishes what is missing when it is run again. See shards/README.md.
 """
 
-import argparse
 import os
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from imgcap.shards.sources.registry import SOURCE_NAMES, SourceOptions, read_sou
 from imgcap.text.tokeniser import Tokeniser
 
 
-def parse() -> argparse.Namespace:
+@exits_cleanly
+def main() -> None:
     parser = parser_for(__doc__)
     parser.add_argument("source", choices=SOURCE_NAMES)
     parser.add_argument("--out", type=Path, required=True, help="folder of the shard set")
@@ -35,12 +35,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the splits, where the dataset has none of its own")
     parser.add_argument("--language", default="en", help="of the captions, as spaCy names it (default en)")
     parser.add_argument("--force", action="store_true", help="build again what is there")
-    return parser.parse_args()
-
-
-@exits_cleanly
-def main() -> None:
-    arguments = parse()
+    arguments = parser.parse_args()
     options = SourceOptions(
         images=arguments.images,
         captions=tuple(arguments.captions),
@@ -50,15 +45,7 @@ def main() -> None:
         raw_folder=arguments.out.with_name(arguments.out.name + "-raw"),
         workers=arguments.workers,
     )
-    manifest = build(
-        read_source(arguments.source, options),
-        arguments.out,
-        Tokeniser(arguments.language),
-        language=arguments.language,
-        resize=arguments.resize,
-        quality=arguments.quality,
-        shard_mb=arguments.shard_mb,
-        workers=arguments.workers,
-        force=arguments.force,
-    )
+    source, tokeniser = read_source(arguments.source, options), Tokeniser(arguments.language)
+    how = ("language", "resize", "quality", "shard_mb", "workers", "force")
+    manifest = build(source, arguments.out, tokeniser, **{name: getattr(arguments, name) for name in how})
     print(manifest.summary(arguments.out))

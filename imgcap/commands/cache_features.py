@@ -8,7 +8,6 @@
 Under torchrun each rank makes some of the shards. Run again after a stop, it goes on.
 """
 
-import argparse
 from pathlib import Path
 
 from imgcap.commands.arguments import add_overrides, config_file, parser_for
@@ -18,18 +17,14 @@ from imgcap.ranks.world import close_ranks, init_ranks
 from imgcap.training.feature_cache import cache_features
 
 
-def parse() -> argparse.Namespace:
+@exits_cleanly
+def main() -> None:
     parser = parser_for(__doc__)
     parser.add_argument("--config", type=config_file, required=True, help="the YAML file of the runs to come")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new shard set")
     parser.add_argument("--batch", type=int, default=64, help="images encoded together (default 64)")
     add_overrides(parser)
-    return parser.parse_intermixed_args()
-
-
-@exits_cleanly
-def main() -> None:
-    arguments = parse()
+    arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.overrides)
     world = init_ranks()
     try:

@@ -78,7 +78,7 @@ def parse(out_required: bool = False) -> argparse.Namespace:
 
 
 def add_decoding(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """A flag for each option of decoding, in groups."""
+    """Add a flag for each option of decoding, in groups."""
     groups: dict[str, Any] = {}
     actions: list[argparse.Action] = []
     for option in OPTIONS:

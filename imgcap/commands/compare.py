@@ -7,7 +7,6 @@ A and B are runs that imgcap evaluate has scored, or files of captions in COCO's
 stderr, the images that changed most to an HTML page, and one line of JSON to stdout.
 """
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -20,19 +19,6 @@ from imgcap.evaluation.comparison.page import write_page
 from imgcap.evaluation.comparison.sides import compare, load_sides
 
 
-def parse() -> argparse.Namespace:
-    parser = parser_for(__doc__)
-    parser.add_argument("a", metavar="A", help="a run, or a JSON list of {image_id, caption}")
-    parser.add_argument("b", metavar="B")
-    parser.add_argument("--split", default="test", help="of runs (default test)")
-    parser.add_argument("--references", help="captions_*.json of COCO, or shards/NAME:SPLIT (default: those of a run)")
-    parser.add_argument("--language", help=LANGUAGE)
-    parser.add_argument("--out", type=Path, default=Path("comparison.html"), help="the page (default comparison.html)")
-    parser.add_argument("--resamples", type=positive, default=2000)
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples")
-    return parser.parse_args()
-
-
 def print_table(differences: dict[str, Difference]) -> None:
     print(f"{'':>10}{'A':>9}{'B':>9}{'B - A':>9}   {'95 % interval':<20}B wins", file=sys.stderr)
     for name, found in differences.items():
@@ -43,7 +29,16 @@ def print_table(differences: dict[str, Difference]) -> None:
 
 @exits_cleanly
 def main() -> None:
-    arguments = parse()
+    parser = parser_for(__doc__)
+    parser.add_argument("a", metavar="A", help="a run, or a JSON list of {image_id, caption}")
+    parser.add_argument("b", metavar="B")
+    parser.add_argument("--split", default="test", help="of runs (default test)")
+    parser.add_argument("--references", help="captions_*.json of COCO, or shards/NAME:SPLIT (default: those of a run)")
+    parser.add_argument("--language", help=LANGUAGE)
+    parser.add_argument("--out", type=Path, default=Path("comparison.html"), help="the page (default comparison.html)")
+    parser.add_argument("--resamples", type=positive, default=2000)
+    parser.add_argument("--seed", type=int, default=0, help="of the resamples")
+    arguments = parser.parse_args()
     first, second = load_sides(arguments.a, arguments.b, arguments.split)
     comparison = compare(
         first, second, arguments.references, arguments.split, arguments.language, arguments.resamples, arguments.seed

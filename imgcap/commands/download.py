@@ -6,7 +6,6 @@ A fetch that was stopped goes on where it stopped. Addresses are in imgcap/files
 a local file or another address: --source Flickr8k_text.zip=FILE_OR_ADDRESS.
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,18 +15,6 @@ from tqdm import tqdm
 from imgcap.commands.arguments import parser_for
 from imgcap.errors import UserError, exits_cleanly
 from imgcap.files.datasets import SOURCES, download, missing, read_datasets
-
-
-def parse() -> argparse.Namespace:
-    parser = parser_for(__doc__)
-    parser.add_argument("dataset", help="flickr8k, flickr30k, coco2014, coco2017 or karpathy")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the raw data")
-    parser.add_argument("--source", action="append", default=[], metavar="FILE=PLACE", help="where a file is instead")
-    parser.add_argument("--sources", type=Path, default=SOURCES, help="another list of data sets")
-    parser.add_argument("--verify-only", action="store_true", help="count what is there, fetch nothing")
-    parser.add_argument("--force", action="store_true", help="fetch and unpack again what is there")
-    parser.add_argument("--keep", action="store_true", help="keep the archives")
-    return parser.parse_args()
 
 
 def show(label: str, total: int | None) -> Callable[[int], object]:
@@ -44,7 +31,15 @@ def places(given: list[str]) -> dict[str, str]:
 
 @exits_cleanly
 def main() -> None:
-    arguments = parse()
+    parser = parser_for(__doc__)
+    parser.add_argument("dataset", help="flickr8k, flickr30k, coco2014, coco2017 or karpathy")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the raw data")
+    parser.add_argument("--source", action="append", default=[], metavar="FILE=PLACE", help="where a file is instead")
+    parser.add_argument("--sources", type=Path, default=SOURCES, help="another list of data sets")
+    parser.add_argument("--verify-only", action="store_true", help="count what is there, fetch nothing")
+    parser.add_argument("--force", action="store_true", help="fetch and unpack again what is there")
+    parser.add_argument("--keep", action="store_true", help="keep the archives")
+    arguments = parser.parse_args()
     datasets = read_datasets(arguments.sources)
     if arguments.dataset not in datasets:
         raise UserError(f"there is no data set {arguments.dataset!r}; choose one of {', '.join(datasets)}")

@@ -7,7 +7,6 @@ The last line of stdout is the scores as JSON. A run also gets results/SPLIT-cap
 results/SPLIT-scores.json; with data.shards=DIR, which scores it on another set, NAME-SPLIT-... instead.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -23,7 +22,8 @@ from imgcap.ranks.world import close_ranks, init_ranks
 from imgcap.shards.reader import ShardReader
 
 
-def parse() -> argparse.Namespace:
+@exits_cleanly
+def main() -> None:
     parser = parser_for(__doc__)
     parser.add_argument("path", metavar="RUN_OR_ARTEFACT", help=MODEL)
     parser.add_argument("--split", default="test")
@@ -31,12 +31,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="also write the scores to this file")
     add_which(parser)
     add_overrides(parser, "override the run's configuration")
-    return parser.parse_intermixed_args()
-
-
-@exits_cleanly
-def main() -> None:
-    arguments = parse()
+    arguments = parser.parse_intermixed_args()
     overrides = arguments.overrides + ([] if arguments.beam is None else [f"eval.beam={arguments.beam}"])
     world = init_ranks()
     try:

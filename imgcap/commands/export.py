@@ -6,7 +6,6 @@
 It holds model.safetensors, config.json, vocab.json, scores.json, a model card and sample pictures; see docs/export.md.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from imgcap.export.artefact import OWNED, export_run
 from imgcap.files.hub import check_name, push
 
 
-def parse() -> argparse.Namespace:
+@exits_cleanly
+def main() -> None:
     parser = parser_for(__doc__)
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; an older artefact there is replaced")
@@ -25,12 +25,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--torch-export", action="store_true", help="also both as torch.export programs, in programs/")
     parser.add_argument("--push", metavar="USER/NAME", help="then upload it to the Hugging Face hub")
     parser.add_argument("--private", action="store_true", help="make a new repository of the hub a private one")
-    return parser.parse_args()
-
-
-@exits_cleanly
-def main() -> None:
-    arguments = parse()
+    arguments = parser.parse_args()
     if arguments.push:
         check_name(arguments.push)
     step, others = export_run(arguments.run, arguments.out, arguments.which, arguments.onnx, arguments.torch_export)

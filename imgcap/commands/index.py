@@ -6,7 +6,6 @@ The tars (of img2dataset, CC3M and the like: .jpg, .jpeg, .png or .webp with .tx
 http(s)://, s3://, gs:// or hf:// addresses. Nothing of them is rewritten; OUT holds captions, index and manifest.
 """
 
-import argparse
 import os
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from imgcap.shards.foreign import expand, index_foreign
 from imgcap.text.tokeniser import Tokeniser
 
 
-def parse() -> argparse.Namespace:
+@exits_cleanly
+def main() -> None:
     parser = parser_for(__doc__)
     parser.add_argument("tars", nargs="+", help="paths with wildcards, paths or addresses with ranges {00000..00331}")
     parser.add_argument("--out", type=Path, required=True, help="folder of the shard set")
@@ -25,21 +25,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--language", default="en", help="of the captions, as spaCy names it (default en)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--skip-damaged", action="store_true", help="of a tar that is cut take what is whole")
-    return parser.parse_args()
-
-
-@exits_cleanly
-def main() -> None:
-    arguments = parse()
-    tokeniser = Tokeniser(arguments.language)
-    manifest = index_foreign(
-        expand(arguments.tars),
-        arguments.out,
-        tokeniser,
-        language=arguments.language,
-        split=arguments.split,
-        seed=arguments.seed,
-        workers=arguments.workers,
-        skip_damaged=arguments.skip_damaged,
-    )
+    arguments = parser.parse_args()
+    tars, tokeniser = expand(arguments.tars), Tokeniser(arguments.language)
+    how = ("language", "split", "seed", "workers", "skip_damaged")
+    manifest = index_foreign(tars, arguments.out, tokeniser, **{name: getattr(arguments, name) for name in how})
     print(manifest.summary(arguments.out))

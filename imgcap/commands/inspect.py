@@ -5,7 +5,6 @@
 OUT gets samples-SPLIT.png, captions.png, twice.png where splits share images, and report.json.
 """
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,6 @@ from imgcap.commands.arguments import parser_for
 from imgcap.errors import exits_cleanly
 from imgcap.shards.inspection import inspect
 from imgcap.shards.place import Place
-
-
-def parse() -> argparse.Namespace:
-    parser = parser_for(__doc__)
-    parser.add_argument("shards", help="folder or address of the shard set")
-    parser.add_argument("--out", type=Path, help="folder for what is drawn (default: SHARDS-look)")
-    parser.add_argument("--seed", type=int, default=0, help="of the samples that are drawn")
-    parser.add_argument("--limit", type=int, help="look at so many images of each split at most")
-    parser.add_argument("--json", action="store_true", help="the report on stdout, nothing else there")
-    return parser.parse_args()
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -38,7 +27,13 @@ def print_report(report: dict[str, Any]) -> None:
 
 @exits_cleanly
 def main() -> None:
-    arguments = parse()
+    parser = parser_for(__doc__)
+    parser.add_argument("shards", help="folder or address of the shard set")
+    parser.add_argument("--out", type=Path, help="folder for what is drawn (default: SHARDS-look)")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples that are drawn")
+    parser.add_argument("--limit", type=int, help="look at so many images of each split at most")
+    parser.add_argument("--json", action="store_true", help="the report on stdout, nothing else there")
+    arguments = parser.parse_args()
     place = Place(arguments.shards)
     out = arguments.out or Path(f"{Path(place.address).name if place.is_remote else place.address}-look")
     report = inspect(place, out, arguments.seed, arguments.limit)

@@ -34,7 +34,7 @@ NAMES = [name for group in COMMANDS.values() for name in group]
 
 
 def overview() -> str:
-    """What `imgcap --help` prints: one screen."""
+    """Text of `imgcap --help`: one screen."""
     groups = [
         "\n".join([f"{title}:", *(f"  {name:<16}{meaning}" for name, meaning in group.items())])
         for title, group in COMMANDS.items()

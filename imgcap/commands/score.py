@@ -6,7 +6,6 @@
 The table goes to stderr; the last line of stdout is the scores as JSON.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -19,7 +18,8 @@ from imgcap.evaluation.outside import facts_of_results, score_results
 from imgcap.evaluation.results import write_json
 
 
-def parse() -> argparse.Namespace:
+@exits_cleanly
+def main() -> None:
     parser, report = parser_for(__doc__), "imgcap: BLEU and CIDEr as the ImgCap report counts"
     parser.add_argument("--references", help="captions_*.json of COCO, or a split of a shard set: shards/NAME:SPLIT")
     parser.add_argument("--results", required=True, help="JSON list of {image_id, caption}")
@@ -35,12 +35,6 @@ def parse() -> argparse.Namespace:
         parser.error("give --references, or --facts for captions of demo scenes")
     if arguments.protocol == "imgcap" and arguments.metrics:
         parser.error("--protocol imgcap has BLEU and CIDEr; leave out --metrics")
-    return arguments
-
-
-@exits_cleanly
-def main() -> None:
-    arguments = parse()
     hypotheses = read_results(arguments.results)
     if not hypotheses:
         raise UserError(f"{arguments.results} holds no captions; name a result file that does")

@@ -7,7 +7,6 @@ Only this machine can open it, unless --host or --share says otherwise; see docs
 pip install 'imgcap[demo]'.
 """
 
-import argparse
 from pathlib import Path
 
 import imgcap
@@ -17,7 +16,8 @@ from imgcap.errors import exits_cleanly
 from imgcap.pictures.files import find_pictures
 
 
-def parse() -> argparse.Namespace:
+@exits_cleanly
+def main() -> None:
     parser = parser_for(__doc__)
     parser.add_argument("models", nargs="+", metavar="RUN_OR_ARTEFACT", help=MODEL)
     parser.add_argument("--port", type=port, default=7860)
@@ -27,12 +27,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--max-mb", type=float, default=Limits.megabytes, help="size of a file (default 20)")
     parser.add_argument("--max-megapixels", type=float, default=Limits.megapixels, help="of a picture (default 40)")
     add_device(parser)
-    return parser.parse_args()
-
-
-@exits_cleanly
-def main() -> None:
-    arguments = parse()
+    arguments = parser.parse_args()
     limits = Limits(arguments.max_mb, arguments.max_megapixels)
     check_address(arguments.host, arguments.port)
     examples = find_pictures([arguments.examples]) if arguments.examples else []

@@ -8,7 +8,6 @@ command again after a stop and it goes on; run it twice at once and the two shar
 CUDA_VISIBLE_DEVICES). See docs/sweeps.md.
 """
 
-import argparse
 import signal
 import sys
 from pathlib import Path
@@ -21,22 +20,18 @@ from imgcap.training.sweep.study import Sweep
 from imgcap.training.sweep.trial import Interrupted
 
 
-def parse() -> argparse.Namespace:
-    parser = parser_for(__doc__)
-    parser.add_argument("sweep", type=Path, help="a YAML file like those in tools/sweeps")
-    parser.add_argument("--out", type=Path, help="folder of the sweep (default: runs/sweeps/NAME)")
-    parser.add_argument("--nproc-per-node", type=int, metavar="N", help="train each trial under torchrun on N ranks")
-    return parser.parse_args()
-
-
 def leave(number: int, frame: object) -> None:
-    """On a signal: the trial at hand saves, and is gone on with by the next call."""
+    """Exit on a signal: the trial at hand saves, and is gone on with by the next call."""
     sys.exit(PREEMPTED_EXIT_CODE)
 
 
 @exits_cleanly
 def main() -> None:
-    arguments = parse()
+    parser = parser_for(__doc__)
+    parser.add_argument("sweep", type=Path, help="a YAML file like those in tools/sweeps")
+    parser.add_argument("--out", type=Path, help="folder of the sweep (default: runs/sweeps/NAME)")
+    parser.add_argument("--nproc-per-node", type=int, metavar="N", help="train each trial under torchrun on N ranks")
+    arguments = parser.parse_args()
     config = load_sweep(arguments.sweep)
     folder = arguments.out or Path("runs") / "sweeps" / config.name
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(arguments.nproc_per_node)]

@@ -8,7 +8,6 @@ Without --config it trains the demo. Run it again and it goes on where it stoppe
 goes on for 5 more epochs. With init_from=RUN_OR_ARTEFACT a new run begins with that model's weights.
 """
 
-import argparse
 import json
 import shutil
 import sys
@@ -25,7 +24,8 @@ from imgcap.training.profile import profiling
 from imgcap.training.resumption import Resumption
 
 
-def parse() -> argparse.Namespace:
+@exits_cleanly
+def main() -> None:
     parser, shipped = parser_for(__doc__), "a YAML file, or the name of one that comes with imgcap (default: the demo)"
     parser.add_argument("--config", type=config_file, default="demo", help=shipped)
     parser.add_argument("--debug", action="store_true", help="one process, a few samples, shapes, anomaly detection")
@@ -35,12 +35,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--env", action="store_true", help="report versions, devices and settings, exit")
     parser.add_argument("--resume", default="auto", metavar="auto|PATH|no", help="default: auto")
     add_overrides(parser)
-    return parser.parse_intermixed_args()
-
-
-@exits_cleanly
-def main() -> None:
-    arguments = parse()
+    arguments = parser.parse_intermixed_args()
     if arguments.env:
         print(environment_report(), flush=True)
         return

@@ -5,7 +5,6 @@
 Exit code 0: all is as it was built. 1: damage, named line by line. 2: no shard set.
 """
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -17,17 +16,13 @@ from imgcap.shards.manifest import Manifest
 from imgcap.shards.verify import verify
 
 
-def parse() -> argparse.Namespace:
+@exits_cleanly
+def main() -> None:
     parser = parser_for(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--decode", action="store_true", help="decode every JPEG too")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    return parser.parse_args()
-
-
-@exits_cleanly
-def main() -> None:
-    arguments = parse()
+    arguments = parser.parse_args()
     damages = verify(arguments.folder, decode=arguments.decode)
     if arguments.json:
         print(json.dumps({"ok": not damages, "damages": [dataclasses.asdict(damage) for damage in damages]}))
@@ -36,12 +31,7 @@ def main() -> None:
             print(" ".join(part for part in (damage.file, damage.key, damage.what) if part))
         print(f"{len(damages)} damages in {arguments.folder}; mend it with imgcap build ... --force")
     else:
-        print_summary(arguments.folder)
+        for split, info in Manifest.load(arguments.folder).splits.items():
+            print(f"{split}: {info.images} images, {info.captions} captions, {len(info.shards)} shards")
+        print(f"{arguments.folder} is as it was built")
     sys.exit(1 if damages else 0)
-
-
-def print_summary(folder: Path) -> None:
-    manifest = Manifest.load(folder)
-    for split, info in manifest.splits.items():
-        print(f"{split}: {info.images} images, {info.captions} captions, {len(info.shards)} shards")
-    print(f"{folder} is as it was built")

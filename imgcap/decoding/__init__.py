@@ -1,1 +1,1 @@
-"""From features to captions: searches and sampling over batches, and captions of one's own pictures."""
+"""Decoding, from features to captions: searches and sampling over batches of images."""

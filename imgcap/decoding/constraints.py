@@ -6,19 +6,20 @@ Dimensions: R images still searched, W rows of each, T words so far, V vocabular
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from imgcap.types import EOS, PAD
 
 
 @dataclass(frozen=True)
 class Constraints:
-    """`never` holds the tokens of no caption, <pad> among them; lengths and n-grams count words, and 0 is no bound."""
+    """Bounds on captions: tokens that `never` occur (<pad> is one); lengths and n-grams count words, and 0 is none."""
 
-    never: torch.Tensor
+    never: Tensor
     min_length: int = 0
     no_repeat_ngram: int = 0
 
-    def forbid_(self, log_probs_RWV: torch.Tensor, step: int, words_RWT: torch.Tensor | None) -> None:
+    def forbid_(self, log_probs_RWV: Tensor, step: int, words_RWT: Tensor | None) -> None:
         """Set what may not follow the words so far to -inf, in place. Only the n-gram block reads the words."""
         log_probs_RWV.index_fill_(-1, self.never, -torch.inf)
         if step < self.min_length:
@@ -28,8 +29,8 @@ class Constraints:
             log_probs_RWV.scatter_(-1, _repeating(words_RWT, self.no_repeat_ngram), -torch.inf)
 
 
-def _repeating(words_RWT: torch.Tensor, n: int) -> torch.Tensor:
-    """The words that would end an n-gram which is there already: those after each earlier copy of the last n - 1.
+def _repeating(words_RWT: Tensor, n: int) -> Tensor:
+    """Words that would end an n-gram which is there already: those after each earlier copy of the last n - 1.
 
     Where there is no copy it names <pad>, which may not follow anyway.
     """

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.state import DecoderState
@@ -14,19 +15,19 @@ from imgcap.models.kernels.dtypes import exact_dtype
 
 
 class EnsembleState(NamedTuple):
-    """A state for each decoder."""
+    """State of an ensemble: one for each decoder."""
 
     states: tuple[DecoderState, ...]
 
-    def select(self, images_S: torch.Tensor) -> "EnsembleState":
+    def select(self, images_S: Tensor) -> "EnsembleState":
         return EnsembleState(tuple(state.select(images_S) for state in self.states))
 
-    def reorder(self, beams_BW: torch.Tensor) -> "EnsembleState":
+    def reorder(self, beams_BW: Tensor) -> "EnsembleState":
         return EnsembleState(tuple(state.reorder(beams_BW) for state in self.states))
 
 
 class Ensemble:
-    """Decoders of one vocabulary, each with features of its own encoder; one alone is as it is without.
+    """Several decoders of one vocabulary as one, each with features of its own encoder; one alone is as it is without.
 
     The attention is that of the first.
     """
@@ -35,21 +36,19 @@ class Ensemble:
         assert decoders, "an ensemble has a decoder"
         self.decoders = decoders
 
-    def init(self, features_BPE: Sequence[torch.Tensor], rows: int, length: int) -> EnsembleState:
+    def init(self, features_BPE: Sequence[Tensor], rows: int, length: int) -> EnsembleState:
         begun = (
             decoder.init(own_BPE, rows, length) for decoder, own_BPE in zip(self.decoders, features_BPE, strict=True)
         )
         return EnsembleState(tuple(begun))
 
-    def step(
-        self, state: EnsembleState, token_BK: torch.Tensor
-    ) -> tuple[torch.Tensor, EnsembleState, torch.Tensor | None]:
+    def step(self, state: EnsembleState, token_BK: Tensor) -> tuple[Tensor, EnsembleState, Tensor | None]:
         steps = [decoder.step(own, token_BK) for decoder, own in zip(self.decoders, state.states, strict=True)]
         logits, states, attention = zip(*steps, strict=True)
         return _mean(logits), EnsembleState(states), attention[0]
 
 
-def _mean(logits: Sequence[torch.Tensor]) -> torch.Tensor:
+def _mean(logits: Sequence[Tensor]) -> Tensor:
     """Logits of the mean of the probabilities: log(p_1 + ... + p_M)."""
     if len(logits) == 1:
         return logits[0]

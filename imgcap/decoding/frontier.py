@@ -12,44 +12,45 @@ from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from imgcap.types import EOS
 
 
 class Prefixes(NamedTuple):
-    """The beginnings of captions that a step extends. One of log probability -inf is none."""
+    """Beginnings of captions that a step extends. One of log probability -inf is none."""
 
     step: int  # words of each
-    images_R: torch.Tensor
-    log_prob_RW: torch.Tensor
-    words_RWT: torch.Tensor | None  # only where something reads them
+    images_R: Tensor
+    log_prob_RW: Tensor
+    words_RWT: Tensor | None  # only where something reads them
 
 
 class Chosen(NamedTuple):
-    """The rows that live on. A row of log probability -inf is none."""
+    """Rows that live on after a step. A row of log probability -inf is none."""
 
-    log_prob_RW: torch.Tensor
-    parent_RW: torch.Tensor
-    token_RW: torch.Tensor
+    log_prob_RW: Tensor
+    parent_RW: Tensor
+    token_RW: Tensor
 
-    def gather(self, index_RX: torch.Tensor) -> "Chosen":
+    def gather(self, index_RX: Tensor) -> "Chosen":
         return Chosen(*(x.gather(-1, index_RX) for x in self))
 
 
 class Frontier(Protocol):
-    """How rows are chosen."""
+    """A way of choosing which rows of a search live on."""
 
     rows: int  # of an image at the first step
     pools: int = 1  # of an image's finished captions
     pool_size: int
     reads_words: bool = False
 
-    def begin(self, images: int, device: torch.device) -> torch.Tensor:
-        """The log probability of the rows before the first word."""
+    def begin(self, images: int, device: torch.device) -> Tensor:
+        """Log probabilities (images, rows) of the rows before the first word."""
         return torch.zeros(images, self.rows, device=device)
 
-    def extend_(self, prefixes: Prefixes, log_probs_RWV: torch.Tensor) -> Chosen:
-        """Choose; `log_probs_RWV` may be overwritten."""
+    def extend_(self, prefixes: Prefixes, log_probs_RWV: Tensor) -> Chosen:
+        """Choose the rows that live on; `log_probs_RWV` may be overwritten."""
         ...
 
 
@@ -61,7 +62,7 @@ class Likeliest(Frontier):
     def __init__(self, beam: int):
         self.pool_size = beam
 
-    def extend_(self, prefixes: Prefixes, log_probs_RWV: torch.Tensor) -> Chosen:
+    def extend_(self, prefixes: Prefixes, log_probs_RWV: Tensor) -> Chosen:
         return _top(log_probs_RWV.add_(prefixes.log_prob_RW[..., None]), self.pool_size)
 
 
@@ -76,7 +77,7 @@ class Groups(Frontier):
         self.rows = self.pools = groups
         self.pool_size, self.diversity = beams_of_each, diversity
 
-    def extend_(self, prefixes: Prefixes, log_probs_RWV: torch.Tensor) -> Chosen:
+    def extend_(self, prefixes: Prefixes, log_probs_RWV: Tensor) -> Chosen:
         candidates_RWV = log_probs_RWV.add_(prefixes.log_prob_RW[..., None])
         penalty_RV = torch.zeros_like(candidates_RWV[:, 0])
         chosen = []
@@ -100,16 +101,16 @@ class Banks(Frontier):
 
     reads_words = True
 
-    def __init__(self, beam: int, required_C: torch.Tensor, max_length: int):
+    def __init__(self, beam: int, required_C: Tensor, max_length: int):
         self.rows, self.pool_size = len(required_C) + 1, beam
         self.required_C, self.max_length = required_C, max_length
 
-    def begin(self, images: int, device: torch.device) -> torch.Tensor:
+    def begin(self, images: int, device: torch.device) -> Tensor:
         live_S = torch.full((self.rows,), -torch.inf, device=device)
         live_S[0] = 0.0  # nothing is said yet
         return live_S.repeat(images, 1)
 
-    def extend_(self, prefixes: Prefixes, log_probs_RWV: torch.Tensor) -> Chosen:
+    def extend_(self, prefixes: Prefixes, log_probs_RWV: Tensor) -> Chosen:
         assert prefixes.words_RWT is not None, "the words say what is lacking"
         lacks_RWC = (prefixes.words_RWT[..., None] != self.required_C).all(2)
         candidates_RWV = log_probs_RWV.add_(prefixes.log_prob_RW[..., None])
@@ -119,21 +120,21 @@ class Banks(Frontier):
         staying = self._staying_(in_banks_RSKV, lacks_RSKC)
         return self._best(staying, coming, prefixes.step)
 
-    def _coming(self, in_banks_RSKV: torch.Tensor, lacks_RSKC: torch.Tensor) -> Chosen:
-        """The likeliest that come to each bank from the one before, by a word that they lacked."""
+    def _coming(self, in_banks_RSKV: Tensor, lacks_RSKC: Tensor) -> Chosen:
+        """Choose the likeliest that come to each bank from the one before, by a word that they lacked."""
         required_RSKC = in_banks_RSKV.index_select(3, self.required_C)
         leaving = _top_of_banks(required_RSKC.masked_fill(~lacks_RSKC, -torch.inf), self.pool_size)
         leaving = leaving._replace(token_RW=self.required_C[leaving.token_RW])
         return Chosen(*(_to_the_next(leaving_RSX) for leaving_RSX in leaving))
 
-    def _staying_(self, in_banks_RSKV: torch.Tensor, lacks_RSKC: torch.Tensor) -> Chosen:
-        """The likeliest that stay in each bank, by any other word. Overwrites the candidates."""
+    def _staying_(self, in_banks_RSKV: Tensor, lacks_RSKC: Tensor) -> Chosen:
+        """Choose the likeliest that stay in each bank, by any other word. Overwrites the candidates."""
         required_RSKC = in_banks_RSKV.index_select(3, self.required_C)
         in_banks_RSKV.index_copy_(3, self.required_C, required_RSKC.masked_fill(lacks_RSKC, -torch.inf))
         return _top_of_banks(in_banks_RSKV, self.pool_size)
 
     def _best(self, staying: Chosen, coming: Chosen, step: int) -> Chosen:
-        """The likeliest of both in each bank, but none where more words are lacking than there is room for."""
+        """Keep the likeliest of both in each bank, but none where more words are lacking than there is room for."""
         candidates_RSX = Chosen(*(torch.cat(both, dim=2) for both in zip(staying, coming, strict=True)))
         log_prob_RSX = candidates_RSX.log_prob_RW
         closed = max(self.rows - (self.max_length - step), 0)
@@ -143,24 +144,24 @@ class Banks(Frontier):
 
 
 class Samples(Frontier):
-    """Each row goes on with a word drawn from the model: softmax(log P / temperature), less what is cut.
+    """Sampling: each row goes on with a word drawn from softmax(log P / temperature), less what is cut.
 
     `top_k` keeps the k likeliest words (Fan et al. 2018); of these, `top_p` the fewest that hold so much of the
     probability (Holtzman et al. 2020). Drawn by `coins_BWT`, one uniform number a word.
     """
 
-    def __init__(self, coins_BWT: torch.Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0):
+    def __init__(self, coins_BWT: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0):
         self.rows = self.pools = coins_BWT.shape[1]
         self.pool_size, self.coins_BWT = 1, coins_BWT
         self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
 
-    def extend_(self, prefixes: Prefixes, log_probs_RWV: torch.Tensor) -> Chosen:
+    def extend_(self, prefixes: Prefixes, log_probs_RWV: Tensor) -> Chosen:
         coin_RW = self.coins_BWT[..., prefixes.step].index_select(0, prefixes.images_R)
         token_RW = self._draw(log_probs_RWV, coin_RW)
         log_prob_RW = prefixes.log_prob_RW + log_probs_RWV.gather(2, token_RW[..., None]).squeeze(2)
         return Chosen(log_prob_RW, torch.arange(self.rows, device=token_RW.device).expand_as(token_RW), token_RW)
 
-    def _draw(self, log_probs_RWV: torch.Tensor, coin_RW: torch.Tensor) -> torch.Tensor:
+    def _draw(self, log_probs_RWV: Tensor, coin_RW: Tensor) -> Tensor:
         words = log_probs_RWV.shape[2]
         if self.top_k is None and self.top_p == 1:
             return _draw((log_probs_RWV / self.temperature).softmax(-1), coin_RW)
@@ -171,8 +172,8 @@ class Samples(Frontier):
         return word_RWX.gather(2, place_RW[..., None]).squeeze(2)
 
 
-def _draw(weights_RWX: torch.Tensor, coin_RW: torch.Tensor) -> torch.Tensor:
-    """The first place where the running sum of the weights passes the coin's share of all; never one of weight 0.
+def _draw(weights_RWX: Tensor, coin_RW: Tensor) -> Tensor:
+    """Draw the first place where the running sum of the weights passes the coin's share of all; never one of weight 0.
 
     A GPU adds in another order for each place, so a sum may rise or fall by rounding where the weight is 0. A coin is
     at most 1 - 2**-24, so its share is below the whole also when it is rounded.
@@ -182,8 +183,8 @@ def _draw(weights_RWX: torch.Tensor, coin_RW: torch.Tensor) -> torch.Tensor:
     return (running_RWX > share_RW1).to(torch.uint8).argmax(2)
 
 
-def _top(candidates_RKV: torch.Tensor, count: int) -> Chosen:
-    """The `count` likeliest rows × words."""
+def _top(candidates_RKV: Tensor, count: int) -> Chosen:
+    """Choose the `count` likeliest rows × words."""
     rows, words = candidates_RKV.shape[-2:]
     candidates_RX = candidates_RKV.flatten(-2)
     if rows * words < count:  # more beams than words, at the first step
@@ -192,15 +193,15 @@ def _top(candidates_RKV: torch.Tensor, count: int) -> Chosen:
     return Chosen(log_prob_RX, (index_RX // words).clamp_(max=rows - 1), index_RX % words)
 
 
-def _top_of_banks(candidates_RSKV: torch.Tensor, count: int) -> Chosen:
-    """The likeliest of each bank, their parents counted over all banks."""
+def _top_of_banks(candidates_RSKV: Tensor, count: int) -> Chosen:
+    """Choose the likeliest of each bank, their parents counted over all banks."""
     banks, rows = candidates_RSKV.shape[1:3]
     chosen = _top(candidates_RSKV, count)
     first_S1 = torch.arange(0, banks * rows, rows, device=candidates_RSKV.device)[:, None]
     return chosen._replace(parent_RW=chosen.parent_RW + first_S1)
 
 
-def _to_the_next(gained_RSX: torch.Tensor) -> torch.Tensor:
+def _to_the_next(gained_RSX: Tensor) -> Tensor:
     """Shift what left each bank to the bank after it. The last lacks no word, so nothing leaves it."""
     nothing = -torch.inf if gained_RSX.is_floating_point() else 0
     return F.pad(gained_RSX[:, :-1], (0, 0, 1, 0), value=nothing)

@@ -6,6 +6,7 @@ Dimensions: B images, W captions of each, P grid cells, E encoder width.
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from imgcap.config.decoding import DecodeOptions
 from imgcap.data.keyed_random import coins
@@ -22,12 +23,12 @@ from imgcap.types import EOS, PAD, SOS, SPECIAL_TOKENS, UNK
 
 def generate(
     decoders: Sequence[Decoder],
-    features_BPE: Sequence[torch.Tensor],
+    features_BPE: Sequence[Tensor],
     options: DecodeOptions,
     vocabulary: Vocabulary,
     max_length: int,
     attention: bool = False,
-    image_keys: torch.Tensor | None = None,
+    image_keys: Tensor | None = None,
 ) -> Hypotheses:
     """Caption B images in at most `max_length` words, by one decoder or the mean of several.
 
@@ -70,7 +71,10 @@ def _token(word: str, vocabulary: Vocabulary) -> int:
 
 
 def _check_room(options: DecodeOptions, words: int, max_length: int) -> None:
-    """With as many words as a caption must have at least, no n-gram block can leave it without a next one."""
+    """Raise `UserError` where the options leave no caption.
+
+    With as many words as a caption must have at least, no n-gram block can leave it without a next one.
+    """
     longest, needed = max(options.min_length, len(options.required)), options.min_length
     if longest > max_length:
         raise UserError(

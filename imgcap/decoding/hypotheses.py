@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from imgcap.types import PAD
 
@@ -21,30 +22,26 @@ class Hypotheses:
     captions than beams, the rest have length 0 and score -inf. The attention is that of the best caption.
     """
 
-    tokens_BWL: torch.Tensor
-    scores_BW: torch.Tensor
-    lengths_BW: torch.Tensor
-    attention_BLP: torch.Tensor | None
+    tokens_BWL: Tensor
+    scores_BW: Tensor
+    lengths_BW: Tensor
+    attention_BLP: Tensor | None
 
     @property
-    def tokens_BL(self) -> torch.Tensor:
+    def tokens_BL(self) -> Tensor:
         return self.tokens_BWL[:, 0]
 
     @property
-    def scores_B(self) -> torch.Tensor:
-        return self.scores_BW[:, 0]
-
-    @property
-    def lengths_B(self) -> torch.Tensor:
+    def lengths_B(self) -> Tensor:
         return self.lengths_BW[:, 0]
 
     def first(self, count: int) -> "Hypotheses":
-        """The `count` best of each image."""
+        """Keep the `count` best captions of each image."""
         tokens_BWL, scores_BW, lengths_BW = self.tokens_BWL, self.scores_BW, self.lengths_BW
         return Hypotheses(tokens_BWL[:, :count], scores_BW[:, :count], lengths_BW[:, :count], self.attention_BLP)
 
     def distinct(self) -> "Hypotheses":
-        """Each caption once; those that were there twice make room at the end."""
+        """Keep each caption once; those that were there twice make room at the end."""
         same_BWW = (self.tokens_BWL[:, :, None] == self.tokens_BWL[:, None]).all(-1)
         again_BW = same_BWW.tril(-1).any(-1)
         scores_BW = self.scores_BW.masked_fill(again_BW, -torch.inf)
@@ -58,15 +55,15 @@ class Hypotheses:
 
 
 class Step(NamedTuple):
-    """What one step chose: for each row of the new beam its parent, its word, and what the parents saw."""
+    """What one step of a search chose: for each row of the new beam its parent, its word, and what the parents saw."""
 
-    images_R: torch.Tensor  # whose these are
-    parent_RW: torch.Tensor
-    token_RW: torch.Tensor
-    attention_RWP: torch.Tensor | None
+    images_R: Tensor  # whose these are
+    parent_RW: Tensor
+    token_RW: Tensor
+    attention_RWP: Tensor | None
 
     def of_all(self, images: int) -> "Step":
-        """With a row for every image; zeros where it was done."""
+        """Extend the step to a row for every image; zeros where the image was done."""
         if len(self.images_R) == images:
             return self
         parent_BW, token_BW, attention_BWP = (
@@ -77,18 +74,18 @@ class Step(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """The finished captions: normalised score, the step that ended each, its row in that step."""
+    """Finished captions of a search: normalised score, the step that ended each, its row in that step."""
 
-    score_BGK: torch.Tensor
-    step_BGK: torch.Tensor
-    row_BGK: torch.Tensor
+    score_BGK: Tensor
+    step_BGK: Tensor
+    row_BGK: Tensor
 
     @classmethod
     def empty(cls, images: int, pools: int, size: int, device: torch.device) -> "Pool":
         nothing_BGK = torch.zeros(images, pools, size, dtype=torch.int64, device=device)
         return cls(torch.full_like(nothing_BGK, -torch.inf, dtype=torch.float32), nothing_BGK, nothing_BGK)
 
-    def merge(self, images_R: torch.Tensor, score_RW: torch.Tensor, step: int) -> "Pool":
+    def merge(self, images_R: Tensor, score_RW: Tensor, step: int) -> "Pool":
         """Take in what row w of some images ended at this step (-inf: nothing) and keep the best of each pool."""
         images, pools, size = self.score_BGK.shape
         score_RGN = score_RW.unflatten(1, (pools, -1))
@@ -100,7 +97,7 @@ class Pool(NamedTuple):
         kept_BGK, index_BGK = scores.topk(size, dim=2)
         return Pool(kept_BGK, steps.gather(2, index_BGK), rows.gather(2, index_BGK))
 
-    def is_open(self, images_R: torch.Tensor, reach_RW: torch.Tensor) -> torch.Tensor:
+    def is_open(self, images_R: Tensor, reach_RW: Tensor) -> Tensor:
         """Whether a row of some images can still beat the worst of its pool; `reach_RW` is the most it can score."""
         reach_RG = reach_RW.unflatten(1, (self.score_BGK.shape[1], -1)).amax(2)
         return (reach_RG > self.score_BGK.index_select(0, images_R).amin(2)).any(1)
@@ -112,7 +109,7 @@ def trace(pool: Pool, history: Sequence[Step], length: int) -> Hypotheses:
     last_BW = pool.step_BGK.flatten(1).gather(1, order_BW).masked_fill(score_BW == -torch.inf, -1)
     row_BW = pool.row_BGK.flatten(1).gather(1, order_BW)
     tokens_BWL = torch.full((*row_BW.shape, length), PAD, device=row_BW.device)
-    seen: list[torch.Tensor] = []
+    seen: list[Tensor] = []
     for step in reversed(range(len(history))):
         _, parent_BW, token_BW, attention_BWP = history[step].of_all(len(row_BW))
         inside_BW = step <= last_BW

@@ -19,10 +19,11 @@ E encoder width.
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from imgcap.decoding.constraints import Constraints
 from imgcap.decoding.ensemble import Ensemble
-from imgcap.decoding.frontier import Chosen, Frontier, Likeliest, Prefixes
+from imgcap.decoding.frontier import Frontier, Likeliest, Prefixes
 from imgcap.decoding.hypotheses import Hypotheses, Pool, Step, trace
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.kernels.dtypes import exact_dtype
@@ -33,7 +34,7 @@ SHRINK = 0.75  # of a search's images: when no more are left to search, those do
 
 def beam_search(
     decoder: Decoder,
-    features_BPE: torch.Tensor,
+    features_BPE: Tensor,
     beam: int,
     max_length: int,
     length_penalty: float = 1.0,
@@ -50,7 +51,7 @@ def beam_search(
 @torch.no_grad()
 def search(
     ensemble: Ensemble,
-    features_BPE: Sequence[torch.Tensor],
+    features_BPE: Sequence[Tensor],
     frontier: Frontier,
     constraints: Constraints,
     max_length: int,
@@ -79,8 +80,9 @@ def search(
             constraints.forbid_(log_probs_RWV, step, words_RWT)
             prefixes = Prefixes(step, images_R, live_RW, words_RWT)
             live_RW, parent_RW, token_RW = frontier.extend_(prefixes, log_probs_RWV)
-        else:
-            live_RW, parent_RW, token_RW = _end(live_RW, log_probs_RWV)
+        else:  # every live row ends
+            parent_RW = torch.arange(live_RW.shape[1], device=device).expand_as(live_RW)
+            live_RW, token_RW = live_RW + log_probs_RWV[..., EOS], torch.full_like(parent_RW, EOS)
         history.append(Step(images_R, parent_RW, token_RW, attention_RWP if attention else None))
         ended_RW = token_RW == EOS
         finished_RW = (live_RW / (step + 1) ** length_penalty).masked_fill(~ended_RW, -torch.inf)
@@ -99,9 +101,3 @@ def search(
             words_RWT = None if words_RWT is None else words_RWT.index_select(0, kept_R)
             state = state.select(kept_R)
     return trace(pool, history, max_length + 1)
-
-
-def _end(live_RW: torch.Tensor, log_probs_RWV: torch.Tensor) -> Chosen:
-    """Every live row with <eos> after it."""
-    parent_RW = torch.arange(live_RW.shape[1], device=live_RW.device).expand_as(live_RW)
-    return Chosen(live_RW + log_probs_RWV[..., EOS], parent_RW, torch.full_like(parent_RW, EOS))

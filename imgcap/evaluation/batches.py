@@ -8,6 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from imgcap.data.batch import NO_IMAGE
@@ -21,27 +22,27 @@ from imgcap.types import PAD
 class EvalItem(NamedTuple):
     """One image with its captions; an image that can't be read is blank, without tokens, and not sound."""
 
-    image_CHW: torch.Tensor
-    tokens_KT: torch.Tensor
+    image_CHW: Tensor
+    tokens_KT: Tensor
     image_id: int
     references: list[str]
     sound: bool
 
 
 class EvalBatch(NamedTuple):
-    """B images, of which the first `real` are the batch's own; the others fill it up and are dropped."""
+    """Batch of B images, of which the first `real` are its own; the others fill it up and are dropped."""
 
     number: int
     real: int
-    images_BCHW: torch.Tensor
-    tokens_BKT: torch.Tensor
+    images_BCHW: Tensor
+    tokens_BKT: Tensor
     image_ids: list[int]
     references: list[list[str]]
     sound: list[bool]
 
 
 class FixedBatches:
-    """Batch b holds images [b·B, (b+1)·B) of `count`, filled up from the start; rank r takes r, r + world, …
+    """Batches of images [b·B, (b+1)·B) of `count`, filled up from the start; rank r takes batch r, r + world, …
 
     All ranks take equal steps: one that has no batch left repeats an early one, whose number is then too high.
     """
@@ -83,7 +84,7 @@ class FixedBatches:
 
 
 def _read_item(dataset: EvalDataset, index: int) -> EvalItem:
-    """A damaged image is named on stderr and shifts nothing."""
+    """Read one image with its captions; a damaged one is named on stderr and shifts nothing."""
     try:
         sample = dataset.reader.read(index)
         image_CHW, tokens_KT = dataset[index]

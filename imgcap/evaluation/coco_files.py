@@ -11,7 +11,10 @@ from imgcap.shards.reader import ShardReader
 
 
 def read_references(where: str) -> dict[int, list[str]]:
-    """All captions of each image, images in the file's order, from COCO_CAPTIONS.json or `shards/NAME:SPLIT`."""
+    """Read all captions of each image, in the file's order, from COCO_CAPTIONS.json or `shards/NAME:SPLIT`.
+
+    Raises `UserError` for a file that is not of captions in COCO's format (https://cocodataset.org/#format-data).
+    """
     reader = split_of_shards(where)
     if reader is not None:
         return captions_of(reader)
@@ -31,13 +34,13 @@ def captions_of(reader: ShardReader) -> dict[int, list[str]]:
 
 
 def split_of_shards(where: str) -> ShardReader | None:
-    """What `shards/NAME:SPLIT` names; None for a file."""
+    """The split that `shards/NAME:SPLIT` names; None for a file."""
     folder, colon, split = where.rpartition(":")
     return ShardReader(folder, split) if colon and Path(folder).is_dir() else None
 
 
 def read_results(where: str) -> dict[int, str]:
-    """The caption of each image from a result file, [{"image_id": ..., "caption": ...}, ...]."""
+    """Read the caption of each image from a result file, [{"image_id": ..., "caption": ...}, ...]."""
     content = _read_json(Path(where))
     if not isinstance(content, list):
         raise UserError(f"{where} holds no list; results are [{{'image_id': ..., 'caption': ...}}, ...]")

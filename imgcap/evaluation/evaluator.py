@@ -47,7 +47,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class _Decoded:
-    """What a rank hands in of one batch; a damaged image has no entry."""
+    """Captions and sums that a rank hands in for one batch; a damaged image has no entry."""
 
     number: int
     captions: dict[int, str]
@@ -60,7 +60,7 @@ class _Decoded:
 
 @dataclass(frozen=True)
 class _Outcome(Generic[Result]):
-    """A result, or how getting it failed: what one rank can tell another."""
+    """A result, or how getting it failed: in a form that one rank can tell another."""
 
     result: Result | None
     mistake: str | None = None
@@ -110,7 +110,7 @@ class Evaluator:
         self.batches = FixedBatches(count, config.batch, world.rank, world.world_size)
 
     def run(self, model: Captioner, asked_to_stop: Callable[[], bool] = lambda: False) -> Evaluation:
-        """Decode, gather, score. Every rank must call it; a failure on one is raised on all of them.
+        """Evaluate a model on all ranks: decode, gather, score. A failure on one is raised on all of them.
 
         The model is left in the mode in which it came. Raises `EvaluationStopped` on all ranks, after the batch at
         hand, where one of them is asked to stop.
@@ -135,7 +135,7 @@ class Evaluator:
 
     @torch.no_grad()
     def _decode_all(self, model: Captioner, asked_to_stop: Callable[[], bool]) -> _Outcome[list[_Decoded]]:
-        """All ranks take equal steps and agree after each of them whether to go on."""
+        """Decode this rank's batches; all ranks take equal steps and agree after each whether to go on."""
         decoded: list[_Decoded] = []
         with reading(self.batches.loader(self.dataset, self.data.workers, self.world.device.type == "cuda")) as batches:
             for number in self.batches.numbers:
@@ -158,15 +158,9 @@ class Evaluator:
             tokens_BKT = batch.tokens_BKT.to(device, non_blocking=True)
             readout_BKTR, _ = unroll(model.decoder, features_BPE, tokens_BKT)
             loss = caption_loss(readout_BKTR, model.decoder.output, tokens_BKT, label_smoothing=0.0)
-            hypotheses = generate(
-                [model.decoder],
-                [features_BPE],
-                self.options,
-                self.vocabulary,
-                self.data.max_tokens,
-                attention=batch.number == 0,  # for the examples
-            )
-        captions = [self.vocabulary.decode(tokens) for tokens in hypotheses.tokens_BL.tolist()]
+            first, longest = batch.number == 0, self.data.max_tokens  # the first batch's images are the examples
+            found = generate([model.decoder], [features_BPE], self.options, self.vocabulary, longest, attention=first)
+        captions = [self.vocabulary.decode(tokens) for tokens in found.tokens_BL.tolist()]
         kept = [place for place in range(batch.real) if batch.sound[place]]
         return _Decoded(
             number=batch.number,
@@ -175,7 +169,7 @@ class Evaluator:
             cross_entropy=float(loss.cross_entropy),
             tokens=int(loss.tokens),
             damaged=batch.real - len(kept),
-            examples=self._examples(model, batch, hypotheses, captions, kept) if batch.number == 0 else [],
+            examples=self._examples(model, batch, found, captions, kept) if first else [],
         )
 
     def _examples(
@@ -240,7 +234,7 @@ def _attempt(work: Callable[[], Result]) -> _Outcome[Result]:
 
 
 def _without_examples(scored: _Outcome[Evaluation] | None) -> _Outcome[Evaluation]:
-    """What rank 0 sends to the others: pictures stay with it."""
+    """Scores as rank 0 sends them to the others: pictures stay with it."""
     if scored is None or scored.result is None:
         return scored or _Outcome(None)
     return _Outcome(replace(scored.result, examples=[]))

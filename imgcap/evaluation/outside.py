@@ -21,7 +21,7 @@ def score_results(
     subset: bool = False,
     shuffled: bool = False,
 ) -> dict[str, Any]:
-    """Scores and signature against the references in a COCO file, or of a split: `shards/NAME:SPLIT`.
+    """Score results, with a signature, against a COCO file or the references of a split, `shards/NAME:SPLIT`.
 
     With `subset` images without a hypothesis are left out; `shuffled` is told in the signature. Raises UserError where
     images and captions don't match.
@@ -46,7 +46,7 @@ def score_results(
 
 
 def facts_of_results(hypotheses: dict[int, str]) -> dict[str, Any]:
-    """How many captions of demo scenes are wholly true, and what the others claim wrongly."""
+    """Count the captions of demo scenes that are wholly true, and what the others claim wrongly."""
     facts = count_facts({"image_id": image_id, "caption": caption} for image_id, caption in hypotheses.items())
     return {
         "captions": facts.captions,

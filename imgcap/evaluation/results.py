@@ -65,13 +65,13 @@ def write_results(run: Path, evaluation: Evaluation, step: int, label: str | Non
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a file whole. Folders that are missing are made: scoring took too long to fail."""
+    """Write a JSON file whole. Folders that are missing are made: scoring took too long to fail."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def scores_of(run: Path, step: int) -> tuple[dict[str, Any], list[str]]:
-    """What results/ says of the checkpoint of a step: scores by label, and the labels whose scores are of another."""
+    """Read what results/ has of a step's checkpoint: scores by label, and the labels whose scores are of another."""
     folder = run / "results"
     steps = json.loads((folder / STEPS).read_text(encoding="utf-8")) if (folder / STEPS).exists() else {}
     written = {path.name.removesuffix("-scores.json"): path for path in sorted(folder.glob("*-scores.json"))}

@@ -10,7 +10,7 @@ from imgcap.evaluation.metrics.ptb import PTB
 
 
 def signature(tokeniser: str = PTB, **parts: object) -> str:
-    """`name:value` of what was scored and how it was decoded, then the tokeniser and the versions.
+    """Build a signature: `name:value` of what was scored and how it was decoded, then tokeniser and versions.
 
     A part that is None is left out.
     """
@@ -23,5 +23,5 @@ def signature(tokeniser: str = PTB, **parts: object) -> str:
 
 
 def parts_of(signature: str) -> dict[str, str]:
-    """The parts of a signature, by name."""
+    """Split a signature into its parts, by name."""
     return dict(part.split(":", 1) for part in signature.split("|") if ":" in part)

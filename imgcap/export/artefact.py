@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import safetensors.torch
-import torch
+from torch import Tensor
 
 import imgcap
 from imgcap.checkpoint.layout import fingerprints, seal_of
@@ -84,7 +84,7 @@ def _manifest(loaded: LoadedCaptioner, files: Mapping[str, Any]) -> dict[str, An
     return {**content, "seal": seal_of(content)}
 
 
-def _check_finite(weights: Mapping[str, torch.Tensor], source: str) -> None:
+def _check_finite(weights: Mapping[str, Tensor], source: str) -> None:
     for name, tensor in weights.items():
         wrong = int((~tensor.isfinite()).sum())
         if wrong:
@@ -111,7 +111,7 @@ def _copy_samples(source: Path, target: Path, step: int) -> dict[str, int]:
 
 @contextmanager
 def _whole_folder(out: Path) -> Iterator[Path]:
-    """A folder to fill, which gets its name when all is on the disk; until then an older artefact stays."""
+    """Context of a folder to fill, which gets its name when all is on the disk; until then an older artefact stays."""
     out = out.resolve()
     if out.exists() and not (out / MANIFEST).is_file() and (out.is_file() or any(out.iterdir())):
         raise UserError(f"{out} is there already and is no artefact; name another folder with --out")

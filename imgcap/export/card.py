@@ -41,7 +41,10 @@ By default it searches with {beam} beams, a length penalty of {penalty:g} and at
 def model_card(
     name: str, loaded: LoadedCaptioner, scores: Mapping[str, Mapping[str, Any]], pictures: Mapping[str, int]
 ) -> str:
-    """Markdown, with the header that the hub reads; `pictures` are files beside it, with the step each shows."""
+    """Write a model card: Markdown, with the header that the hub reads.
+
+    `pictures` are files beside it, with the step that each shows.
+    """
     config = loaded.config
     decoder = config.model.decoder
     query = f", attention {decoder.query} the recurrence" if isinstance(decoder, AttentionLSTMConfig) else ""
@@ -66,23 +69,11 @@ def _scores(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
         return ["## Scores", "", "Not measured yet.", ""]
     names = [name for name, value in next(iter(scores.values())).items() if isinstance(value, float)]
     table = [["split", *names], ["---"] * (len(names) + 1)]
-    table += [[label, *(_number(of.get(name)) for name in names)] for label, of in scores.items()]
+    table += [[label, *(f"{of[name]:.3f}" if name in of else "–" for name in names)] for label, of in scores.items()]
     rows = [f"| {' | '.join(cells)} |" for cells in table]
     signatures = [f"- {label}: `{of['signature']}`" for label, of in scores.items()]
-    return [
-        "## Scores",
-        "",
-        *rows,
-        "",
-        "The loss is in nats a token. Scores compare where their signatures are equal:",
-        "",
-        *signatures,
-        "",
-    ]
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    told = "The loss is in nats a token. Scores compare where their signatures are equal:"
+    return ["## Scores", "", *rows, "", told, "", *signatures, ""]
 
 
 def _pictures(pictures: Mapping[str, int], step: int) -> list[str]:

@@ -12,10 +12,10 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from imgcap.errors import UserError
@@ -38,39 +38,39 @@ class Graph(NamedTuple):
 
 
 class _Look(nn.Module):
-    """Images to the tensors of the decoder's first state."""
+    """Module from images to the tensors of the decoder's first state."""
 
     def __init__(self, captioner: Captioner, length: int):
         super().__init__()
         self.captioner, self.length = captioner, length
 
-    def forward(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, images_BCHW: Tensor) -> tuple[Tensor, ...]:
         state = self.captioner.decoder.init(self.captioner.encode(images_BCHW), 1, self.length)
         return tuple(state.tensors().values())
 
 
 class _Step(nn.Module):
-    """A word of each beam to the log probabilities of the next, the rows' new state and the attention."""
+    """Module from a word of each beam to the log probabilities of the next, the rows' new state and the attention."""
 
     def __init__(self, decoder: Decoder, state: DecoderState):
         super().__init__()
         self.decoder, self.state = decoder, state  # of which only the prepared weights become part of the graph
 
-    def forward(self, token_BW: torch.Tensor, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, token_BW: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         state = self.state.with_tensors(dict(zip(self.state.tensors(), tensors, strict=True)))
         logits_BWV, state, attention_BWP = self.decoder.step(state, token_BW)
         seen = () if attention_BWP is None else (attention_BWP,)
         return logits_BWV.log_softmax(-1), *_of_rows(state).values(), *seen
 
 
-def _of_rows(state: DecoderState) -> dict[str, torch.Tensor]:
-    """The tensors that a step changes, by name."""
+def _of_rows(state: DecoderState) -> dict[str, Tensor]:
+    """Tensors of a state that a step changes, by name."""
     return {name: tensor for name, tensor in state.tensors().items() if state.axes[name].row is not None}
 
 
 @torch.no_grad()
 def trace(loaded: LoadedCaptioner) -> list[Graph]:
-    """The encoder's and the decoder's graph, on the CPU."""
+    """Trace the encoder's and the decoder's graph, on the CPU."""
     captioner, data = loaded.model, loaded.config.data
     # Two images and three beams: torch takes a dimension of 1 for a constant.
     images_BCHW = torch.zeros(2, 3, data.image_size, data.image_size, dtype=torch.uint8)
@@ -87,14 +87,10 @@ def trace(loaded: LoadedCaptioner) -> list[Graph]:
     )
     plain = {name: name.rpartition("_")[0] for name in state.tensors()}  # without the letters of its dimensions
     seen = ["attention"] if captioner.decoder.attends else []
+    outputs = ["log_probs", *(f"next_{plain[name]}" for name in _of_rows(state)), *seen]
     return [
         Graph("encoder", look, ["images"], list(plain.values())),
-        Graph(
-            "decoder_step",
-            step,
-            ["tokens", *plain.values()],
-            ["log_probs", *(f"next_{plain[name]}" for name in _of_rows(state)), *seen],
-        ),
+        Graph("decoder_step", step, ["tokens", *plain.values()], outputs),
     ]
 
 
@@ -107,14 +103,8 @@ def write_onnx(graphs: Iterable[Graph], folder: Path) -> None:
     folder.mkdir()
     for graph in graphs:
         with _quiet():
-            onnx = torch.onnx.export(
-                graph.program,
-                input_names=graph.inputs,
-                output_names=graph.outputs,
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
+            names: dict[str, Any] = {"input_names": graph.inputs, "output_names": graph.outputs}
+            onnx = torch.onnx.export(graph.program, **names, dynamo=True, external_data=False, verbose=False)
         assert onnx is not None, "dynamo=True returns a program"
         onnx.save(folder / f"{graph.name}.onnx")
     shutil.copyfile(RUNNER, folder / "caption.py")
@@ -130,7 +120,7 @@ def write_programs(graphs: Iterable[Graph], folder: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' notes on what has nothing to do with this model."""
+    """Silence the exporters' notes on what has nothing to do with this model."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -46,7 +46,7 @@ class OnnxCaptioner:
     def caption(
         self, pictures: Iterable[Path | str | Image.Image], beam: int | None = None, batch: int = 16
     ) -> list[tuple[str, float]]:
-        """Text and score of each picture, in order; the beam is the artefact's own where none is given."""
+        """Caption pictures, in order: text and score of each; the beam is the artefact's own where none is given."""
         width, captions, pending = beam or self.config["eval"]["beam"], [], list(pictures)
         for start in range(0, len(pending), batch):
             images_BHWC = np.stack([self.prepare(picture) for picture in pending[start : start + batch]])
@@ -55,7 +55,7 @@ class OnnxCaptioner:
         return captions
 
     def prepare(self, picture: Path | str | Image.Image) -> np.ndarray:
-        """Upright, in RGB, squeezed to the square that the encoder takes: uint8 (H, W, 3)."""
+        """Prepare a picture: upright, in RGB, squeezed to the square that the encoder takes, uint8 (H, W, 3)."""
         image = picture if isinstance(picture, Image.Image) else Image.open(picture)
         size = self.config["data"]["image_size"]
         if not isinstance(picture, Image.Image):
@@ -67,7 +67,7 @@ class OnnxCaptioner:
         return np.asarray(image)
 
     def search(self, images_BCHW: np.ndarray, beam: int) -> list[tuple[list[int], float]]:
-        """The best caption of each image: tokens without <sos> and <eos>, and the score."""
+        """Search for the best caption of each image: tokens without <sos> and <eos>, and the score."""
         longest, penalty = self.config["data"]["max_tokens"], self.config["eval"]["length_penalty"]
         hidden, cell, *cells = self.encoder.run(None, {"images": np.ascontiguousarray(images_BCHW)})
         carried = dict(zip(("features", "projected"), cells, strict=False))
@@ -92,7 +92,7 @@ class OnnxCaptioner:
         return [(pool[0][1], pool[0][0]) for pool in pools]
 
     def text(self, tokens: Iterable[int]) -> str:
-        """The words, joined by spaces; in a vocabulary that spells, what stands between two spaces is one word."""
+        """Join words by spaces; in a vocabulary that spells, what stands between two spaces is one word."""
         words: list[str] = []
         letters: list[str] | None = None
         for word in [self.words[token] for token in tokens if token > UNK]:
@@ -108,7 +108,7 @@ class OnnxCaptioner:
 def _extend(
     live_BW: np.ndarray, log_probs_BWV: np.ndarray, beam: int, last: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The likeliest of all live beams × words: log probabilities, parents and words. At last only <eos> may follow."""
+    """Extend live beams by the likeliest beams × words: log probabilities, parents, words; at last by <eos> only."""
     images, beams, words = log_probs_BWV.shape
     if last:
         parent_BW = np.broadcast_to(np.arange(beams), (images, beams))

@@ -1,11 +1,10 @@
-"""The whole model: images and tokens in, what its head reads out.
+"""The whole model, an encoder and a decoder: from images and tokens to what the output layer reads.
 
 Dimensions: B images, C colour channels, H W pixels, K captions an image, T tokens, V vocabulary,
 P grid cells, E encoder width.
 """
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imgcap.config.model import ModelConfig
 from imgcap.models.decoders.build import build_decoder
@@ -16,7 +15,7 @@ from imgcap.types import Forcing
 
 
 class Captioner(nn.Module):
-    """An encoder and a decoder. The encoder runs once an image, whatever the number of captions.
+    """A captioning model: an encoder, which runs once an image whatever the number of captions, and a decoder.
 
     The constructor gives random weights everywhere: what a checkpoint or an artefact is loaded into.
     """
@@ -26,14 +25,14 @@ class Captioner(nn.Module):
         self.encoder = Encoder(model.encoder)
         self.decoder = build_decoder(model.decoder, vocabulary_size, self.encoder.width)
 
-    def encode(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """The features_BPE of uint8 images; features that were cached come in their place and stay as they are."""
+    def encode(self, images_BCHW: Tensor) -> Tensor:
+        """Encode uint8 images to features_BPE; features that were cached come in their place and stay as they are."""
         cached = images_BCHW.ndim == 3
         return images_BCHW.to(self.encoder.compute_dtype) if cached else self.encoder(images_BCHW)
 
     def forward(
-        self, images_BCHW: torch.Tensor, tokens_BKT: torch.Tensor, forcing: Forcing | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        self, images_BCHW: Tensor, tokens_BKT: Tensor, forcing: Forcing | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Predict each caption's tokens from those before; see `imgcap.models.decoders.forcing.unroll`."""
         return unroll(self.decoder, self.encode(images_BCHW), tokens_BKT, forcing)
 

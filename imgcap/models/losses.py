@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imgcap.models.kernels.dtypes import exact_dtype
 from imgcap.models.kernels.linear import product, weight_gradient
@@ -20,20 +20,20 @@ CACHED = 1 << 18  # of them, those that a CPU looks at together: they fit its ca
 
 
 class Loss(NamedTuple):
-    """Sums over the real target tokens, 0-D. Divide by the global token count for means."""
+    """Losses of a batch as sums over the real target tokens, 0-D. Divide by the global token count for means."""
 
-    total: torch.Tensor  # what to minimise: smoothed cross-entropy and attention penalty
-    cross_entropy: torch.Tensor  # without smoothing and penalty, in nats, to be reported
-    tokens: torch.Tensor  # int64
-    correct: torch.Tensor  # int64, one for each of RANKS: tokens among the so many likeliest; zeros where not asked for
+    total: Tensor  # what to minimise: smoothed cross-entropy and attention penalty
+    cross_entropy: Tensor  # without smoothing and penalty, in nats, to be reported
+    tokens: Tensor  # int64
+    correct: Tensor  # int64, one for each of RANKS: tokens among the so many likeliest; zeros where not asked for
 
 
 def caption_loss(
-    readout_BKTR: torch.Tensor,
+    readout_BKTR: Tensor,
     head: nn.Linear,
-    tokens_BKT: torch.Tensor,
+    tokens_BKT: Tensor,
     label_smoothing: float,
-    attention_BKTP: torch.Tensor | None = None,
+    attention_BKTP: Tensor | None = None,
     attention_penalty: float = 0.0,
     count_correct: bool = False,
 ) -> Loss:
@@ -57,8 +57,8 @@ def caption_loss(
     return Loss(total, cross_entropy, real_BKT.sum(), correct)
 
 
-def _rows(readout_BKTR: torch.Tensor, targets_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """One row a step. On a CPU those without a target are left out; elsewhere counting would wait for the device."""
+def _rows(readout_BKTR: Tensor, targets_BKT: Tensor) -> tuple[Tensor, Tensor]:
+    """One row a step of readouts and targets, on a CPU of real targets only: a GPU would wait for their number."""
     readout_MR, targets_M = readout_BKTR.flatten(0, 2), targets_BKT.flatten()
     if targets_M.device.type != "cpu":
         return readout_MR, targets_M
@@ -67,7 +67,7 @@ def _rows(readout_BKTR: torch.Tensor, targets_BKT: torch.Tensor) -> tuple[torch.
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """Sums over the target tokens, with and without smoothing, of logits = readout @ weight.t() + bias.
+    """Cross-entropy of logits = readout @ weight.t() + bias, summed over the tokens, with and without smoothing.
 
     The gradients are computed in the forward pass, while a block's logits are there, and scaled in the backward
     pass: no more than BLOCK logits exist together, and of those in half precision no more than CACHED in float32.
@@ -76,14 +76,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        readout_MR: torch.Tensor,
-        weight_VR: torch.Tensor,
-        bias_V: torch.Tensor,
-        targets_M: torch.Tensor,
+        readout_MR: Tensor,
+        weight_VR: Tensor,
+        bias_V: Tensor,
+        targets_M: Tensor,
         smoothing: float,
         differentiate: bool,
         count_correct: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         exact = exact_dtype(readout_MR.dtype)
         total, cross_entropy = (torch.zeros((), dtype=exact, device=readout_MR.device) for _ in range(2))
         correct = torch.zeros(len(RANKS), dtype=torch.int64, device=readout_MR.device)
@@ -110,7 +110,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return total, cross_entropy, correct
 
     @staticmethod
-    def backward(ctx: Any, d_total: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, d_total: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         # In float32 at least: the factor would be rounded to a half-precision gradient's dtype.
         d_readout_MR, d_weight_VR, d_bias_V = (
             (gradient.to(d_total.dtype) * d_total).to(ctx.dtype) for gradient in ctx.saved_tensors
@@ -119,11 +119,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _cross_entropy(
-    logits_NV: torch.Tensor, targets_N: torch.Tensor, smoothing: float, differentiate: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """With smoothing and without; the logits become their gradient where it is asked for.
+    logits_NV: Tensor, targets_N: Tensor, smoothing: float, differentiate: bool
+) -> tuple[Tensor, Tensor]:
+    """Sum the cross-entropy with smoothing and without; the logits become their gradient where it is asked for.
 
-    Of a real target that is softmax, less 1 - smoothing at the target and smoothing / V everywhere.
+    The gradient of a real target is softmax, less 1 - smoothing at the target and smoothing / V everywhere.
     """
     real_N1, targets_N1 = (targets_N != PAD)[:, None], targets_N[:, None]
     exact_NV = logits_NV.to(exact_dtype(logits_NV.dtype))
@@ -146,7 +146,7 @@ def _blocks(rows: int, at_once: int) -> Iterator[slice]:
         yield slice(first, first + max(at_once, 1))
 
 
-def _correct(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
+def _correct(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """Count the real targets that are among the likeliest words; of equal logits the earlier word is likelier."""
     targets_N1 = targets_N[:, None]
     target_logit_N1 = logits_NV.gather(-1, targets_N1)
@@ -156,7 +156,7 @@ def _correct(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
     return torch.stack([((ahead_N < rank) & real_N).sum() for rank in RANKS])
 
 
-def _unevenness(attention_BKTP: torch.Tensor, real_BKT: torch.Tensor) -> torch.Tensor:
-    """Over the captions, tokens × mean over the cells of (1 - what a cell received in all steps)²."""
+def _unevenness(attention_BKTP: Tensor, real_BKT: Tensor) -> Tensor:
+    """Attention's unevenness: over captions, tokens × mean over cells of (1 - what a cell received in all steps)²."""
     received_BKP = torch.where(real_BKT.unsqueeze(-1), attention_BKTP, 0.0).sum(2)
     return ((1 - received_BKP).square().mean(-1) * real_BKT.sum(-1)).sum()

@@ -8,7 +8,7 @@ _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
-    """Mixed precision for bf16 and fp16; for fp32 and tf32 a context that changes nothing."""
+    """Context of mixed precision for bf16 and fp16; for fp32 and tf32 one that changes nothing."""
     dtype = _AUTOCAST.get(precision)
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
 

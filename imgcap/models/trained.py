@@ -1,4 +1,4 @@
-"""A trained captioner from where it lies: the folder of a run, an artefact, or a name on the Hugging Face hub.
+"""Trained captioners, loaded from the folder of a run, from an artefact, or by a name on the Hugging Face hub.
 
 A run folder holds `config.yaml`, `vocab.json` and `checkpoints/`. An artefact is what `imgcap.export` writes of one:
 `model.safetensors`, `vocab.json`, `scores.json` and `config.json`, which says what the model is, how it decodes, and
@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from imgcap.checkpoint.layout import DamagedCheckpoint, seal_of, verify
 from imgcap.checkpoint.load import load_checkpoint
@@ -33,6 +34,7 @@ WEIGHTS, VOCABULARY, SCORES, MANIFEST = "model.safetensors", "vocab.json", "scor
 SECTIONS = ("name", "model", "data", "eval", "train")
 FILES = [WEIGHTS, VOCABULARY, SCORES, MANIFEST]  # what is read of one
 _EMBEDDING = "decoder.embedding.weight"
+Which = Literal["best", "latest"]  # checkpoint of a run
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class LoadedCaptioner:
         return next(self.model.parameters()).device
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The precision that it was trained and scored in; whatever it computes, it computes in this context."""
+        """Context of the precision that the model was trained and scored in; it computes in no other."""
         precision = self.config.train.precision
         set_float32_matmul(precision)  # each time: this process may have another model too
         return autocast(self.device, precision)
@@ -63,7 +65,7 @@ class LoadedCaptioner:
 def open_trained(
     name: Path | str,
     device: torch.device | str = "cpu",
-    which: Literal["best", "latest"] = "best",
+    which: Which = "best",
     overrides: Sequence[str] = (),
     revision: str | None = None,
 ) -> LoadedCaptioner:
@@ -78,15 +80,12 @@ def open_trained(
 
 
 def load_captioner(
-    path: Path | str,
-    device: torch.device | str = "cpu",
-    which: Literal["best", "latest"] = "best",
-    overrides: Sequence[str] = (),
+    path: Path | str, device: torch.device | str = "cpu", which: Which = "best", overrides: Sequence[str] = ()
 ) -> LoadedCaptioner:
-    """What `open_trained` loads, from a folder."""
+    """Load a run or an artefact from its folder; see `open_trained`."""
     path = Path(path)
     config = config_of(path, overrides)
-    weights: Mapping[str, torch.Tensor]
+    weights: Mapping[str, Tensor]
     if (path / MANIFEST).is_file():
         weights, step = _artefact_weights(path)
     else:
@@ -108,8 +107,8 @@ def config_of(path: Path, overrides: Sequence[str] = ()) -> Config:
     raise UserError(f"{path} is no run and no artefact ({found} there); name a folder like runs/demo")
 
 
-def _artefact_weights(path: Path) -> tuple[Mapping[str, torch.Tensor], int]:
-    """The weights and the step that they are of, after a look at all that is read."""
+def _artefact_weights(path: Path) -> tuple[Mapping[str, Tensor], int]:
+    """Weights of an artefact, and the step that they are of, after a look at all that is read."""
     manifest = _read_manifest(path)
     try:  # the graphs are checked by what runs them, and the pictures are for people
         verify(path, {name: manifest["files"][name] for name in (WEIGHTS, VOCABULARY, SCORES)})
@@ -119,7 +118,7 @@ def _artefact_weights(path: Path) -> tuple[Mapping[str, torch.Tensor], int]:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    """What config.json says, of this format and as it was written."""
+    """Read an artefact's config.json; UserError where it is of another format or not as it was written."""
     try:
         content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         version, seal = content["format"], content.pop("seal", None)
@@ -138,7 +137,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return content
 
 
-def _fit(weights: Mapping[str, torch.Tensor], config: Config, vocabulary: Vocabulary, path: Path) -> Captioner:
+def _fit(weights: Mapping[str, Tensor], config: Config, vocabulary: Vocabulary, path: Path) -> Captioner:
     trained = len(weights[_EMBEDDING]) if _EMBEDDING in weights else len(vocabulary)
     if trained != len(vocabulary):
         raise UserError(

@@ -116,7 +116,7 @@ def describe(trainer: Trainer) -> dict[str, Any]:
 
 
 def build_vocabulary(counts: Mapping[str, int], config: VocabConfig, trained: Path | None = None) -> Vocabulary:
-    """The vocabulary of a run: a pure function of the train split's token counts and the `vocab` section.
+    """Build a run's vocabulary: a pure function of the train split's token counts and the `vocab` section.
 
     Where a `trained` model is gone on with, its words are adapted to the data's by `vocab.adapt`. Adapting what is
     adapted changes nothing, so that a resumed run finds its own vocabulary again.
@@ -126,7 +126,7 @@ def build_vocabulary(counts: Mapping[str, int], config: VocabConfig, trained: Pa
 
 
 def build_evaluator(config: Config, world: World, vocabulary: Vocabulary) -> Evaluator:
-    """The evaluator that a run's evaluations during training use."""
+    """Build the evaluator that a run's evaluations during training use."""
     return Evaluator(
         open_shards(config.data, config.data.shards, config.eval.split),
         vocabulary,

@@ -12,16 +12,16 @@ SETTLED = 10  # steps; the loader only begins in the first
 
 
 class Bottlenecks:
-    """Says each of them once, on rank 0. The exchange is timed once, with the ranks otherwise idle."""
+    """Tells what a run waits for, each once, on rank 0. The exchange is timed once, with the ranks otherwise idle."""
 
     def __init__(self, world: World, gradients: int, images: int):
-        """Of steps that exchange so many float32 gradients and train so many images."""
+        """Take what a step exchanges, so many float32 gradients, and what it trains on, so many images."""
         self.world, self.gradients, self.images = world, gradients, images
         self._exchange: float | None = 0.0 if world.world_size == 1 else None
         self._told: set[str] = set()
 
     def look(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
-        """To be called on all ranks with what is logged at a step; returns what else there is to log."""
+        """Look, on all ranks, at what is logged at a step; return what else there is to log."""
         if step <= SETTLED:
             return {}
         if self._exchange is None:

@@ -14,7 +14,7 @@ LENGTHS = ("train.epochs", "train.max_steps")
 
 
 def configure(path: Path | None, overrides: list[str], resume: str) -> tuple[Config, Resumption]:
-    """As `load_config`, with `train.epochs+=N` and `train.max_steps+=N` too, and the model section of `init_from`.
+    """Load a run's configuration, `train.epochs+=N` and `train.max_steps+=N` too, with the model of `init_from`.
 
     `resume` is `auto`, a checkpoint's path, or `no`; what it means for this run comes with the configuration.
     """
@@ -29,7 +29,7 @@ def configure(path: Path | None, overrides: list[str], resume: str) -> tuple[Con
 
 
 def _lengthened(key: str, amount: str, resumption: Resumption) -> str:
-    """The run's new length as an override. One that hasn't reached its length keeps it.
+    """Turn a += into an override of the run's new length. One that hasn't reached its length keeps it.
 
     So the same command goes on with a run that was interrupted on the way to its new length.
     """

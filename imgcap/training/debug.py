@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from imgcap.config.run import Config
 from imgcap.data.loader import reading
@@ -43,14 +44,14 @@ OVERFITTED = 0.1  # loss a token, in nats
 
 
 def debug_config(config: Config) -> Config:
-    """The same experiment cut down to 10 steps of 4 images, in its own run folder, NAME-debug."""
+    """Cut an experiment down to 10 steps of 4 images, in a run folder of its own, NAME-debug."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UserError("--debug runs in one process; start it as `imgcap train --debug`, without torchrun")
     return _changed(config, _DEBUG_KEYS, "debug")
 
 
 def overfit_config(config: Config, images: int) -> Config:
-    """The same model on one batch of `images`, one caption each, until it is overfitted; in NAME-overfit."""
+    """Turn an experiment into one on a single batch of `images`, a caption each, in NAME-overfit."""
     keys = _OVERFIT_KEYS | {"train": _OVERFIT_KEYS["train"] | {"global_batch": images}}
     keys["model"] = {"decoder": config.model.decoder.model_dump() | {"dropout": 0.0}}
     return _changed(config, keys, "overfit")
@@ -65,7 +66,7 @@ def _changed(config: Config, keys: dict[str, dict[str, Any]], suffix: str) -> Co
 
 
 class OneBatch:
-    """A loader that gives the first batch of another one again and again."""
+    """Loader that gives the first batch of another one again and again."""
 
     def __init__(self, loader: Iterable[Batch]):
         self.loader = loader
@@ -77,7 +78,7 @@ class OneBatch:
 
 
 def overfitted(logged: dict[str, float]) -> str:
-    """What became of it. Raises `UserError` where the loss is not near zero."""
+    """Say what became of an overfitting. Raises `UserError` where the loss is not near zero."""
     loss = logged["train/loss"]
     if loss > OVERFITTED:
         raise UserError(
@@ -117,7 +118,7 @@ class _PrintShapesOnce:
 
 
 def _shapes(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
     if isinstance(value, tuple | list):
         return "(" + ", ".join(_shapes(part) for part in value) + ")"

@@ -33,6 +33,7 @@ from imgcap.shards.writer import FinishedShard, ShardWriter
 from imgcap.types import Sample
 
 RECORDS = ".caching"  # of the shards that are finished; a later call goes on behind them
+Finished = dict[tuple[str, int], FinishedShard]  # by split and number
 
 
 def encoder_of(config: Config, device: torch.device) -> Encoder:
@@ -82,7 +83,7 @@ def cache_features(config: Config, out: Path, world: World, batch: int = 64) -> 
     splits = {split: ShardReader(place_of(config.data), split) for split in source.splits}
     tasks = [(split, number) for split, reader in splits.items() for number in range(len(reader.shards))]
     mine = tasks[world.rank :: world.world_size]
-    finished: dict[tuple[str, int], FinishedShard] = {}
+    finished: Finished = {}
     with Progress(len(mine), f"rank {world.rank}: encoding into {out}", "shards") as progress:
         for split, number in mine:
             task = _Task(config, encoder, features, splits[split], out, world.device, batch)
@@ -154,11 +155,7 @@ class _Task:
 
 
 def _finish(
-    out: Path,
-    source: Manifest,
-    splits: dict[str, ShardReader],
-    finished: dict[tuple[str, int], FinishedShard],
-    features: Features,
+    out: Path, source: Manifest, splits: dict[str, ShardReader], finished: Finished, features: Features
 ) -> Manifest:
     infos = {}
     for split, reader in splits.items():

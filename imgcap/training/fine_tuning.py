@@ -21,7 +21,7 @@ FREE = {"encoder": ("weights", "train", "output_stride", "recompute"), "decoder"
 
 
 def origin(init_from: Path | None, resumption: Resumption) -> Path | None:
-    """Whose model and vocabulary the run has: its own once it has begun, else those of `init_from`, if any."""
+    """Folder of the model and vocabulary that the run has: its own once it has begun, else `init_from`, if any."""
     if init_from is None:
         return None
     if init_from.resolve() == resumption.run.resolve():
@@ -55,13 +55,12 @@ def adopted_model(config: ModelConfig, trained: Path) -> str:
 
 
 def initial_captioner(config: ModelConfig, init_from: Path | None, vocabulary: Vocabulary) -> Captioner:
-    """What a new run begins with: its source's weights, or random ones behind a pretrained encoder."""
+    """Build what a new run begins with: its source's weights, or random ones behind a pretrained encoder."""
     if init_from is None:
         return build_captioner(config, len(vocabulary))
     source = load_captioner(init_from)
     if is_main_process():
         known = len(set(vocabulary.words) & set(source.vocabulary.words))
-        trained = "" if source.step is None else f", step {source.step}"
-        told = f"begins with {init_from}{trained}, which knows {known:,} of the {len(vocabulary):,} words"
-        print(told, file=sys.stderr, flush=True)
+        told = f"which knows {known:,} of the {len(vocabulary):,} words"
+        print(f"begins with {init_from}, step {source.step}, {told}", file=sys.stderr, flush=True)
     return transferred(source, config, vocabulary)

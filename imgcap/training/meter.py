@@ -1,4 +1,4 @@
-"""What happened since the last log: sums that stay on the device until somebody looks."""
+"""Losses, counts and times of training since the last log: sums that stay on the device until somebody looks."""
 
 import resource
 import sys
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from imgcap.data.batch import HASH_MODULUS, batch_hash, counted_ids, damaged_count, target_count
 from imgcap.models.losses import Loss
@@ -18,11 +19,11 @@ from imgcap.types import Batch
 class StepCounts:
     """Sums over all ranks for one global batch, int64: tokens, hash, images, damaged ones, ranks asked to stop."""
 
-    sums: torch.Tensor
+    sums: Tensor
 
     @classmethod
     def begin(cls, batches: list[Batch], epoch: int, stop: bool, device: torch.device) -> Callable[[], "StepCounts"]:
-        """Begin to sum over the ranks; what this returns waits for the sums."""
+        """Begin to sum a step's counts over the ranks; what this returns waits for the sums."""
         local = [
             sum(target_count(batch) for batch in batches),
             sum(batch_hash(batch, epoch) for batch in batches) % HASH_MODULUS,
@@ -34,15 +35,15 @@ class StepCounts:
         return lambda: cls(wait())
 
     @property
-    def tokens(self) -> torch.Tensor:
+    def tokens(self) -> Tensor:
         return self.sums[0].clamp(min=1)
 
     def asked_to_stop(self) -> bool:
-        """Whether any rank was; the same answer on all of them. Waits for the device."""
+        """Whether any rank was asked to stop; the same answer on all of them. Waits for the device."""
         return bool(self.sums[4] > 0)
 
     def values(self) -> dict[str, int]:
-        """What the log shows; waits for the device."""
+        """Numbers that the log shows; waits for the device."""
         _, hashed, images, damaged, _ = self.sums.tolist()
         names = ("train/batch_hash", "train/images", "data/images_skipped")
         return dict(zip(names, (hashed % HASH_MODULUS, images, damaged), strict=True))
@@ -59,31 +60,31 @@ class Meter:
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        """Leave out of the rates what is no training: evaluation, saving."""
+        """Restart the clock, which leaves out of the rates what is no training: evaluation, saving."""
         self.started, self.waited, self.images = time.perf_counter(), 0.0, 0
 
     def add_loss(self, loss: Loss) -> None:
         self.sums[:3] += torch.stack([loss.cross_entropy, loss.total, loss.tokens.to(loss.total.dtype)]).detach()
 
-    def add_step(self, skipped: torch.Tensor, images: int) -> None:
+    def add_step(self, skipped: Tensor, images: int) -> None:
         self.sums[3] += skipped
         self.skipped_in_a_row = (self.skipped_in_a_row + 1) * skipped
         self.images += images
 
-    def state(self, is_main: bool) -> torch.Tensor:
-        """The sums of all ranks for a checkpoint. They move to rank 0, so that nothing counts twice."""
+    def state(self, is_main: bool) -> Tensor:
+        """Sums of all ranks for a checkpoint. They move to rank 0, so that nothing counts twice."""
         skipped = self.sums[3].clone()
         total = sum_across_ranks(self.sums.clone())
         self.sums = total if is_main else torch.zeros_like(total)
         self.sums[3] = skipped
         return self.sums.clone().cpu()
 
-    def load_state(self, sums: torch.Tensor, is_main: bool) -> None:
+    def load_state(self, sums: Tensor, is_main: bool) -> None:
         self.sums = sums.to(self.sums) if is_main else torch.zeros_like(self.sums)
         self.sums[3] = sums[3]
 
     def read(self) -> dict[str, float]:
-        """Means since the last reading, over all ranks; then starts anew."""
+        """Read the means since the last reading, over all ranks; then start anew."""
         skipped = float(self.sums[3])
         cross_entropy, objective, tokens, _ = sum_across_ranks(self.sums.clone()).tolist()
         seconds = time.perf_counter() - self.started
@@ -100,7 +101,7 @@ class Meter:
         return values
 
     def _memory(self) -> float:
-        """The peak so far: of the GPU's allocator, or of this process where there is no GPU."""
+        """Peak memory so far, in GiB: of the GPU's allocator, or of this process where there is no GPU."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**30
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -30,7 +30,7 @@ class PreemptionNotice:
         self._interrupted = False
 
     def install(self) -> None:
-        """A thread hears the signals: Python's handlers wait until the main thread leaves a library's call."""
+        """Let a thread hear the signals: Python's handlers wait until the main thread leaves a library's call."""
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)

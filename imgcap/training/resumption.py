@@ -13,7 +13,7 @@ from imgcap.ranks.collectives import broadcast_object, gather_objects, on_main
 
 @dataclass(frozen=True)
 class Resumption:
-    """What `--resume` means for a run: `auto` its newest sound checkpoint, if any, a path that one, `no` none.
+    """Meaning of `--resume` for a run: `auto` its newest sound checkpoint, if any, a path that one, `no` none.
 
     Each answer is looked up once, when it is first asked for.
     """

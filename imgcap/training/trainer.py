@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import torch
+from torch import Tensor
 
 from imgcap.checkpoint.load import Checkpoint
 from imgcap.checkpoint.save import save_checkpoint
@@ -114,7 +115,7 @@ class Trainer:
         progress.close()
 
     def _leave(self) -> NoReturn:
-        """The state of the run is saved, or being saved."""
+        """Leave the run, whose state is saved or being saved: put the marker there and raise `Preempted`."""
         on_main(self.saver.wait)
         on_main(lambda: leave_marker(self.run))
         raise Preempted
@@ -185,16 +186,13 @@ class Trainer:
     def _unfreeze_by_schedule(self, step: int) -> None:
         """Let the parts of the encoder train that `train.unfreeze` trains in the update after `step` finished ones."""
         frozen = self.unfreezing.frozen_at(step)
-        if frozen != self._encoder.frozen_stages:
-            self._freeze_encoder(frozen, step)
-
-    def _freeze_encoder(self, stages: int, step: int) -> None:
-        """Freeze so many of the encoder's stages from the update after `step` finished ones on."""
-        self.engine.freeze_encoder(stages)
-        self.average.to_evaluate().encoder.freeze(stages)  # its folded copy of them would follow no longer
+        if frozen == self._encoder.frozen_stages:
+            return
+        self.engine.freeze_encoder(frozen)
+        self.average.to_evaluate().encoder.freeze(frozen)  # its folded copy of them would follow no longer
         self.bottlenecks = Bottlenecks(self.world, self._trainable, self.plan.global_batch)
         if self.world.is_main:
-            stage = list(self._encoder.stages.values())[stages]
+            stage = list(self._encoder.stages.values())[frozen]
             told = f"step {step + 1}: the encoder trains from {stage[0]} on"
             print(f"{told}, {self._trainable:,} parameters in all", file=sys.stderr, flush=True)
 
@@ -207,7 +205,7 @@ class Trainer:
         return parameter_counts(self.engine.raw_model)[0]
 
     def _give_up_if_lost(self, micro_batches: list[Batch], result: StepResult) -> None:
-        """The same on all ranks, since they skip together."""
+        """Raise UserError after too many skipped steps; on all ranks, since they skip together."""
         skipped, scale = int(self.meter.skipped_in_a_row), float(result.loss_scale)
         if skipped < MAX_SKIPPED and scale >= SCALE_FLOOR:
             return
@@ -219,11 +217,11 @@ class Trainer:
         )
 
     def _seed_dropout(self) -> None:
-        """Dropout is a function of (seed, step, rank), so a resumed run draws what an unstopped one would."""
+        """Seed dropout by (seed, step, rank), so that a resumed run draws what an unstopped one would."""
         torch.manual_seed((self.plan.seed << 32) ^ (self.step * self.world.world_size + self.world.rank))
 
     def _forcing(self, ratio: float, batch: Batch) -> Forcing | None:
-        """Nothing where every token is the true one."""
+        """Draw the coins of scheduled sampling; None where every token is the true one."""
         if ratio >= 1:
             return None
         coins_BKT = coins(self.plan.seed, self.step, batch.image_ids, *batch.tokens_BKT.shape[1:])
@@ -231,13 +229,7 @@ class Trainer:
         return Forcing(torch.full((), ratio, device=self.world.device), coins_BKT, two_pass)
 
     def _log(
-        self,
-        epoch: int,
-        counts: StepCounts,
-        correct: torch.Tensor,
-        result: StepResult,
-        ratio: float,
-        factor: float,
+        self, epoch: int, counts: StepCounts, correct: Tensor, result: StepResult, ratio: float, factor: float
     ) -> dict[str, float]:
         top1, top5 = (sum_across_ranks(correct) / counts.tokens).tolist()
         values = self.meter.read() | {

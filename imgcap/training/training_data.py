@@ -78,7 +78,7 @@ def _stream(data: DataConfig, global_batch: int, seed: int, first: ShardReader, 
 
 
 def open_shards(data: DataConfig, address: str, split: str) -> ShardReader:
-    """A split of one of a configuration's sets; UserError where it is of another language, or empty."""
+    """Open a split of one of a configuration's sets; UserError where it is of another language, or empty."""
     reader = ShardReader(place_of(data, address), split)
     built_for, asked = reader.manifest.settings.language, data.language
     if built_for != asked:

@@ -14,12 +14,12 @@ from naive_search import (
     naive_beam,
     tiny,
 )
+from untrained import predict
 
 from imgcap.config.model import AttentionLSTMConfig, DecoderConfig
 from imgcap.decoding import search
 from imgcap.decoding.search import beam_search
 from imgcap.models.decoders.base import Decoder
-from imgcap.models.decoders.forcing import predict
 from imgcap.models.decoders.state import DecoderState
 from imgcap.types import EOS, PAD, SOS
 

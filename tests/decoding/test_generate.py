@@ -15,6 +15,7 @@ from naive_search import (
     named,
     tiny,
 )
+from untrained import predict
 
 from imgcap.config.decoding import DecodeOptions
 from imgcap.config.evaluation import EvalConfig
@@ -22,7 +23,6 @@ from imgcap.decoding import search
 from imgcap.decoding.generate import generate
 from imgcap.decoding.search import beam_search
 from imgcap.errors import UserError
-from imgcap.models.decoders.forcing import predict
 from imgcap.types import PAD, SOS
 
 METHODS = [

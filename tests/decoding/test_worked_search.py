@@ -50,7 +50,7 @@ class Table:
                 for following, probability in after.items():
                     self.probability_BVV[image, WORDS.index(word), WORDS.index(following)] = probability
 
-    def init(self, features_BPE: torch.Tensor, rows: int) -> Images:
+    def init(self, features_BPE: torch.Tensor, rows: int, length: int) -> Images:
         return Images(torch.arange(len(features_BPE)))
 
     def step(self, state: Images, token_BK: torch.Tensor) -> tuple[torch.Tensor, Images, None]:

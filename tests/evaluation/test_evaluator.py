@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from untrained import predict
 
 from imgcap.data.dataset import EvalDataset
 from imgcap.decoding.search import beam_search
@@ -21,7 +22,6 @@ from imgcap.evaluation import evaluator
 from imgcap.evaluation.batches import FixedBatches
 from imgcap.evaluation.evaluator import Evaluator
 from imgcap.evaluation.results import Evaluation, write_results
-from imgcap.models.decoders.forcing import predict
 from imgcap.models.trained import LoadedCaptioner, load_captioner
 from imgcap.ranks.world import World
 from imgcap.shards.reader import ShardReader

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from untrained import predict
 
 from imgcap.config.load import load_config
 from imgcap.models.captioner import Captioner
-from imgcap.models.decoders.forcing import predict
 from imgcap.models.trained import LoadedCaptioner
 from imgcap.models.transfer import transferred
 from imgcap.text.vocabulary import Vocabulary

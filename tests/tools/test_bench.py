@@ -201,7 +201,7 @@ def test_a_peer_is_run_from_its_checkout_beside_ours(measured: Measured, tmp_pat
 def test_all_can_call_each_measure(name: str) -> None:
     """With the shards alone, where it takes them: `all` has nothing else to give."""
     parser = argparse.ArgumentParser()
-    MEASURES[name].arguments(parser)
+    MEASURES[name].add_to(parser)
     assert ("shards" in vars(parser.parse_args(["SHARDS"] if MEASURES[name].shards else []))) == MEASURES[name].shards
 
 

@@ -1,13 +1,14 @@
 """Building a shard set beside what no build can do without: decoding each image and tokenising each caption once."""
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
@@ -21,14 +22,7 @@ from imgcap.text.tokeniser import Tokeniser
 from imgcap.types import Record
 from tools.bench.timing import Row, alternate, row
 
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", type=Path, help="the photos of Flickr8k")
-    parser.add_argument("captions", type=Path, help="its captions; the lists of splits lie beside them")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--large", type=int, default=120_000, help="images of five captions, to measure memory with")
-
-
+OPTIONS = {"processes": 2, "large": (120_000, "images of five captions, to measure memory with")}
 # What no build can do without, as anyone would write it: one of several such processes.
 BARE = """
 import io, json, sys
@@ -43,8 +37,16 @@ for path, captions in json.load(open(sys.argv[1]))[int(sys.argv[2]) :: int(sys.a
 TOOL = Path(__file__).parents[2] / "tools" / "build_shards.py"
 
 
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", type=Path, help="the photos of Flickr8k")
+    parser.add_argument("captions", type=Path, help="its captions; the lists of splits lie beside them")
+
+
 def bench_build(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Seconds that a build without --resize and bare processes take from their start; memory of a large build."""
+    """Building shards of Flickr8k, against bare decoding and tokenising, and the memory of a large build.
+
+    Seconds are those from the start of the processes; the build is one without --resize.
+    """
     options = SourceOptions(images=arguments.images, captions=(arguments.captions,), splits=arguments.captions.parent)
     source = read_source("flickr8k", options)
     records = [record for split in source.splits.values() for record in split]
@@ -55,15 +57,12 @@ def bench_build(arguments: argparse.Namespace) -> dict[str, Any]:
         bare = [[sys.executable, "-c", BARE, listed, number, count] for number in range(count)]
         build = [sys.executable, TOOL, "flickr8k", "--images", arguments.images, "--captions", arguments.captions]
         build += ["--splits", arguments.captions.parent, "--out", Path(folder) / "set", "--workers", count, "--force"]
-        runs: dict[str, Callable[[], float]] = {
-            "bare decoding and tokenising": lambda: _run(bare),
-            "build": lambda: _run([build]),
-        }
+        runs = {"bare decoding and tokenising": partial(_run, bare), "build": partial(_run, [build])}
         seconds = alternate(runs, arguments.repeats)
     rows: list[Row] = [row(name, values, len(records), "images") for name, values in seconds.items()]
     bare_s, built_s = (statistics.median(values) for values in seconds.values())
-    large = _large(records, arguments.large)
-    return {"rows": rows, "ratio": round(built_s / bare_s, 3), **_memory(large, count)}
+    memory = _memory(_large(records, arguments.large), count)
+    return {"rows": rows, "ratio": round(built_s / bare_s, 3), **memory}
 
 
 def _run(commands: list[list[Any]]) -> float:
@@ -83,10 +82,8 @@ def _run(commands: list[list[Any]]) -> float:
 def _large(records: list[Record], images: int) -> Source:
     """A source of so many images, which are those of `records` over and over under other names."""
     many = []
-    for number in range(images):
-        record = records[number % len(records)]
-        name = f"{number:012d}.jpg"
-        captions = tuple(f"{caption} {number}" for caption in record.captions)
+    for number, record in zip(range(images), itertools.cycle(records), strict=False):
+        name, captions = f"{number:012d}.jpg", tuple(f"{caption} {number}" for caption in record.captions)
         many.append(Record(image_id_of(name), name, record.path, captions))
     return Source("large", {"train": many}, [])
 

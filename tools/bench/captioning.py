@@ -19,18 +19,17 @@ from tools.bench.timing import alternate, row, timed
 
 WORDS = 4096
 SIDE = 256  # pixels of the pictures
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, help="run or artefact (default: random weights, which seldom end early)")
-    parser.add_argument("--encoder", default="resnet18", help="of the random model")
-    parser.add_argument("--image-size", type=int, default=112, help="of the random model")
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--beam", type=int, default=5)
+OPTIONS = {
+    "model": (Path, "run or artefact (default: random weights, which seldom end early)"),
+    "encoder": ("resnet18", "of the random model"),
+    "image-size": (112, "of the random model"),
+    "images": 64,
+    "beam": 5,
+}
 
 
 def bench_captioning(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The same pictures, decoded already, in one batch and in batches of one; and what memory the process took."""
+    """Pictures captioned in one call against a call each, decoded already; and what memory the process took."""
     captioner = PictureCaptioner(_loaded(arguments))
     random = np.random.default_rng(0)
     blots = [Image.fromarray(random.integers(0, 256, (8, 8, 3)).astype(np.uint8)) for _ in range(arguments.images)]
@@ -64,5 +63,5 @@ def _loaded(arguments: argparse.Namespace) -> LoadedCaptioner:
 
 
 def _peak_mb() -> float:
-    """What this process has had of the machine's memory at most."""
+    """Memory of the machine that this process has had at most, in MB."""
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3), 1)

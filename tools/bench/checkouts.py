@@ -22,16 +22,14 @@ IMGCAP_FILE = Path("trainning") / "ImgCap-prototyping" / "ImgCapAttention_protot
 
 
 def show_attend_tell_decoder(checkout: Path) -> torch.nn.Module:
-    decoder: torch.nn.Module = execute(checkout / "models.py")["DecoderWithAttention"](512, 512, 512, VOCABULARY, WIDTH)
-    return decoder
+    return execute(checkout / "models.py")["DecoderWithAttention"](512, 512, 512, VOCABULARY, WIDTH)
 
 
 def imgcap_model(checkout: Path) -> Any:
-    """Their whole model, its ResNet replaced by nothing; `lstm` is the decoder."""
+    """Load ImgCap's whole model, its ResNet replaced by nothing; `lstm` is the decoder."""
     names = {"nn": torch.nn, "F": torch.nn.functional, "vocab": {"<sos>": SOS, "<eos>": EOS}}
-    classes = execute(
-        checkout / IMGCAP_FILE, only=("Attention", "lstm", "ImgCap"), names=names | {"ResNet50": torch.nn.Identity}
-    )
+    names["ResNet50"] = torch.nn.Identity
+    classes = execute(checkout / IMGCAP_FILE, only=("Attention", "lstm", "ImgCap"), names=names)
     model = classes["ImgCap"](WIDTH, 1024, 2, VOCABULARY, 1024)
     classes["model"] = model  # their beam search reads it as a global
     return model
@@ -48,30 +46,17 @@ def att2in_model(checkout: Path, length: int) -> torch.nn.Module:
         moves = types.SimpleNamespace(cPickle=pickle)
         for name, content in (("six", {"moves": moves}), ("six.moves", vars(moves))):
             sys.modules.setdefault(name, types.ModuleType(name)).__dict__.update(content)
-    options = types.SimpleNamespace(
-        vocab_size=VOCABULARY - 1,  # it adds one
-        input_encoding_size=512,
-        rnn_size=512,
-        num_layers=1,
-        drop_prob_lm=0.5,
-        max_length=length,
-        fc_feat_size=WIDTH,
-        att_feat_size=WIDTH,
-        att_hid_size=512,
-        vocab={},
-    )
+    widths = {"input_encoding_size": 512, "rnn_size": 512, "att_hid_size": 512}
+    widths |= {"fc_feat_size": WIDTH, "att_feat_size": WIDTH, "vocab_size": VOCABULARY - 1}  # it adds one word
+    options = types.SimpleNamespace(**widths, num_layers=1, drop_prob_lm=0.5, max_length=length, vocab={})
     try:
-        model: torch.nn.Module = importlib.import_module("captioning.models.AttModel").Att2in2Model(options)
+        return importlib.import_module("captioning.models.AttModel").Att2in2Model(options)
     except ImportError as error:
         raise UserError(f"{checkout} can't be imported from ({error}); is this a checkout of that peer?") from None
-    return model
 
 
 def execute(
-    path: Path,
-    only: Collection[str] = (),
-    names: dict[str, Any] | None = None,
-    mend: ast.NodeTransformer | None = None,
+    path: Path, only: Collection[str] = (), names: dict[str, Any] | None = None, mend: ast.NodeTransformer | None = None
 ) -> dict[str, Any]:
     """Run a file of a checkout, or only some of its classes and functions, and return its names."""
     try:

@@ -18,7 +18,7 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     names = parser.add_subparsers(dest="measure", required=True)
     for name, measure in MEASURES.items():
-        measure.arguments(names.add_parser(name, help=measure.help))
+        measure.add_to(names.add_parser(name, help=(measure.run.__doc__ or "").partition("\n")[0]))
     everything = names.add_parser("all", help="all of them but the peers, which need checkouts")
     everything.add_argument("shards", type=Path)
     return parser

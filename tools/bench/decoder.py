@@ -5,7 +5,6 @@ A attention width, H hidden width.
 """
 
 import argparse
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from imgcap.config.model import AttentionLSTMConfig
 from imgcap.decoding.search import beam_search
@@ -29,6 +29,8 @@ from tools.bench.timing import PRECISIONS, alternate, ceilings, row, timed
 CELLS, WIDTH, VOCABULARY = 49, 2048, 4096  # ResNet-50 at 224 pixels, a Flickr30k vocabulary
 DECODER = AttentionLSTMConfig()  # Show, Attend and Tell: 512, 512, 512, gate, mean initial state
 NEVER = (PAD, SOS, EOS)  # random weights rarely end a caption: both searches go to the last step
+BEAM_OPTIONS = {"images": 64, "beams": [1, 3, 5], "steps": 20}
+STEP_OPTIONS = {"images": 16, "captions": 5, "tokens": 22, "compile": (False, "also compiled")}
 
 
 def random_decoder(device: torch.device) -> AttentionLSTMDecoder:
@@ -38,45 +40,37 @@ def random_decoder(device: torch.device) -> AttentionLSTMDecoder:
     return decoder.to(device)
 
 
-def beam_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--beams", type=int, nargs="+", default=[1, 3, 5])
-    parser.add_argument("--steps", type=int, default=20)
-
-
 def bench_beam(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The search in each precision beside the usual one, which searches float32 image by image."""
+    """Batched beam search in each precision against the usual one, in float32, of one image at a time."""
     device, words = arguments.device, arguments.steps - 1  # the last step is <eos>
     decoder = random_decoder(device).eval()
     features_BPE = torch.randn(arguments.images, CELLS, WIDTH, device=device).relu()
     rows, same = [], []
     for beam in arguments.beams:
 
-        def batched(precision: str, beam: int = beam) -> torch.Tensor:
+        def batched(precision: str, beam: int = beam) -> Tensor:
             set_float32_matmul(precision)
             with autocast(device, precision):
                 return beam_search(decoder, features_BPE, beam, words, forbidden=NEVER).tokens_BL
 
-        def image_by_image(beam: int = beam) -> torch.Tensor:
+        def image_by_image(beam: int = beam) -> Tensor:
             return torch.stack([usual_search(decoder, features_PE, beam, words) for features_PE in features_BPE])
 
         same.append(int((batched("fp32") == image_by_image()).all(1).sum()))
         runs = {"usual, fp32": timed(image_by_image, device)}
         runs |= {precision: timed(partial(batched, precision), device) for precision in PRECISIONS[device.type]}
         seconds = alternate(runs, arguments.repeats)
+        operations = sum(forward_operations(arguments.images, beam, arguments.steps + 1))
         for name, values in seconds.items():
-            precision = name.removeprefix("usual, ")
-            entry = row(f"beam {beam}, {name}", values, arguments.images, "captions")
-            entry["ratio"] = round(statistics.median(seconds["usual, fp32"]) / statistics.median(values), 2)
-            operations = sum(forward_operations(arguments.images, beam, arguments.steps + 1))
-            entry["floor_ms"] = ceilings(device).floor_ms(precision, operations)
-            rows.append(entry)
+            floor = {"floor_ms": ceilings(device).floor_ms(name.removeprefix("usual, "), operations)}
+            usual = seconds["usual, fp32"]
+            rows.append(row(f"beam {beam}, {name}", values, arguments.images, "captions", usual) | floor)
     return {"rows": rows, "same_captions": [f"{count} of {arguments.images}" for count in same]}
 
 
 @torch.no_grad()
-def usual_search(decoder: AttentionLSTMDecoder, features_PE: torch.Tensor, beam: int, max_length: int) -> torch.Tensor:
-    """The search as tutorials write it: the beams of one image are a batch, each with a copy of the features.
+def usual_search(decoder: AttentionLSTMDecoder, features_PE: Tensor, beam: int, max_length: int) -> Tensor:
+    """Search as tutorials write it: the beams of one image are a batch, each with a copy of the features.
 
     Every step projects the features anew, and ends before it knows the next. Returns the best caption's
     tokens, <eos> included.
@@ -102,12 +96,8 @@ def usual_search(decoder: AttentionLSTMDecoder, features_PE: torch.Tensor, beam:
 
 
 def usual_step(
-    decoder: AttentionLSTMDecoder,
-    features_WPE: torch.Tensor,
-    token_W: torch.Tensor,
-    hidden_WH: torch.Tensor,
-    cell_WH: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    decoder: AttentionLSTMDecoder, features_WPE: Tensor, token_W: Tensor, hidden_WH: Tensor, cell_WH: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     attention = decoder.attention
     projected_WPA = plain(attention.features, features_WPE)
     energy_WP1 = plain(attention.score, torch.tanh(projected_WPA + plain(attention.query, hidden_WH)[:, None]))
@@ -119,21 +109,14 @@ def usual_step(
     return plain(decoder.output, hidden_WH), hidden_WH, cell_WH
 
 
-def plain(layer: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
-    """As `torch.nn.Linear` computes, which ours do in a way of their own."""
+def plain(layer: torch.nn.Linear, x: Tensor) -> Tensor:
+    """Multiply as `torch.nn.Linear` does, which our layers do in a way of their own."""
     return F.linear(x, layer.weight, layer.bias)
-
-
-def step_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--captions", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=22)
-    parser.add_argument("--compile", action="store_true", help="also compiled")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to take the training step."""
+    """A way to take the decoder's training step."""
 
     config: AttentionLSTMConfig = DECODER
     forcing: float | None = None  # the share of true words read, where not all are
@@ -152,7 +135,7 @@ VARIANTS = {
 
 
 def bench_step(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Forward, loss, backward and AdamW of the decoder on ready features, beside a tutorial's way to write it."""
+    """The decoder's training step in each precision, on ready features, beside a tutorial's way to write it."""
     device, shape = arguments.device, (arguments.images, arguments.captions, arguments.tokens)
     features_BPE = torch.randn(arguments.images, CELLS, WIDTH, device=device).relu()
     steps = {"usual, fp32": usual_training_step(features_BPE, *shape[1:])}
@@ -164,11 +147,9 @@ def bench_step(arguments: argparse.Namespace) -> dict[str, Any]:
                 step = training_step(variant.config, features_BPE, *shape[1:], precision, compiled, variant)
                 steps[label], precisions[label] = step, precision
     seconds = alternate({name: timed(step, device) for name, step in steps.items()}, arguments.repeats)
-    usual, operations = statistics.median(seconds["usual, fp32"]), step_operations(*shape)
-    rows = []
+    operations, rows = step_operations(*shape), []
     for name, values in seconds.items():
-        entry = row(name, values, arguments.images * arguments.captions, "captions")
-        entry["ratio"] = round(usual / statistics.median(values), 2)
+        entry = row(name, values, arguments.images * arguments.captions, "captions", seconds["usual, fp32"])
         if "query" not in name:
             entry["floor_ms"] = ceilings(device).floor_ms(precisions[name], operations)
         rows.append(entry)
@@ -176,7 +157,7 @@ def bench_step(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def forward_operations(images: int, captions: int, tokens: int) -> tuple[float, float]:
-    """Of the matrix products of `DECODER`: of all steps, and of the cells' projection, which is done once an image.
+    """Count operations of `DECODER`'s products: of all steps, and of the cells' projection, done once an image.
 
     Each multiplication and each addition counts.
     """
@@ -188,13 +169,13 @@ def forward_operations(images: int, captions: int, tokens: int) -> tuple[float, 
 
 
 def step_operations(images: int, captions: int, tokens: int) -> float:
-    """Forward and backward, which is twice as much, but for the cells: they take no gradient."""
+    """Count operations of forward and backward, which is twice as much, but for the cells: they take no gradient."""
     of_steps, of_cells = forward_operations(images, captions, tokens)
     return 3 * of_steps + 2 * of_cells
 
 
-def usual_training_step(features_BPE: torch.Tensor, captions: int, tokens: int) -> Callable[[], None]:
-    """As tutorials write it: a copy of the features for each caption, everything anew at each step, autograd."""
+def usual_training_step(features_BPE: Tensor, captions: int, tokens: int) -> Callable[[], None]:
+    """Make a step as tutorials write it: a copy of the features for each caption, all anew at each step, autograd."""
     decoder = random_decoder(features_BPE.device).train()
     optimiser = torch.optim.Adam(decoder.parameters(), lr=1e-4)
     tokens_NT = random_tokens((len(features_BPE) * captions, tokens), features_BPE.device)
@@ -217,8 +198,8 @@ def usual_training_step(features_BPE: torch.Tensor, captions: int, tokens: int) 
     return step
 
 
-def random_tokens(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """Captions of full length."""
+def random_tokens(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Random captions of full length."""
     tokens_NT = torch.randint(len(SPECIAL_TOKENS), VOCABULARY, shape, device=device)
     tokens_NT[..., 0], tokens_NT[..., -1] = SOS, EOS
     return tokens_NT
@@ -226,14 +207,14 @@ def random_tokens(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
 
 def training_step(
     config: AttentionLSTMConfig,
-    features_BPE: torch.Tensor,
+    features_BPE: Tensor,
     captions: int,
     tokens: int,
     precision: str,
     compiled: bool = False,
     variant: Variant | None = None,
 ) -> Callable[[], None]:
-    """A step of a new decoder: cross-entropy and attention penalty, backward, clipping, AdamW."""
+    """Make a step of a new decoder: cross-entropy and attention penalty, backward, clipping, AdamW."""
     device, shape, variant = features_BPE.device, (len(features_BPE), captions, tokens), variant or Variant()
     torch.manual_seed(0)
     decoder = build_decoder(config, VOCABULARY, features_BPE.shape[-1]).to(device).train()
@@ -244,9 +225,8 @@ def training_step(
     run = torch.compile(partial(unroll, decoder), dynamic=False) if compiled else partial(unroll, decoder)
     forcing = None
     if variant.forcing is not None:
-        forcing = Forcing(
-            torch.tensor(variant.forcing, device=device), torch.rand(shape, device=device), variant.two_pass
-        )
+        ratio = torch.tensor(variant.forcing, device=device)
+        forcing = Forcing(ratio, torch.rand(shape, device=device), variant.two_pass)
 
     def step() -> None:
         set_float32_matmul(precision)

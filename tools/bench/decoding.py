@@ -15,11 +15,7 @@ from imgcap.types import EOS, SPECIAL_TOKENS
 from tools.bench.decoder import CELLS, VOCABULARY, WIDTH, random_decoder
 from tools.bench.timing import alternate, row, timed
 
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=int, default=32)
-    parser.add_argument("--beam", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=20)
+OPTIONS = {"images": 32, "beam": 5, "steps": 20}
 
 
 def ways(beam: int) -> dict[str, DecodeOptions]:
@@ -38,7 +34,10 @@ def ways(beam: int) -> dict[str, DecodeOptions]:
 
 
 def bench_decoding(arguments: argparse.Namespace) -> dict[str, Any]:
-    """float32; random weights, and no caption wants to end. The ensemble is of two decoders of one size."""
+    """Every option of decoding beside plain beam search, in float32.
+
+    The weights are random, and no caption wants to end. The ensemble is of two decoders of one size.
+    """
     device, beam = arguments.device, arguments.beam
     set_float32_matmul("fp32")
     decoder = random_decoder(device).eval()

@@ -6,7 +6,6 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,19 +24,21 @@ from imgcap.shards.token_counts import TokenCounts
 from imgcap.text.vocabulary import Vocabulary
 from tools.bench.timing import Row, alternate, row, timed
 
+OPTIONS = {
+    "split": "train",
+    "workers": 2,
+    "images": (32, "of a batch"),
+    "image-size": 224,
+    "samples": (12000, "of one repeat, over as many epochs as it takes"),
+}
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shards", type=Path)
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--images", type=int, default=32, help="of a batch")
-    parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--augment", choices=("off", "light", "strong"), default="light")
-    parser.add_argument("--samples", type=int, default=12000, help="of one repeat, over as many epochs as it takes")
 
 
 def bench_loader(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Samples a second of the training loader, and of processes that only read, decode and transform."""
+    """The loader, and its parts, against a bare loop that only reads, decodes and transforms."""
     if arguments.workers < 1:
         raise UserError("the loader is compared with processes of the same number; give --workers 1 or more")
     reader = ShardReader(arguments.shards, arguments.split)
@@ -66,7 +67,7 @@ def bench_loader(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def parts_of_a_sample(dataset: TrainDataset, reader: ShardReader, data: DataConfig, repeats: int) -> list[Row]:
-    """One process, part after part; the last is all of them, with the captions encoded into the batch."""
+    """Time one process, part after part; the last is all of them, with the captions encoded into the batch."""
     count, size = min(256, len(reader)), data.image_size
     jpegs = [reader.read(index).jpeg for index in range(count)]
     images = [decode(jpeg, size) for jpeg in jpegs]

@@ -1,8 +1,9 @@
-"""Every measurement by name: its arguments, and what runs it."""
+"""Every measurement by name: its options, and what runs it."""
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tools.bench import (
@@ -25,69 +26,52 @@ from tools.bench import (
 
 @dataclass(frozen=True)
 class Measure:
-    help: str
+    """A measurement, whose docstring is its help, and its options: by name their default, or type where there is none.
+
+    A list takes several values, False is a switch, and a pair is a default with its help.
+    """
+
     run: Callable[[argparse.Namespace], dict[str, Any]]
-    arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Callable[[argparse.ArgumentParser], object] = lambda parser: None  # what else there is
     shards: bool = False  # it takes a shard set
     in_all: bool = True  # False: it needs what only a user can give
     device: str | None = None  # where it runs, if only there
 
+    def add_to(self, parser: argparse.ArgumentParser) -> None:
+        """Give a parser the measurement's arguments."""
+        if self.shards:
+            parser.add_argument("shards", type=Path)
+        self.arguments(parser)
+        for name, given in self.options.items():
+            default, meaning = given if isinstance(given, tuple) else (given, None)
+            if default is False:
+                parser.add_argument(f"--{name}", action="store_true", help=meaning)
+                continue
+            one, many = (default[0], "+") if isinstance(default, list) else (default, None)
+            kind: dict[str, Any] = {"type": one} if isinstance(one, type) else {"type": type(one), "default": default}
+            parser.add_argument(f"--{name}", help=meaning, nargs=many, **kind)
+
 
 MEASURES = {
-    "loader": Measure(
-        "the loader, and its parts, against a bare loop",
-        loader.bench_loader,
-        loader.arguments,
-        shards=True,
-        device="cpu",
-    ),
-    "reading": Measure(
-        "reading samples, against plain webdataset, and its memory over many epochs",
-        reading.bench_reading,
-        reading.arguments,
-        shards=True,
-        device="cpu",
-    ),
-    "build": Measure(
-        "building shards of Flickr8k, against bare decoding and tokenising, and the memory of a large build",
-        building.bench_build,
-        building.arguments,
-        in_all=False,
-        device="cpu",
-    ),
-    "plan": Measure("the order of samples at any scale", planning.bench_plan, planning.arguments, device="cpu"),
-    "encoder": Measure("the frozen encoder against torchvision's own", parts.bench_encoder, parts.encoder_arguments),
-    "step": Measure("the decoder's training step in each precision", decoder.bench_step, decoder.step_arguments),
-    "beam": Measure("batched beam search against one image at a time", decoder.bench_beam, decoder.beam_arguments),
-    "decoding": Measure(
-        "every option of decoding beside plain beam search", decoding.bench_decoding, decoding.arguments
-    ),
-    "caption": Measure(
-        "pictures captioned in one call against a call each", captioning.bench_captioning, captioning.arguments
-    ),
-    "optimiser": Measure("the fused optimiser against a loop over tensors", parts.bench_optimiser),
-    "checkpoint": Measure("saving and loading a checkpoint", parts.bench_checkpoint, device="cpu"),
-    "saving": Measure("what saving costs the step", saving.bench_saving, saving.arguments, shards=True),
-    "train": Measure(
-        "the whole training step, its parts, and how flat it is", training.bench_train, training.arguments, shards=True
-    ),
-    "linear": Measure(
-        "how a step's cost grows with images and captions", training.bench_linear, training.linear_arguments
-    ),
-    "scoring": Measure(
-        "all metrics against pycocoevalcap", scoring.bench_scoring, scoring.arguments, shards=True, device="cpu"
-    ),
-    "scaling": Measure(
-        "ranks that each have a core of their own", scaling.bench_scaling, scaling.arguments, shards=True, device="cpu"
-    ),
-    "peers": Measure(
-        "other projects' training steps beside ours", peers.bench_peers, peers.arguments, in_all=False, device="cpu"
-    ),
+    "loader": Measure(loader.bench_loader, loader.OPTIONS, loader.arguments, shards=True, device="cpu"),
+    "reading": Measure(reading.bench_reading, reading.OPTIONS, shards=True, device="cpu"),
+    "build": Measure(building.bench_build, building.OPTIONS, building.arguments, in_all=False, device="cpu"),
+    "plan": Measure(planning.bench_plan, planning.OPTIONS, device="cpu"),
+    "encoder": Measure(parts.bench_encoder, parts.OPTIONS),
+    "step": Measure(decoder.bench_step, decoder.STEP_OPTIONS),
+    "beam": Measure(decoder.bench_beam, decoder.BEAM_OPTIONS),
+    "decoding": Measure(decoding.bench_decoding, decoding.OPTIONS),
+    "caption": Measure(captioning.bench_captioning, captioning.OPTIONS),
+    "optimiser": Measure(parts.bench_optimiser),
+    "checkpoint": Measure(parts.bench_checkpoint, device="cpu"),
+    "saving": Measure(saving.bench_saving, saving.OPTIONS, shards=True),
+    "train": Measure(training.bench_train, training.OPTIONS, shards=True),
+    "linear": Measure(training.bench_linear, training.LINEAR_OPTIONS),
+    "scoring": Measure(scoring.bench_scoring, scoring.OPTIONS, shards=True, device="cpu"),
+    "scaling": Measure(scaling.bench_scaling, scaling.OPTIONS, shards=True, device="cpu"),
+    "peers": Measure(peers.bench_peers, peers.OPTIONS, peers.arguments, in_all=False, device="cpu"),
     "peer-beams": Measure(
-        "other projects' beam searches beside ours",
-        peer_beams.bench_peer_beams,
-        peer_beams.arguments,
-        in_all=False,
-        device="cpu",
+        peer_beams.bench_peer_beams, peer_beams.OPTIONS, peer_beams.arguments, in_all=False, device="cpu"
     ),
 }

@@ -4,7 +4,6 @@ Dimensions: B images, C colour channels, H W pixels.
 """
 
 import argparse
-import statistics
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 import torchvision
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from imgcap.checkpoint.load import load_checkpoint
@@ -26,16 +26,11 @@ from tools.bench.decoder import DECODER, VOCABULARY
 from tools.bench.timing import PRECISIONS, alternate, ceilings, row, timed
 
 MODEL = ModelConfig(encoder=EncoderConfig(name="resnet50", weights=None), decoder=DECODER)
-
-
-def encoder_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--compile", action="store_true", help="also compiled")
+OPTIONS = {"images": 16, "image-size": 224, "compile": (False, "also compiled")}  # of the encoder
 
 
 def bench_encoder(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Pixels to features of a frozen ResNet-50, beside torchvision's own under autocast."""
+    """The frozen encoder, a ResNet-50, against torchvision's own under autocast."""
     device, size = arguments.device, arguments.image_size
     encoder = Captioner(MODEL, VOCABULARY).encoder.to(device)
     usual = torchvision.models.resnet50(weights=None).to(device).eval()
@@ -51,34 +46,27 @@ def bench_encoder(arguments: argparse.Namespace) -> dict[str, Any]:
         with autocast(device, precision):
             usual(images_BCHW.float() / 255)
 
-    def ours(precision: str, compiled: bool) -> Callable[[], None]:
-        forward = torch.compile(encoder.forward, dynamic=False) if compiled else encoder.forward
+    def our_forward(forward: Callable[[Tensor], Tensor], precision: str) -> None:
+        set_float32_matmul(precision)
+        with autocast(device, precision):
+            encoder.fold()
+            forward(channels_last_BCHW)
 
-        def run() -> None:
-            set_float32_matmul(precision)
-            with autocast(device, precision):
-                encoder.fold()
-                forward(channels_last_BCHW)
-
-        return run
-
-    rows = []
+    rows, ours = [], {"ours": encoder.forward}
+    if arguments.compile:
+        ours["ours, compiled"] = torch.compile(encoder.forward, dynamic=False)
     for precision in PRECISIONS[device.type]:  # one after the other: each folds the weights in its own dtype
-        runs: dict[str, Callable[[], None]] = {"usual": partial(usual_forward, precision)}
-        runs |= {"ours": ours(precision, False)} | (
-            {"ours, compiled": ours(precision, True)} if arguments.compile else {}
-        )
+        runs = {"usual": partial(usual_forward, precision)}
+        runs |= {name: partial(our_forward, forward, precision) for name, forward in ours.items()}
         seconds = alternate({name: timed(run, device) for name, run in runs.items()}, arguments.repeats)
+        floor = {"floor_ms": ceilings(device).floor_ms(precision, operations)}
         for name, values in seconds.items():
-            entry = row(f"{name}, {precision}", values, arguments.images, "images")
-            entry["ratio"] = round(statistics.median(seconds["usual"]) / statistics.median(values), 2)
-            entry["floor_ms"] = ceilings(device).floor_ms(precision, operations)
-            rows.append(entry)
+            rows.append(row(f"{name}, {precision}", values, arguments.images, "images", seconds["usual"]) | floor)
     return {"rows": rows}
 
 
 def bench_optimiser(arguments: argparse.Namespace) -> dict[str, Any]:
-    """AdamW over the decoder's weights, beside torch's loop over tensors."""
+    """The fused optimiser, AdamW over the decoder's weights, against torch's loop over tensors."""
     model = Captioner(MODEL, VOCABULARY).to(arguments.device)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in parameters:
@@ -92,7 +80,7 @@ def bench_optimiser(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def bench_checkpoint(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Save and verified load of model and optimiser, beside torch.save, which neither hashes nor waits for the disk."""
+    """Saving and verified loading of a checkpoint, beside torch.save, which neither hashes nor waits for the disk."""
     model = Captioner(MODEL, VOCABULARY)
     optimiser = build_optimizer(model, OptimConfig())
     for group in optimiser.param_groups:

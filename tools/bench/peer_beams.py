@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torchvision import transforms
 
 from imgcap.config.model import AttentionLSTMConfig
@@ -21,16 +22,16 @@ from imgcap.decoding.search import beam_search
 from imgcap.errors import UserError
 from imgcap.models.decoders.build import build_decoder
 from imgcap.models.precision import autocast
-from imgcap.types import EOS, SOS
+from imgcap.types import EOS, PAD, SOS
 from tools.bench.checkouts import att2in_model, execute, imgcap_model, show_attend_tell_decoder
 from tools.bench.decoder import CELLS, NEVER, VOCABULARY, WIDTH
 from tools.bench.peers import PEERS, Step, beside_peers
 
-Searcher = Callable[[Path, torch.Tensor, int, int], Step]  # checkout, features_BPE, beam, steps
+Searcher = Callable[[Path, Tensor, int, int], Step]  # checkout, features_BPE, beam, steps
 
 
 class _Mend(ast.NodeTransformer):
-    """Division of indices as today's torch wants it, and `steps` steps instead of 50."""
+    """Mending of the tutorial's search: indices divided as today's torch wants it, and `steps` steps, not 50."""
 
     def __init__(self, steps: int):
         self.steps = steps
@@ -46,7 +47,7 @@ class _Mend(ast.NodeTransformer):
         return node
 
 
-def show_attend_tell(checkout: Path, features_BPE: torch.Tensor, beam: int, steps: int) -> Step:
+def show_attend_tell(checkout: Path, features_BPE: Tensor, beam: int, steps: int) -> Step:
     """sgrvinod/a-PyTorch-Tutorial-to-Image-Captioning, image by image, without its encoder."""
     decoder, side = show_attend_tell_decoder(checkout).eval(), round(CELLS**0.5)
     names = {
@@ -64,8 +65,8 @@ def show_attend_tell(checkout: Path, features_BPE: torch.Tensor, beam: int, step
     @torch.no_grad()
     def run() -> None:
         for features in features_BPE.view(-1, 1, side, side, WIDTH):
-            try:
-                search(partial(_encoded, features), decoder, "", words, beam)
+            try:  # with an encoder that has done its work already
+                search(lambda image, encoded=features: encoded, decoder, "", words, beam)
             except ValueError as error:
                 if "empty" not in str(error):  # where no caption has ended, its last line looks for the best of none
                     raise
@@ -73,12 +74,7 @@ def show_attend_tell(checkout: Path, features_BPE: torch.Tensor, beam: int, step
     return run
 
 
-def _encoded(features: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """An encoder that has done its work already."""
-    return features
-
-
-def imgcap(checkout: Path, features_BPE: torch.Tensor, beam: int, steps: int) -> Step:
+def imgcap(checkout: Path, features_BPE: Tensor, beam: int, steps: int) -> Step:
     """Sh-31/ImgCap's attention model, image by image."""
     model, vocabulary = imgcap_model(checkout), {"<sos>": SOS, "<eos>": EOS}
 
@@ -89,7 +85,7 @@ def imgcap(checkout: Path, features_BPE: torch.Tensor, beam: int, steps: int) ->
     return run
 
 
-def att2in(checkout: Path, features_BPE: torch.Tensor, beam: int, steps: int) -> Step:
+def att2in(checkout: Path, features_BPE: Tensor, beam: int, steps: int) -> Step:
     """ruotianluo/ImageCaptioning.pytorch's Att2in2, all images at once."""
     model, means_BE = att2in_model(checkout, steps).eval(), features_BPE.mean(1)
 
@@ -100,37 +96,23 @@ def att2in(checkout: Path, features_BPE: torch.Tensor, beam: int, steps: int) ->
     return run
 
 
-def hugging_face(_: Path, features_BPE: torch.Tensor, beam: int, steps: int) -> Step:
+def hugging_face(_: Path, features_BPE: Tensor, beam: int, steps: int) -> Step:
     """transformers' generate: a GPT-2 of as many weights as ours, three blocks of width 512 with cross-attention."""
     try:
         import transformers
     except ImportError:
         raise UserError("hugging-face needs transformers; install it with: pip install transformers") from None
-    config = transformers.GPT2Config(
-        vocab_size=VOCABULARY,
-        n_embd=512,
-        n_layer=3,
-        n_head=8,
-        n_positions=steps + 1,
-        add_cross_attention=True,
-        bos_token_id=SOS,
-        eos_token_id=EOS,
-        pad_token_id=0,
-    )
-    decoder = transformers.GPT2LMHeadModel(config).eval()
+    shape = {"vocab_size": VOCABULARY, "n_embd": 512, "n_layer": 3, "n_head": 8, "n_positions": steps + 1}
+    tokens = {"bos_token_id": SOS, "eos_token_id": EOS, "pad_token_id": PAD}
+    config = transformers.GPT2Config(**shape, **tokens, add_cross_attention=True)
+    decoder, length = transformers.GPT2LMHeadModel(config).eval(), {"min_new_tokens": steps, "max_new_tokens": steps}
     project = torch.nn.Linear(WIDTH, 512)
     first_B1 = torch.full((len(features_BPE), 1), SOS)
 
     @torch.no_grad()
     def run() -> None:
-        decoder.generate(
-            first_B1,
-            encoder_hidden_states=project(features_BPE),  # it copies them for each beam itself
-            num_beams=beam,
-            min_new_tokens=steps,
-            max_new_tokens=steps,
-            do_sample=False,
-        )
+        features_BPD = project(features_BPE)  # it copies them for each beam itself
+        decoder.generate(first_B1, encoder_hidden_states=features_BPD, num_beams=beam, do_sample=False, **length)
 
     return run
 
@@ -141,22 +123,16 @@ PEER_BEAMS: dict[str, tuple[Searcher, AttentionLSTMConfig]] = {
     "att2in": (att2in, PEERS["att2in"].ours),
     "hugging-face": (hugging_face, PEERS["show-attend-tell"].ours),
 }
+OPTIONS = {"images": 64, "beam": 5, "steps": 20}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "checkouts",
-        nargs="+",
-        metavar="NAME=DIR",
-        help=f"NAME: {', '.join(PEER_BEAMS)}; hugging-face needs no DIR: hugging-face=",
-    )
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--beam", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=20)
+    names = f"NAME: {', '.join(PEER_BEAMS)}; hugging-face needs no DIR: hugging-face="
+    parser.add_argument("checkouts", nargs="+", metavar="NAME=DIR", help=names)
 
 
 def bench_peer_beams(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The search of each peer whose checkout is given, and ours with a decoder of the same shape."""
+    """Other projects' beam searches, of each checkout that is given, beside ours with a decoder of the same shape."""
     random = torch.Generator().manual_seed(0)
     features_BPE = torch.randn(arguments.images, CELLS, WIDTH, generator=random).relu()
 
@@ -164,15 +140,11 @@ def bench_peer_beams(arguments: argparse.Namespace) -> dict[str, Any]:
         search, ours = PEER_BEAMS[name]
         decoder = build_decoder(ours, VOCABULARY, WIDTH).eval()
 
-        def our_search(precision: str) -> Step:
-            def run() -> None:
-                with autocast(torch.device("cpu"), precision):
-                    # The last of the steps is <eos>.
-                    beam_search(decoder, features_BPE, arguments.beam, arguments.steps - 1, forbidden=NEVER)
-
-            return run
+        def our_search(precision: str) -> None:
+            with autocast(torch.device("cpu"), precision):  # the last of the steps is <eos>
+                beam_search(decoder, features_BPE, arguments.beam, arguments.steps - 1, forbidden=NEVER)
 
         theirs = search(checkout, features_BPE, arguments.beam, arguments.steps)
-        return {"theirs": theirs} | {f"ours, {precision}": our_search(precision) for precision in ("fp32", "bf16")}
+        return {"theirs": theirs} | {f"ours, {name}": partial(our_search, name) for name in ("fp32", "bf16")}
 
     return beside_peers(arguments, tuple(PEER_BEAMS), runs, arguments.images)

@@ -4,7 +4,6 @@ Dimensions: B images, K captions an image, N = BK, T tokens, V vocabulary, P gri
 """
 
 import argparse
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,17 +107,15 @@ PEERS = {
     "imgcap": Peer(imgcap_attention, AttentionLSTMConfig(**_1024, layers=2, init_state="zeros", gate=False)),
     "att2in": Peer(att2in, AttentionLSTMConfig(**_512, feature_dim=512, init_state="zeros", gate=False)),
 }
+OPTIONS = {"images": 16, "captions": 5, "tokens": 22}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkouts", nargs="+", metavar="NAME=DIR", help=f"NAME: {', '.join(PEERS)}")
-    parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--captions", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=22)
 
 
 def bench_peers(arguments: argparse.Namespace) -> dict[str, Any]:
-    """A training step of each peer's decoder whose checkout is given, and of ours in the same shape."""
+    """Other projects' training steps, of each checkout that is given, beside ours with a decoder of the same shape."""
     inputs = Inputs(arguments.images, arguments.captions, arguments.tokens)
 
     def runs(name: str, checkout: Path) -> dict[str, Step]:
@@ -130,12 +127,9 @@ def bench_peers(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def beside_peers(
-    arguments: argparse.Namespace,
-    known: Sequence[str],
-    runs: Callable[[str, Path], dict[str, Step]],
-    captions: int,
+    arguments: argparse.Namespace, known: Sequence[str], runs: Callable[[str, Path], dict[str, Step]], captions: int
 ) -> dict[str, Any]:
-    """Time the runs of each NAME=DIR of the arguments in turns; the first run is the peer's."""
+    """Time the runs of each NAME=DIR of the arguments in turns, beside the one called `theirs`."""
     rows = []
     for given in arguments.checkouts:
         name, separator, checkout = given.partition("=")
@@ -143,12 +137,8 @@ def beside_peers(
             raise UserError(f"{given!r} does not say which peer's checkout it is; give NAME=DIR")
         if name not in known:
             raise UserError(f"there is no peer {name!r} for this; those known are {', '.join(known)}")
-        timers = {
-            f"{name}, {run}": timed(step, torch.device("cpu")) for run, step in runs(name, Path(checkout)).items()
-        }
-        seconds = alternate(timers, arguments.repeats)
-        theirs = statistics.median(next(iter(seconds.values())))
-        for label, values in seconds.items():
-            ratio = round(theirs / statistics.median(values), 2)
-            rows.append(row(label, values, captions, "captions") | {"ratio": ratio})
+        steps = runs(name, Path(checkout)).items()
+        seconds = alternate({run: timed(step, torch.device("cpu")) for run, step in steps}, arguments.repeats)
+        for run, values in seconds.items():
+            rows.append(row(f"{name}, {run}", values, captions, "captions", seconds["theirs"]))
     return {"rows": rows}

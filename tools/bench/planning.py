@@ -13,18 +13,22 @@ from imgcap.data.order import EpochOrder
 BATCHES = 20  # that are looked at, spread over the epoch
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--samples", type=int, default=400_000_000)
-    parser.add_argument("--tars", type=int, default=40_000)
-    parser.add_argument("--sample-kb", type=float, default=30.0)
-    parser.add_argument("--ranks", type=int, default=1024)
-    parser.add_argument("--ranks-per-node", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=16_384, help="images of a step over all ranks")
-    parser.add_argument("--blocks", type=int, nargs="+", default=[16, 64, 256, 1024, 4096], help="shards of a block")
+OPTIONS = {
+    "samples": 400_000_000,
+    "tars": 40_000,
+    "sample-kb": 30.0,
+    "ranks": 1024,
+    "ranks-per-node": 8,
+    "batch": (16_384, "images of a step over all ranks"),
+    "blocks": ([16, 64, 256, 1024, 4096], "shards of a block"),
+}
 
 
 def bench_plan(arguments: argparse.Namespace) -> dict[str, Any]:
-    """For each block size: memory and time of a rank's plan, how well a batch is mixed, and what a node must hold."""
+    """The order of samples at any scale, for each block size.
+
+    Memory and time of a rank's plan, how well a batch is mixed, and what a node must hold.
+    """
     counts = [arguments.samples // arguments.tars] * arguments.tars
     shard_gb = counts[0] * arguments.sample_kb * 1e3 / 1e9
     rows = [_row(arguments, counts, shard_gb, block) for block in arguments.blocks]

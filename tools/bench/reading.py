@@ -5,8 +5,7 @@ import io
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,24 +23,28 @@ from imgcap.shards.token_counts import TokenCounts
 from imgcap.text.vocabulary import Vocabulary
 from tools.bench.timing import Row, alternate, row, timed
 
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shards", type=Path)
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--epochs", type=int, default=20, help="after each of which a worker's memory is read")
-    parser.add_argument("--image-size", type=int, default=64)
-    parser.add_argument("--images", type=int, default=32, help="of a batch")
-    parser.add_argument("--processes", type=int, default=2, help="that decode")
+OPTIONS = {
+    "split": "train",
+    "image-size": 64,
+    "images": (32, "of a batch"),
+    "processes": (2, "that decode"),
+    "epochs": (20, "after each of which a worker's memory is read"),
+}
 
 
 def bench_reading(arguments: argparse.Namespace) -> dict[str, Any]:
-    """One process; ours in the shuffled order of an epoch, webdataset's in the order of the tars."""
+    """Reading samples, against plain webdataset, and its memory over many epochs.
+
+    One process; ours reads in the shuffled order of an epoch, webdataset in the order of the tars.
+    """
     reader = ShardReader(arguments.shards, arguments.split)
     order = EpochOrder((0, 0), reader.shard_counts)
     shuffled = order.between(0, len(order)).tolist()
     tars = [str(reader.place / shard.file) for shard in reader.shards]
     runs = {
-        "plain webdataset, in order": lambda: sum(len(sample["jpg"]) for sample in _plain(tars)),
+        "plain webdataset, in order": lambda: sum(
+            len(sample["jpg"]) for sample in webdataset.WebDataset(tars, shardshuffle=False, empty_check=False)
+        ),
         "index reader, shuffled": lambda: sum(len(reader.read(i).jpeg) for i in shuffled),
     }
     seconds = alternate({name: timed(run, torch.device("cpu")) for name, run in runs.items()}, arguments.repeats)
@@ -54,10 +57,6 @@ def bench_reading(arguments: argparse.Namespace) -> dict[str, Any]:
         "share_of_decoding_alone": decoding_share,
         "worker_mib_after_each_epoch": _memory(reader, arguments),
     }
-
-
-def _plain(tars: list[str]) -> Iterator[dict[str, bytes]]:
-    yield from webdataset.WebDataset(tars, shardshuffle=False, empty_check=False)
 
 
 def _decoding(reader: ShardReader, order: list[int], arguments: argparse.Namespace) -> tuple[list[Row], float]:
@@ -76,7 +75,7 @@ def _decoding(reader: ShardReader, order: list[int], arguments: argparse.Namespa
 
 
 def _in_processes(work: Callable[[range], object], shares: list[range]) -> float:
-    """Seconds until the last of them is done, from when all were there."""
+    """Seconds until the last of several processes is done with its share, from when all were there."""
     context = multiprocessing.get_context("fork")
     begin = context.Barrier(len(shares) + 1)
 
@@ -99,7 +98,7 @@ def _pixels(jpeg: bytes) -> Image.Image:
 
 
 def _memory(reader: ShardReader, arguments: argparse.Namespace) -> list[int]:
-    """Of one worker of the training loader: what is its own alone (USS), in MiB, after each epoch."""
+    """Memory of one worker of the training loader, its own alone (USS), in MiB after each epoch."""
     import psutil
 
     data = DataConfig(image_size=arguments.image_size, augment="off", workers=1)

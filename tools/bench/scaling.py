@@ -20,29 +20,22 @@ from tools.bench.pinned import cores
 
 TRAIN = Path(__file__).parents[2] / "launch" / "train.py"
 WARM_UP = 2  # steps before the first log
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shards", type=Path)
-    parser.add_argument("--ranks", type=int, default=2)
-    parser.add_argument("--images", type=int, default=64, help="of a rank's step")
-    parser.add_argument("--steps", type=int, default=6, help="that a run measures")
-    parser.add_argument("--image-size", type=int, default=224)
+OPTIONS = {"ranks": 2, "images": (64, "of a rank's step"), "steps": (6, "that a run measures"), "image-size": 224}
 
 
 def bench_scaling(arguments: argparse.Namespace) -> dict[str, Any]:
-    """In turns; what a run says of itself (metrics.jsonl) after its first steps, loading included."""
+    """Ranks that each have a core of their own, in turns with one, and with as many runs of one.
+
+    A rate is what a run says of itself (metrics.jsonl) after its first steps, loading included.
+    """
     if not hasattr(os, "sched_getaffinity") or len(cores()) < arguments.ranks:
         raise UserError(f"{arguments.ranks} ranks need as many cores to themselves; give fewer --ranks")
-    ways = {
-        "1 rank": lambda: _images_per_second([1], arguments),
-        f"{arguments.ranks} ranks": lambda: _images_per_second([arguments.ranks], arguments),
-        f"{arguments.ranks} runs of 1 rank": lambda: _images_per_second([1] * arguments.ranks, arguments),
-    }
+    ranks = arguments.ranks
+    ways = {"1 rank": [1], f"{ranks} ranks": [ranks], f"{ranks} runs of 1 rank": [1] * ranks}
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(arguments.repeats):
-        for name, way in ways.items():
-            rates[name].append(way())
+        for name, runs in ways.items():
+            rates[name].append(_images_per_second(runs, arguments))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     rows = [
         {
@@ -57,7 +50,7 @@ def bench_scaling(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _images_per_second(runs: list[int], arguments: argparse.Namespace) -> float:
-    """Of runs at the same time, each of so many ranks; together."""
+    """Images a second of runs at the same time, each of so many ranks; together."""
     mine = os.sched_getaffinity(0)
     free = cores()
     env = os.environ | {"OMP_NUM_THREADS": "1"}

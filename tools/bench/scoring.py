@@ -22,14 +22,11 @@ from imgcap.evaluation.metrics.scorers import forget_references, score
 from imgcap.shards.reader import ShardReader
 from tools.bench.timing import alternate, row, timed
 
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shards", type=Path)
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--images", type=int, default=5000)
+OPTIONS = {"split": "train", "images": 5000}
 
 
 def bench_scoring(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All metrics against pycocoevalcap, and whether the scores are equal."""
     reader = ShardReader(arguments.shards, arguments.split)
     samples = (reader.read(index) for index in range(min(len(reader), arguments.images)))
     captions = {sample.image_id: sample.captions for sample in samples if len(sample.captions) > 1}
@@ -64,7 +61,7 @@ def bench_scoring(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def usual_scores(hypotheses: dict[int, str], references: dict[int, list[str]]) -> dict[str, float]:
-    """As pycocoevalcap's own COCOEvalCap computes them."""
+    """Score as pycocoevalcap's own COCOEvalCap does."""
     tokeniser = PTBTokenizer()
     gts = tokeniser.tokenize({i: [{"caption": caption} for caption in group] for i, group in references.items()})
     res = tokeniser.tokenize({i: [{"caption": hypotheses[i]}] for i in references})

@@ -3,7 +3,7 @@
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -18,7 +18,7 @@ PRECISIONS = {"cpu": ("fp32", "bf16"), "cuda": ("fp32", "tf32", "bf16", "fp16")}
 
 
 def timed(run: Callable[[], object], device: torch.device) -> Callable[[], float]:
-    """The same work, returning how many seconds it took."""
+    """Wrap a piece of work so that it returns how many seconds it took."""
 
     def measured() -> float:
         start = time.perf_counter()
@@ -30,7 +30,7 @@ def timed(run: Callable[[], object], device: torch.device) -> Callable[[], float
     return measured
 
 
-def alternate(runs: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+def alternate(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
     """Seconds of each run, in turns, after one round of warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
@@ -41,13 +41,16 @@ def alternate(runs: dict[str, Callable[[], float]], repeats: int) -> dict[str, l
     return seconds
 
 
-def row(name: str, seconds: list[float], items: int, unit: str) -> Row:
+def row(name: str, seconds: list[float], items: int, unit: str, usual: list[float] | None = None) -> Row:
+    """Median and range of a run over so many items, and how many times as fast it is as the usual way."""
     rates = sorted(items / value for value in seconds)
+    ratio = {} if usual is None else {"ratio": round(statistics.median(usual) / statistics.median(seconds), 2)}
     return {
         "name": name,
         "ms": round(1000 * statistics.median(seconds), 2),
         f"{unit}_per_s": round(statistics.median(rates), 2),
         "range": [round(rates[0], 2), round(rates[-1], 2)],
+        **ratio,
     }
 
 

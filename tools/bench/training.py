@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from imgcap.config.engine import EngineConfig
 from imgcap.config.load import load_config
-from imgcap.config.run import Config
 from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.data.loader import reading
 from imgcap.errors import UserError
 from imgcap.models.captioner import Captioner
 from imgcap.models.losses import caption_loss
 from imgcap.models.precision import autocast
-from imgcap.ranks.world import init_ranks
+from imgcap.ranks.world import World, init_ranks
 from imgcap.training.assembly import assemble
 from imgcap.training.engines.build import build_engine
 from imgcap.training.engines.protocol import Engine
@@ -40,18 +40,19 @@ READ_AHEAD = 10  # steps: more than a loader of two workers can be ahead
 STEPS_A_REPEAT = 8
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shards", type=Path)
-    parser.add_argument("--images", type=int, default=16, help="of a step")
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--encoder", default="resnet50")
-    parser.add_argument("--precisions", nargs="+", help="default: all that the device has")
-    parser.add_argument("--compile", action="store_true", help="also compiled")
-    parser.add_argument("--steps", type=int, help="instead: so many steps on end, and how time and memory go")
+OPTIONS = {
+    "images": (16, "of a step"),
+    "image-size": 224,
+    "encoder": "resnet50",
+    "precisions": ([str], "default: all that the device has"),
+    "compile": (False, "also compiled"),
+    "steps": (int, "instead: so many steps on end, and how time and memory go"),
+}
+LINEAR_OPTIONS = {"images": [4, 8, 16, 32], "captions": [1, 3, 5], "image-size": 224, "tokens": 22}
 
 
 def bench_train(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Images a second of the trainer's own step, beside its encoder and its decoder alone on a batch of its own."""
+    """The whole training step, beside its encoder and its decoder alone on a batch of its own, or how flat it is."""
     if arguments.steps is not None and arguments.steps < TENTHS:
         raise UserError(f"--steps {arguments.steps} is too few to be shown in tenths; give 10 or more")
     precisions = arguments.precisions or PRECISIONS[arguments.device.type]
@@ -61,9 +62,12 @@ def bench_train(arguments: argparse.Namespace) -> dict[str, Any]:
         for compiled in ("off", "default") if arguments.compile else ("off",):
             with ExitStack() as stack:
                 folder = stack.enter_context(TemporaryDirectory())
-                trainer = assemble(
-                    _config(arguments, precision, compiled, folder), world, Resumption(Path(folder), "no")
-                )
+                given = [
+                    f"data={{shards: {arguments.shards}, image_size: {arguments.image_size}, workers: 2}}",
+                    f"model.encoder={{name: {arguments.encoder}, weights: none}}",
+                    f"train={{global_batch: {arguments.images}, precision: {precision}, compile: {compiled}}}",
+                ]
+                trainer = stepping(None, given, Path(folder), world)
                 batches = stack.enter_context(reading(trainer.loader))
                 if arguments.steps:
                     rows += _many_steps(trainer, batches, arguments.steps, precision)
@@ -72,24 +76,16 @@ def bench_train(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def _config(arguments: argparse.Namespace, precision: str, compiled: str, folder: str) -> Config:
-    return load_config(
-        None,
-        [
-            f"data={{shards: {arguments.shards}, image_size: {arguments.image_size}, workers: 2}}",
-            f"model.encoder={{name: {arguments.encoder}, weights: none}}",
-            f"train={{global_batch: {arguments.images}, epochs: 100000, precision: {precision}, compile: {compiled}}}",
-            "optim.schedule=constant",
-            "eval.every=0",
-            "checkpoint.every=0",
-            "log={every: 0, tensorboard: false}",
-            f"run_dir={folder}",
-        ],
-    )
+def stepping(config: Path | None, given: list[str], folder: Path, world: World) -> Trainer:
+    """A trainer of a run without end, which neither logs nor evaluates nor saves of itself."""
+    endless = ["train.epochs=100000", "optim.schedule=constant"]
+    silent = ["eval.every=0", "checkpoint.every=0", "log={every: 0, tensorboard: false}"]
+    whole = load_config(config, [*given, *endless, *silent, f"run_dir={folder}"])
+    return assemble(whole, world, Resumption(folder, "no"))
 
 
 def _beside_parts(trainer: Trainer, batches: Iterator[Batch], arguments: argparse.Namespace, label: str) -> list[Row]:
-    """The loader's share is what the step waits for; the parts are compiled where the step is."""
+    """Rows of the whole step, with the loader's share that it waits for, and of its parts, compiled where it is."""
     engine, device = trainer.engine, trainer.world.device
     batch = Batch(*(tensor.to(device) for tensor in next(batches)))
     encode = _objective(engine).encode  # as the engine runs it, compiled where it compiles
@@ -100,14 +96,11 @@ def _beside_parts(trainer: Trainer, batches: Iterator[Batch], arguments: argpars
         with autocast(device, trainer.config.precision):
             encode(batch.images_BCHW)
 
-    def whole_step() -> None:
-        trainer.train_step(batches)
-
+    whole_step = timed(lambda: trainer.train_step(batches), device)
     for _ in range(READ_AHEAD):  # what the loader had ready while nothing took it
         whole_step()
     trainer.meter.restart_clock()
-    steps = arguments.repeats * STEPS_A_REPEAT
-    seconds = {"whole step": [timed(whole_step, device)() for _ in range(steps)]}
+    seconds = {"whole step": [whole_step() for _ in range(arguments.repeats * STEPS_A_REPEAT)]}
     waited = trainer.meter.waited
     parts: dict[str, Callable[[], object]] = {
         "encoder alone": encoder,
@@ -126,7 +119,7 @@ def _objective(engine: Engine) -> CrossEntropy:
     return engine.objective
 
 
-def _decoder_step(engine: Engine, features_BPE: torch.Tensor, batch: Batch, precision: str) -> None:
+def _decoder_step(engine: Engine, features_BPE: Tensor, batch: Batch, precision: str) -> None:
     with autocast(features_BPE.device, precision):
         readout_BKTR, _ = _objective(engine).unroll(features_BPE, batch.tokens_BKT, None)
     loss = caption_loss(readout_BKTR, engine.raw_model.decoder.output, batch.tokens_BKT, 0.0)
@@ -135,7 +128,7 @@ def _decoder_step(engine: Engine, features_BPE: torch.Tensor, batch: Batch, prec
 
 
 def _many_steps(trainer: Trainer, batches: Iterator[Batch], steps: int, precision: str) -> list[Row]:
-    """Median step of each tenth, and the memory at its end."""
+    """Rows of a tenth of the steps each: their median, and the memory at their end."""
     rows, step = [], timed(lambda: trainer.train_step(batches), trainer.world.device)
     for tenth in range(TENTHS):
         seconds = [step() for _ in range(steps // TENTHS)]
@@ -145,22 +138,15 @@ def _many_steps(trainer: Trainer, batches: Iterator[Batch], steps: int, precisio
 
 
 def _memory(device: torch.device) -> int:
-    """In use now: by the GPU's allocator, or by this process."""
+    """Memory in use now, in MiB: by the GPU's allocator, or by this process."""
     if device.type == "cuda":
         return torch.cuda.memory_reserved(device) >> 20
     resident = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
     return int(resident.split()[1]) >> 10
 
 
-def linear_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=int, nargs="+", default=[4, 8, 16, 32])
-    parser.add_argument("--captions", type=int, nargs="+", default=[1, 3, 5])
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--tokens", type=int, default=22)
-
-
 def bench_linear(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Milliseconds of a step = a + b × images + c × captions, by least squares over all sizes, in bf16."""
+    """How a step's cost grows: milliseconds = a + b × images + c × captions, by least squares over sizes, in bf16."""
     world = init_ranks(str(arguments.device))
     model, train = Captioner(MODEL, VOCABULARY), TrainConfig(precision="bf16")
     engine = build_engine(EngineConfig(), CrossEntropy(model, train), train, OptimConfig(), world)

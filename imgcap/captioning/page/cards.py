@@ -24,18 +24,18 @@ HTML: Any = template("captioning/page/cards.html").module  # its macros, which r
 
 
 def result(picture: Image.Image, cards: Iterable[str]) -> str:
-    """The cards of all models side by side, over the one picture."""
+    """HTML of all models' cards side by side, over the one picture."""
     return HTML.result(data_url(jpeg_of(picture, QUALITY)), picture.size, cards)
 
 
 def card(name: str, about: str, caption: Caption) -> str:
-    """One model's captions, the best over the picture's attention; its words are buttons where the model attends."""
+    """HTML of one model's captions, the best over its attention; where the model attends, its words are buttons."""
     masks = map(_mask, caption.attention) if caption.attention is not None else ()
     return HTML.captions(name, about, caption, list(zip(caption.tokens, masks, strict=False)))
 
 
 def thumbnails(pictures: Iterable[Image.Image]) -> str:
-    """Pictures to choose from; the button of each has its number as value."""
+    """HTML of pictures to choose from; the button of each has its number as value."""
     return HTML.thumbnails([data_url(jpeg_of(picture, QUALITY)) for picture in pictures])
 
 

@@ -30,7 +30,7 @@ _STEPS = {"top_p": 0.05}  # of other fractions 0.1
 
 
 def _range_of(name: str) -> dict[str, Any]:
-    """The settings of a number's control: a whole number's precision, or a fraction's step, and its bounds."""
+    """Settings of a number's control: a whole number's precision, or a fraction's step, and its bounds."""
     option = _OPTIONS[name]
     if option.type == "int":
         whole = {"minimum": 0 if name in _NONE_IS_0 else option.least, "precision": 0}
@@ -41,7 +41,7 @@ def _range_of(name: str) -> dict[str, Any]:
 
 
 def add_controls(gradio: Any, start: DecodeOptions) -> dict[str, Any]:
-    """Components by option, put where the page is being laid out; they begin as `start` has them."""
+    """Add the controls where the page is being laid out; return them by option. They begin as `start` has them."""
 
     def add(name: str, kind: Any, **settings: Any) -> None:
         controls[name] = kind(visible=start.method in methods_of(name), min_width=120, elem_id=name, **settings)
@@ -59,13 +59,8 @@ def add_controls(gradio: Any, start: DecodeOptions) -> dict[str, Any]:
 
     controls: dict[str, Any] = {}
     with gradio.Accordion("Decoding"):
-        add(
-            "method",
-            gradio.Radio,
-            choices=[(_SPOKEN[name], name) for name in METHODS],
-            value=start.method,
-            container=False,
-        )
+        choices = [(_SPOKEN[name], name) for name in METHODS]
+        add("method", gradio.Radio, choices=choices, value=start.method, container=False)
         numbers(_OF_A_METHOD)
         with gradio.Accordion("Length and words", open=False):
             numbers(_OF_ALL)
@@ -77,7 +72,7 @@ def add_controls(gradio: Any, start: DecodeOptions) -> dict[str, Any]:
 
 
 def chosen_options(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
-    """What the controls say, as options for `PictureCaptioner.caption`: those of the method; none where left empty."""
+    """Turn what the controls say into options of `PictureCaptioner.caption`: those of the method; none where empty."""
     said = dict(zip(names, values, strict=True))
     options = {name: value for name, value in said.items() if said["method"] in methods_of(name)}
     for name in _WORDS.keys() & options.keys():

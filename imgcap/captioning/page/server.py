@@ -31,7 +31,7 @@ KEPT = 24 * 3600  # seconds until an uploaded file is deleted
 
 @dataclass(frozen=True)
 class Limits:
-    """Of a picture: MiB of its file, and millions of pixels. Raises `UserError` where they make no sense."""
+    """Limits of a picture: MiB of its file, and millions of pixels. Raises `UserError` where they make no sense."""
 
     megabytes: float = 20.0
     megapixels: float = 40.0
@@ -50,7 +50,7 @@ class Limits:
 
 
 def check_address(host: str, port: int) -> None:
-    """Raises `UserError` where gradio is missing, or where this address can't be listened at."""
+    """Raise `UserError` where gradio is missing, or where this address can't be listened at."""
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the web page needs gradio; pip install 'imgcap[demo]'")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -109,14 +109,14 @@ def serve(
 
 
 class Page:
-    """What the page answers to a picture, and where things stand on it."""
+    """The web page: what it answers to a picture, and where things stand on it."""
 
     def __init__(self, captioners: Mapping[str, PictureCaptioner], limits: Limits):
         assert captioners, "a page has a model"
         self.captioners, self.limits = captioners, limits
 
     def answer(self, path: str | None, decoding: Mapping[str, Any]) -> str:
-        """The HTML for a file: a card for each model, or a message that says what is wrong with it."""
+        """HTML that answers a dropped file: a card for each model, or a message that says what is wrong with it."""
         if path is None:
             return cards.HTML.empty()
         try:
@@ -126,16 +126,15 @@ class Page:
         return cards.result(picture, [self._card(name, path, decoding) for name in self.captioners])
 
     def laid_out(self, gradio: Any, examples: Sequence[Path]) -> Any:
-        """The page as gradio's blocks."""
+        """Lay out the page as gradio's blocks."""
         first = next(iter(self.captioners.values())).loaded.config
         with gradio.Blocks(title="imgcap", analytics_enabled=False, fill_width=True, delete_cache=(3600, KEPT)) as page:
             gradio.HTML(cards.HTML.title(), apply_default_css=False)
             with gradio.Row(equal_height=False):
                 with gradio.Column(scale=1, min_width=300):
                     file = gradio.File(label="Picture", file_types=list(SUFFIXES), height=140, elem_id="picture")
-                    gradio.HTML(
-                        cards.HTML.hint(f"JPEG, PNG, WebP, BMP, GIF or TIFF, {self.limits}"), apply_default_css=False
-                    )
+                    hint = cards.HTML.hint(f"JPEG, PNG, WebP, BMP, GIF or TIFF, {self.limits}")
+                    gradio.HTML(hint, apply_default_css=False)
                     if examples:
                         self._add_examples(gradio, examples, file)
                     controls = add_controls(gradio, DecodeOptions.like_evaluation(first.eval))
@@ -151,7 +150,7 @@ class Page:
         return page
 
     def _shown(self, path: Path) -> Image.Image:
-        """The picture as the page shows it: upright, RGB, and not large. Held against the limits first."""
+        """Open a picture as the page shows it: within the limits, upright, RGB, and not large."""
         data = path.read_bytes()
         check_header(data, int(self.limits.megapixels * 1e6))
         return _within(picture_of(data, SHOWN // 2), SHOWN)
@@ -168,16 +167,15 @@ class Page:
         return cards.card(name, about, caption)
 
     def _add_examples(self, gradio: Any, examples: Sequence[Path], file: Any) -> None:
-        """Thumbnails; a click on one drops its file."""
+        """Add thumbnails of the examples; a click on one drops its file."""
         thumbnails = []
         for path in examples:
             try:
                 thumbnails.append(_within(open_picture(path, THUMBNAIL), THUMBNAIL))
             except UnreadableImage as reason:
                 raise UserError(f"the example {path} is no picture ({reason}); take it out of the folder") from None
-        strip = gradio.HTML(
-            cards.thumbnails(thumbnails), js_on_load=CHOOSE, apply_default_css=False, elem_id="examples"
-        )
+        shown = cards.thumbnails(thumbnails)
+        strip = gradio.HTML(shown, js_on_load=CHOOSE, apply_default_css=False, elem_id="examples")
 
         def choose(event: Any) -> str:
             return str(examples[event.index].resolve())
@@ -192,13 +190,13 @@ def _within(picture: Image.Image, side: int) -> Image.Image:
 
 
 def _theme(gradio: Any) -> Any:
-    """Gradio's own, with the fonts of whoever looks: no page waits for a font."""
+    """Gradio's own theme, with the fonts of whoever looks: no page waits for a font."""
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     return gradio.themes.Default(primary_hue="amber", neutral_hue="stone", radius_size="lg", **fonts)
 
 
 def _gradio() -> Any:
-    """The library, told before it is imported to report nothing to anyone."""
+    """Import gradio, told before to report nothing to anyone."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     import gradio

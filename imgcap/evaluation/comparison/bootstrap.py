@@ -36,9 +36,12 @@ class Difference:
 
 
 def differences(a: Scored, b: Scored, resamples: int = 2000, seed: int = 0) -> dict[str, Difference]:
-    """Of each metric. Both sides have scored the same images, in the same order, with BLEU, ROUGE-L and CIDEr."""
+    """Bootstrap each metric's difference. Both sides have scored the same images, in one order, with all METRICS."""
     assert list(a.images) == list(b.images), "the sides have scored other images"
-    sides = [(side.counts_NS.astype(np.float64), _means(side)) for side in (a, b)]
+    sides = [
+        (side.counts_NS.astype(np.float64), np.array([[own[name] for name in MEANS] for own in side.images.values()]))
+        for side in (a, b)
+    ]
     images = len(a.images)
     random = np.random.default_rng(seed)
     drawn = []
@@ -51,15 +54,6 @@ def differences(a: Scored, b: Scored, resamples: int = 2000, seed: int = 0) -> d
     low_M, high_M = np.percentile(difference_RM, [2.5, 97.5], axis=0)
     wins_M = np.mean((difference_RM > 0) + 0.5 * (difference_RM == 0), axis=0)
     return {
-        name: Difference(
-            a.scores[name],
-            b.scores[name],
-            b.scores[name] - a.scores[name],
-            *map(float, (low_M[m], high_M[m], wins_M[m])),
-        )
-        for m, name in enumerate(METRICS)
+        name: Difference(a.scores[name], b.scores[name], b.scores[name] - a.scores[name], *map(float, varied))
+        for name, *varied in zip(METRICS, low_M, high_M, wins_M, strict=True)
     }
-
-
-def _means(side: Scored) -> np.ndarray:
-    return np.array([[own[name] for name in MEANS] for own in side.images.values()])

@@ -17,7 +17,7 @@ THUMBNAIL, QUALITY = 320, 82  # pixels of the longer side
 
 
 def write_page(path: Path, comparison: Comparison) -> None:
-    """Write the page, whole or not at all."""
+    """Write a comparison's page, whole or not at all."""
     better, worse = comparison.most_changed(SHOWN)
     page = template("evaluation/comparison/page.html").render(
         sides={"a": comparison.a, "b": comparison.b},
@@ -33,13 +33,13 @@ def write_page(path: Path, comparison: Comparison) -> None:
 
 
 def _bar(found: Difference) -> list[float]:
-    """Low, middle and high end in percent of an axis of its own, whose middle is no difference."""
+    """Low end, middle and high end of an interval, in percent of an axis of its own whose middle is no difference."""
     reach = max(abs(found.low), abs(found.high), abs(found.difference)) or 1.0
     return [50 + 48 * value / reach for value in (found.low, found.difference, found.high)]
 
 
 def _thumbnails(reader: ShardReader, wanted: set[int]) -> dict[int, str]:
-    """Addresses that hold the pictures, by image id."""
+    """Data addresses of the wanted pictures, by image id."""
     found = {}
     for i in range(len(reader)):
         image_id = reader.read_text(i).image_id

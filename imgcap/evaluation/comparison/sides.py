@@ -19,7 +19,7 @@ METRICS = ("BLEU", "ROUGE-L", "CIDEr")
 
 @dataclass(frozen=True)
 class Side:
-    """Captions by image, and the parts of the signature that they were scored under, where there is one."""
+    """One side of a comparison: captions by image, and the parts of the signature they were scored under, if any."""
 
     name: str
     captions: dict[int, str]
@@ -28,7 +28,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scores of both sides, the differences, and what they are of. `reader` has the pictures, where there are some."""
+    """Two sides with their scores and the differences. `reader` has the pictures, where there are some."""
 
     a: Side
     b: Side
@@ -50,7 +50,7 @@ class Comparison:
 
 
 def load_sides(a: str, b: str, split: str) -> tuple[Side, Side]:
-    """Each is a run, whose captions of the split are meant, or a file of captions in COCO's result format.
+    """Load both sides: runs, whose captions of the split are meant, or files of captions in COCO's result format.
 
     Raises UserError where their signatures or their images show that their scores can't be compared.
     """

@@ -18,7 +18,7 @@ _TINY, _SMALL = 1e-15, 1e-9  # pycocoevalcap's, against divisions by zero
 def bleu(
     references: Mapping[int, list[str]], hypotheses: Mapping[int, list[str]]
 ) -> tuple[list[float], list[float], np.ndarray]:
-    """BLEU-1 to BLEU-4 of all images, BLEU-4 of each, and `counts_NS`; images in the order of `references`."""
+    """Score BLEU-1 to BLEU-4 of all images, BLEU-4 of each, and `counts_NS`; images in the order of `references`."""
     scorer = BleuScorer(n=ORDERS)
     for image_id, group in references.items():
         scorer += (hypotheses[image_id][0], group)
@@ -28,7 +28,7 @@ def bleu(
 
 
 def bleu_of_counts(counts_S: np.ndarray) -> np.ndarray:
-    """BLEU-1 to BLEU-4, in the last dimension, of counts that were summed over images; any leading dimensions."""
+    """Compute BLEU-1 to BLEU-4, in the last dimension, from counts summed over images; any leading dimensions."""
     precisions = (counts_S[..., CORRECT] + _TINY) / (counts_S[..., GUESSED] + _SMALL)
     scores = np.cumprod(precisions, axis=-1) ** (1 / np.arange(1, ORDERS + 1))
     ratio = (counts_S[..., LENGTH] + _TINY) / (counts_S[..., REFERENCE_LENGTH] + _SMALL)

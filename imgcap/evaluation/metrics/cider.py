@@ -19,7 +19,7 @@ Ngram = tuple[str, ...]
 
 
 class Vector(NamedTuple):
-    """A caption: the weights of its n-grams and their norm for each order, and its number of 2-grams."""
+    """A caption as CIDEr sees it: weights and norm of its n-grams for each order, and its number of 2-grams."""
 
     weights: list[dict[Ngram, float]]
     norms: list[float]
@@ -41,7 +41,7 @@ class CiderReferences:
         self._vectors = {image_id: [self._vector(caption) for caption in group] for image_id, group in counts.items()}
 
     def scores(self, hypotheses: Mapping[int, list[str]]) -> np.ndarray:
-        """Of one tokenised hypothesis for each image, in the order of the references; their mean is CIDEr-D."""
+        """Score one tokenised hypothesis an image, in the order of the references; the mean is CIDEr-D."""
         return np.array([self._image(hypotheses[image_id][0], image_id) for image_id in self._vectors])
 
     def _image(self, hypothesis: str, image_id: int) -> float:
@@ -65,7 +65,7 @@ class CiderReferences:
 
 
 def _similarity(hypothesis: Vector, reference: Vector) -> list[float]:
-    """The clipped cosine of each order, with a penalty for another length."""
+    """Clipped cosine of two captions for each order, with a penalty for another length."""
     penalty = np.e ** (-(float(hypothesis.length - reference.length) ** 2) / (2 * SIGMA**2))
     similarity = []
     for order in range(ORDERS):

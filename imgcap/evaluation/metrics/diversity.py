@@ -17,8 +17,10 @@ from imgcap.shards.reader import ShardReader
 
 
 def diversity(captions: Collection[list[str]], train: "TrainCaptions | None" = None) -> dict[str, float]:
-    """Of captions as tokens: `distinct-1` and `distinct-2` (Li et al. 2016), the different n-grams as a share of all;
-    `words` that are used, `length` in words on average, and `novel`, the share that no caption of `train` equals.
+    """Measure how varied captions, as tokens, are.
+
+    `distinct-1` and `distinct-2` (Li et al. 2016) are the different n-grams as a share of all, `words` those that are
+    used, `length` in words on average, and `novel` the share that no caption of `train` equals.
     """
     worded = [without_punctuation(tokens) for tokens in captions]
     pairs = [pair for words in worded for pair in pairwise(words)]
@@ -29,7 +31,7 @@ def diversity(captions: Collection[list[str]], train: "TrainCaptions | None" = N
         "words": len(set(single)),
         "length": len(single) / max(len(worded), 1),
     }
-    return found | ({"novel": train.share_of_others(worded)} if train is not None else {})
+    return found | ({"novel": train.novelty(worded)} if train is not None else {})
 
 
 class TrainCaptions:
@@ -38,8 +40,8 @@ class TrainCaptions:
     def __init__(self, reader: ShardReader):
         self._reader = reader
 
-    def share_of_others(self, captions: Collection[list[str]]) -> float:
-        """The share of captions, as words, that are none of these."""
+    def novelty(self, captions: Collection[list[str]]) -> float:
+        """Share of captions, as words, that training never showed."""
         name = f"captions-{content_hash(b'1', self._reader.manifest_sha256.encode(), self._reader.split.encode())}.bin"
         known = np.frombuffer(cached(name, self._hashes), np.uint64)
         return 1 - float(np.isin(_hashes(captions), known).mean()) if captions else 0.0
@@ -54,7 +56,7 @@ class TrainCaptions:
 
 
 def train_split(reader: ShardReader) -> ShardReader | None:
-    """The train split of the same set, where it lies whole on this machine."""
+    """The train split of the same set, None unless it lies whole on this machine."""
     try:
         train = ShardReader(reader.place, "train")
     except UserError:

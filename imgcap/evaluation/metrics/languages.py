@@ -16,7 +16,7 @@ ENGLISH_ONLY = {
 
 
 def tokeniser_name(language: str) -> str:
-    """What stands in a signature: PTB for English, spaCy's tokeniser for any other language."""
+    """Name of a language's tokeniser in a signature: PTB for English, spaCy's for any other."""
     return PTB if language == ENGLISH else f"{Tokeniser(language).name} no-punctuation"
 
 
@@ -35,7 +35,7 @@ def tokenise_in(language: str, captions: dict[int, list[str]]) -> dict[int, list
 
 
 def without_punctuation(tokens: Iterable[str]) -> list[str]:
-    """Leave out the tokens of nothing but Unicode's punctuation."""
+    """Leave out the tokens that hold nothing but Unicode's punctuation."""
     return [token for token in tokens if not all(unicodedata.category(letter)[0] == "P" for letter in token)]
 
 

@@ -4,33 +4,22 @@ import contextlib
 import subprocess
 import threading
 from collections.abc import Mapping
-from importlib import util
 from pathlib import Path
 
 from pycocoevalcap.meteor.meteor import METEOR_JAR
 
-from imgcap.evaluation.metrics.ptb import find_java
+from imgcap.evaluation.metrics.ptb import PYCOCOEVALCAP, find_java
 
-
-def package_folder() -> Path:
-    package = util.find_spec("pycocoevalcap.meteor")
-    assert package is not None and package.submodule_search_locations
-    return Path(package.submodule_search_locations[0])
-
-
-PARAPHRASES = "data/paraphrase-en.gz"
+FOLDER = PYCOCOEVALCAP / "meteor"
+PARAPHRASES = FOLDER / "data/paraphrase-en.gz"
 
 
 def meteor(references: Mapping[int, list[str]], hypotheses: Mapping[int, list[str]], paraphrases: Path) -> float:
-    """Score tokenised captions. Raises RuntimeError when Java goes away or answers with no number."""
+    """Score tokenised captions by METEOR. Raises RuntimeError when Java goes away or answers with no number."""
     command = [find_java(), "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8", "-Xmx2G", "-jar", METEOR_JAR, "-", "-"]
     command += ["-stdio", "-l", "en", "-norm", "-a", str(paraphrases)]
     with subprocess.Popen(
-        command,
-        cwd=package_folder(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        command, cwd=FOLDER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         try:
             lines = [_score_line(group, hypotheses[image_id][0]) for image_id, group in references.items()]
@@ -51,7 +40,7 @@ def _score_line(references: list[str], hypothesis: str) -> str:
 
 
 def _ask(process: "subprocess.Popen[bytes]", lines: list[str], answers: int) -> list[str]:
-    """Write the lines and read so many answers meanwhile: neither side waits for the other."""
+    """Write lines to METEOR and read so many answers meanwhile: neither side waits for the other."""
     assert process.stdin is not None and process.stdout is not None
     stdin = process.stdin
 

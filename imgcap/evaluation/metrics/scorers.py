@@ -17,7 +17,7 @@ from imgcap.errors import UserError
 from imgcap.evaluation.metrics.bleu import bleu
 from imgcap.evaluation.metrics.cider import CiderReferences
 from imgcap.evaluation.metrics.languages import ENGLISH, fitting, tokenise_in, tokeniser_name
-from imgcap.evaluation.metrics.meteor import PARAPHRASES, meteor, package_folder
+from imgcap.evaluation.metrics.meteor import PARAPHRASES, meteor
 from imgcap.evaluation.metrics.paraphrases import filter_aside
 from imgcap.evaluation.metrics.spice import lacking, spice
 from imgcap.files.kept import cached, content_hash
@@ -36,7 +36,7 @@ class References:
     """
 
     def __init__(self, text: str, language: str):
-        """From the references as JSON: a list of [image, captions]."""
+        """Take the references as JSON: a list of [image, captions]."""
         self._hash = content_hash(FORMAT, text.encode(), tokeniser_name(language).encode())
         self._text, self._language = text, language
 
@@ -53,25 +53,24 @@ class References:
 
     @cached_property
     def paraphrases(self) -> bytes:
-        table = package_folder() / PARAPHRASES
         captions = [caption for group in self.tokens.values() for caption in group]
-        name = f"paraphrases-{content_hash(FORMAT, self._hash.encode(), str(table.stat().st_size).encode())}.gz"
-        return cached(name, lambda: filter_aside(table, captions))
+        hashed = content_hash(FORMAT, self._hash.encode(), str(PARAPHRASES.stat().st_size).encode())
+        return cached(f"paraphrases-{hashed}.gz", lambda: filter_aside(PARAPHRASES, captions))
 
 
 @lru_cache(maxsize=2)
 def _prepared(text: str, language: str) -> References:
-    """A run evaluates the same split again and again: what was prepared stays."""
+    """References prepared for scoring, and kept: a run evaluates the same split again and again."""
     return References(text, language)
 
 
 def forget_references() -> None:
-    """As a new process begins: only what is on disk is kept."""
+    """Forget prepared references, as in a new process: only what is on disk is kept."""
     _prepared.cache_clear()
 
 
 class Scored(NamedTuple):
-    """The scores, and of each image in the order of the references: its own, and what BLEU counts of it."""
+    """Scores of captions, each image's own in the order of the references, and what BLEU counts of it."""
 
     scores: dict[str, float]
     images: dict[int, dict[str, float]]  # BLEU-4, ROUGE-L and CIDEr: those that were asked for
@@ -84,7 +83,7 @@ def score(
     metrics: Collection[str] = METRICS,
     language: str = ENGLISH,
 ) -> dict[str, float]:
-    """The scores alone; see `score_images`."""
+    """Score captions, without the images' own scores; see `score_images`."""
     return score_images(hypotheses, references, metrics, language).scores
 
 
@@ -134,6 +133,7 @@ def _that_can_run(metrics: Collection[str]) -> Collection[str]:
 
 
 def check_images(hypotheses: Mapping[int, str], references: Mapping[int, list[str]]) -> None:
+    """Raise UserError unless both sides are of the same images, each with a reference."""
     if not references:
         raise UserError("there is no image to score; name a split or references that hold some")
     unknown, missing = hypotheses.keys() - references.keys(), references.keys() - hypotheses.keys()

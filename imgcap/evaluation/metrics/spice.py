@@ -6,30 +6,24 @@ pycocoevalcap fetches these (400 MB) into its own folder the first time its clas
 import json
 import subprocess
 from collections.abc import Mapping
-from importlib import util
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from imgcap.evaluation.metrics.ptb import find_java
+from imgcap.evaluation.metrics.ptb import PYCOCOEVALCAP, find_java
 
+FOLDER = PYCOCOEVALCAP / "spice"
 MODELS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 FETCH = "from pycocoevalcap.spice.get_stanford_models import get_stanford_models as get; get()"
 
 
-def package_folder() -> Path:
-    package = util.find_spec("pycocoevalcap.spice")
-    assert package is not None and package.submodule_search_locations
-    return Path(package.submodule_search_locations[0])
-
-
 def lacking() -> str | None:
-    """What SPICE needs and is not here, and how to get it; None where it is all there."""
-    missing = [path for path in (package_folder() / "lib" / name for name in MODELS) if not path.exists()]
+    """Say what SPICE needs and is not here, and how to get it; None where it is all there."""
+    missing = [path for path in (FOLDER / "lib" / name for name in MODELS) if not path.exists()]
     return f'there is no {missing[0]}; fetch it with: python -c "{FETCH}"' if missing else None
 
 
 def spice(references: Mapping[int, list[str]], hypotheses: Mapping[int, list[str]]) -> float:
-    """The mean F-score of tokenised captions. Raises RuntimeError when Java fails or leaves an image out."""
+    """Score tokenised captions by SPICE, the mean F-score. Raises RuntimeError where Java fails or skips an image."""
     content = [
         {"image_id": image_id, "test": hypotheses[image_id][0], "refs": group} for image_id, group in references.items()
     ]
@@ -37,7 +31,7 @@ def spice(references: Mapping[int, list[str]], hypotheses: Mapping[int, list[str
         asked, answered = Path(folder) / "asked.json", Path(folder) / "answered.json"
         asked.write_text(json.dumps(content), encoding="utf-8")
         command = [find_java(), "-Xmx8G", "-jar", "spice-1.0.jar", str(asked), "-out", str(answered), "-silent"]
-        finished = subprocess.run(command, cwd=package_folder(), capture_output=True, check=False)
+        finished = subprocess.run(command, cwd=FOLDER, capture_output=True, check=False)
         if finished.returncode != 0:
             reason = finished.stderr.decode(errors="replace").strip()[-400:]
             raise RuntimeError(f"SPICE's Java failed with exit code {finished.returncode}: {reason}")

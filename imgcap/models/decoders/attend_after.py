@@ -6,16 +6,14 @@ Dimensions: B images, K captions or W beams an image, T tokens, N = BK, P grid c
 E encoder width, G = 4H gates of an LSTM cell.
 """
 
-from collections.abc import Sequence
-
-import torch
+from torch import Tensor
 
 from imgcap.models.decoders.attending import AttendingDecoder
-from imgcap.models.decoders.lstm_stack import Advance, LSTMState, Prepared
+from imgcap.models.decoders.lstm_stack import Advance, LSTMState, Prepared, Stacked
 
 
 class AttendAfterDecoder(AttendingDecoder):
-    """The cells read words; the top layer's new hidden state h asks for the context z of the word it predicts.
+    """LSTM decoder whose new top hidden state h asks at each step for the context z of the word it predicts.
 
     `output: linear`: L_o tanh(L_h h + L_z z), Luong's attentional state; `deep`: L_o (E y + L_h h + L_z z). Dropout
     before L_o. Only `init_state: mean` and the context tell the decoder of the image.
@@ -23,40 +21,32 @@ class AttendAfterDecoder(AttendingDecoder):
 
     reads_context = False
 
-    def init(self, features_BPE: torch.Tensor, rows: int, length: int) -> LSTMState:
+    def init(self, features_BPE: Tensor, rows: int, length: int) -> LSTMState:
         features_BPE, projected_BPA = self.look(features_BPE)
         dtype, first = features_BPE.dtype, self.cells[0]
         prepared = Prepared(first.weight_ih.to(dtype), first.bias_ih.to(dtype))
         return LSTMState(prepared, *self.begin(features_BPE, rows), features_BPE, projected_BPA)
 
-    def advance(
-        self,
-        state: LSTMState,
-        hidden_BKH: Sequence[torch.Tensor],
-        cell_BKH: Sequence[torch.Tensor],
-        word_gates_BKG: torch.Tensor,
-    ) -> Advance:
+    def advance(self, state: LSTMState, hidden_BKH: Stacked, cell_BKH: Stacked, word_gates_BKG: Tensor) -> Advance:
         hidden, cell = self.run_cells(word_gates_BKG, hidden_BKH, cell_BKH)
         return Advance(hidden, cell, *self._ask(state, hidden[-1]))
 
-    def _ask(self, state: LSTMState, hidden_BKH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _ask(self, state: LSTMState, hidden_BKH: Tensor) -> tuple[Tensor, Tensor]:
         query_BKA = self.attention.query(hidden_BKH)
         context_BKE, attention_BKP = self.attention(state.features_BPE, state.projected_BPA, query_BKA)
         if self.gate is not None:
             context_BKE = context_BKE * self.gate(hidden_BKH).sigmoid()
         return context_BKE, attention_BKP
 
-    def read(self, state: LSTMState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As in `Decoder`, all steps' attention and the images' K captions in one call."""
+    def read(self, state: LSTMState, tokens_BKT: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Read known tokens (see `Decoder.read`); the attention of all steps and captions is one call."""
         embedded_TBKD = self.embed(tokens_BKT)
         hidden_BKTH = self.run_words(state, embedded_TBKD)
         context_BME, attention_BMP = self._ask(state, hidden_BKTH.flatten(1, 2))
         context_BKTE, attention_BKTP = (x.unflatten(1, hidden_BKTH.shape[1:3]) for x in (context_BME, attention_BMP))
         return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
 
-    def readout(
-        self, embedded_BKD: torch.Tensor, hidden_BKH: torch.Tensor, context_BKE: torch.Tensor | None
-    ) -> torch.Tensor:
+    def readout(self, embedded_BKD: Tensor, hidden_BKH: Tensor, context_BKE: Tensor | None) -> Tensor:
         assert self.output_hidden is not None and self.output_context is not None
         read_BKH = self.output_hidden(hidden_BKH) + self.output_context(context_BKE)
         return self.dropout(embedded_BKD.to(read_BKH.dtype) + read_BKH if self.deep else read_BKH.tanh())

@@ -4,8 +4,7 @@ Dimensions: L layers, B images, K captions or W beams an image, P grid cells, D 
 H hidden width.
 """
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imgcap.config.model import AttentionLSTMConfig
 from imgcap.models.decoders.attention import ATTENTION
@@ -44,22 +43,22 @@ class AttendingDecoder(LSTMStackDecoder):
         self.output = Linear(read_width, vocabulary_size)
         initialise_output(self.output)
 
-    def look(self, features_BPE: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The cells (features_BPE), embedded where they are to be, and projected (projected_BPA) for the attention."""
+    def look(self, features_BPE: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed the grid cells where `feature_dim` says so; return features_BPE, and projected_BPA for attention."""
         features_BPE = features_BPE.to(compute_dtype(self.attention.query.weight))
         if self.embed_features is not None:
             features_BPE = self.dropout(self.embed_features(features_BPE).relu())
         return features_BPE, self.attention.features(features_BPE)
 
-    def begin(self, features_BPE: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The hidden and cell states of all layers before the first word."""
+    def begin(self, features_BPE: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """Initial hidden and cell states (L, B, rows, H) of all layers, from the mean of the cells or zero."""
         layers, images, exact = len(self.cells), features_BPE.shape[0], exact_dtype(features_BPE.dtype)
         if self.init_hidden is None or self.init_cell is None:
             zeros_LBKH = features_BPE.new_zeros(layers, images, rows, self.hidden_dim)
             return zeros_LBKH, zeros_LBKH.to(exact)
         mean_BE = features_BPE.mean(1)
 
-        def project(layer: nn.Linear) -> torch.Tensor:
+        def project(layer: nn.Linear) -> Tensor:
             state_LBH = layer(mean_BE).tanh().view(images, layers, self.hidden_dim).transpose(0, 1)
             return state_LBH[:, :, None].expand(-1, -1, rows, -1)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from imgcap.models.kernels.dtypes import exact_dtype
 from imgcap.models.kernels.linear import Linear
@@ -18,20 +18,18 @@ BLOCK = {True: 1 << 20, False: 1 << 27}  # entries looked at together on a CPU, 
 
 
 class Attention(nn.Module):
-    """Softmax of a score over the cells; `features` and `query` project cells and states for it."""
+    """Attention over the cells by the softmax of a score; `features` and `query` project cells and states for it."""
 
     def __init__(self, encoder_width: int, hidden_dim: int, attention_dim: int):
         super().__init__()
         self.features = Linear(encoder_width, attention_dim)
         self.query = Linear(hidden_dim, attention_dim, bias=False)
 
-    def scores(self, projected_BPA: torch.Tensor, query_BKA: torch.Tensor) -> torch.Tensor:
-        """Of projected cells and queries: scores_BKP."""
+    def scores(self, projected_BPA: Tensor, query_BKA: Tensor) -> Tensor:
+        """Score projected cells for projected queries: scores_BKP."""
         raise NotImplementedError
 
-    def forward(
-        self, features_BPE: torch.Tensor, projected_BPA: torch.Tensor, query_BKA: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, features_BPE: Tensor, projected_BPA: Tensor, query_BKA: Tensor) -> tuple[Tensor, Tensor]:
         """Attend with projected queries; return context_BKE and the weights attention_BKP (float32)."""
         scores_BKP = self.scores(projected_BPA, query_BKA)
         attention_BKP = scores_BKP.to(exact_dtype(scores_BKP.dtype)).softmax(-1)
@@ -40,7 +38,7 @@ class Attention(nn.Module):
 
 
 class AdditiveAttention(Attention):
-    """score(cell, state) = v . tanh(W_f cell + W_h state), softmax over the cells.
+    """Additive attention (Bahdanau et al. 2015): score(cell, state) = v . tanh(W_f cell + W_h state).
 
     The one layer over [cell; state] that some write is the same thing with W_f and W_h side by side.
     """
@@ -49,29 +47,25 @@ class AdditiveAttention(Attention):
         super().__init__(encoder_width, hidden_dim, attention_dim)
         self.score = nn.Linear(attention_dim, 1)
 
-    def scores(self, projected_BPA: torch.Tensor, query_BKA: torch.Tensor) -> torch.Tensor:
+    def scores(self, projected_BPA: Tensor, query_BKA: Tensor) -> Tensor:
         # tanh(x) is 2 sigmoid(2x) - 1, and torch's sigmoid is several times faster on a CPU. The factors and
         # the constant go into the small operands: the large one of B K P A entries is touched three times.
         bias = self.score.bias - self.score.weight.sum()
-        weight_A, bias_1 = ((2 * self.score.weight[0]).to(query_BKA.dtype), bias.to(query_BKA.dtype))
+        weight_A, bias_1 = (2 * self.score.weight[0]).to(query_BKA.dtype), bias.to(query_BKA.dtype)
         squashed_products = _squashed_products if torch.compiler.is_compiling() else _SquashedProducts.apply
         return squashed_products(2 * projected_BPA, 2 * query_BKA, weight_A, bias_1)
 
 
-def _squashed_products(
-    x_BPA: torch.Tensor, y_BKA: torch.Tensor, weight_A: torch.Tensor, bias_1: torch.Tensor
-) -> torch.Tensor:
-    """weight . sigmoid(x + y) + bias of all pairs: (B, K, P)."""
+def _squashed_products(x_BPA: Tensor, y_BKA: Tensor, weight_A: Tensor, bias_1: Tensor) -> Tensor:
+    """Scores (B, K, P) of all pairs of cells and queries: weight . sigmoid(x + y) + bias."""
     return F.linear((x_BPA[:, None] + y_BKA[:, :, None]).sigmoid_(), weight_A[None], bias_1).squeeze(-1)
 
 
 class _SquashedProducts(torch.autograd.Function):
-    """The same, a block at a time: on a CPU in its cache, and nowhere are all B K P A entries kept for the gradient."""
+    """`_squashed_products` in blocks: a CPU's fit its cache, and never all B K P A entries are kept for a gradient."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x_BPA: torch.Tensor, y_BKA: torch.Tensor, weight_A: torch.Tensor, bias_1: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(ctx: Any, x_BPA: Tensor, y_BKA: Tensor, weight_A: Tensor, bias_1: Tensor) -> Tensor:
         ctx.save_for_backward(x_BPA, y_BKA, weight_A)
         scores_BKP = y_BKA.new_empty(*y_BKA.shape[:2], x_BPA.shape[1])
         for images, queries in _blocks(x_BPA, y_BKA):
@@ -79,7 +73,7 @@ class _SquashedProducts(torch.autograd.Function):
         return scores_BKP
 
     @staticmethod
-    def backward(ctx: Any, d_scores_BKP: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def backward(ctx: Any, d_scores_BKP: Tensor) -> tuple[Tensor, ...]:
         x_BPA, y_BKA, weight_A = ctx.saved_tensors
         exact = exact_dtype(weight_A.dtype)
         d_x_BPA, d_y_BKA = torch.zeros_like(x_BPA, dtype=exact), torch.empty_like(y_BKA)
@@ -96,8 +90,8 @@ class _SquashedProducts(torch.autograd.Function):
         return (d_x_BPA * weight_A).to(x_BPA.dtype), d_y_BKA, d_weight_A.to(weight_A.dtype), d_bias_1
 
 
-def _blocks(x_BPA: torch.Tensor, y_BKA: torch.Tensor) -> Iterator[tuple[slice, slice]]:
-    """Images and queries whose pairs are looked at together."""
+def _blocks(x_BPA: Tensor, y_BKA: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Slices of images and of queries whose pairs are computed together."""
     images, queries, pairs_of_a_query = len(y_BKA), y_BKA.shape[1], x_BPA[0].numel()
     limit = BLOCK[x_BPA.device.type == "cpu"]
     of_queries = min(queries, max(1, limit // pairs_of_a_query))
@@ -108,9 +102,9 @@ def _blocks(x_BPA: torch.Tensor, y_BKA: torch.Tensor) -> Iterator[tuple[slice, s
 
 
 class DotAttention(Attention):
-    """score(cell, state) = (W_f cell) . (W_h state) / sqrt(A) (Vaswani et al. 2017)."""
+    """Scaled dot-product attention (Vaswani et al. 2017): score(cell, state) = (W_f cell) . (W_h state) / sqrt(A)."""
 
-    def scores(self, projected_BPA: torch.Tensor, query_BKA: torch.Tensor) -> torch.Tensor:
+    def scores(self, projected_BPA: Tensor, query_BKA: Tensor) -> Tensor:
         return torch.bmm(query_BKA * query_BKA.shape[-1] ** -0.5, projected_BPA.transpose(1, 2))
 
 

@@ -4,21 +4,20 @@ Dimensions: L layers, B images, K captions or W beams an image, V vocabulary, P 
 D embedding width, E encoder width, H hidden width, A attention width, G = 4H gates of an LSTM cell.
 """
 
-from collections.abc import Sequence
-
 import torch
+from torch import Tensor
 
 from imgcap.config.model import AttentionLSTMConfig
 from imgcap.models.decoders.attending import AttendingDecoder
 from imgcap.models.decoders.attention import AdditiveAttention
-from imgcap.models.decoders.lstm_stack import Advance, LSTMState, Prepared
+from imgcap.models.decoders.lstm_stack import Advance, LSTMState, Prepared, Stacked
 from imgcap.models.kernels.attention_lstm import Attending, Inputs, Layer, unroll
 from imgcap.models.kernels.dtypes import exact_dtype
 from imgcap.models.kernels.linear import linear
 
 
 class AttentionLSTMDecoder(AttendingDecoder):
-    """At each step the top layer's last hidden state asks, and the first cell reads [word; context].
+    """LSTM decoder whose last top hidden state asks for the context that the first cell reads beside the word.
 
     `output: linear`: L_o h; `deep`: L_o (E y + L_h h + L_z z), the paper's equation 7. Dropout before L_o.
     """
@@ -31,32 +30,24 @@ class AttentionLSTMDecoder(AttendingDecoder):
         gate = 0 if self.gate is None else self.gate.out_features
         self._product_widths = [config.attention_dim, 4 * config.hidden_dim, gate]
 
-    def init(self, features_BPE: torch.Tensor, rows: int, length: int) -> LSTMState:
-        """Project the features once and lay the weights side by side that share an input."""
+    def init(self, features_BPE: Tensor, rows: int, length: int) -> LSTMState:
+        """Begin captions: project the features once, and join the weights that share an input."""
         features_BPE, projected_BPA = self.look(features_BPE)
         dtype, first, top = features_BPE.dtype, self.cells[0], self.cells[-1]
         word_GD, context_GE = first.weight_ih.split([self.embed_dim, features_BPE.shape[-1]], dim=1)
-        parts = [self.attention.query.weight, top.weight_hh]
-        biases = [torch.zeros_like(self.attention.score.weight[0]), top.bias_hh]
-        if self.gate is not None:
-            parts.append(self.gate.weight)
-            biases.append(self.gate.bias)
+        gate = [] if self.gate is None else [self.gate.weight]
+        gate_bias = [] if self.gate is None else [self.gate.bias]
+        no_bias_A = torch.zeros_like(self.attention.score.weight[0])  # of the query
         prepared = Prepared(
             word_GD=word_GD.to(dtype).contiguous(),
             word_bias_G=first.bias_ih.to(dtype),
             context_GE=context_GE.to(dtype).contiguous(),
-            top_QH=torch.cat(parts).to(dtype),
-            top_bias_Q=torch.cat(biases).to(dtype),
+            top_QH=torch.cat([self.attention.query.weight, top.weight_hh, *gate]).to(dtype),
+            top_bias_Q=torch.cat([no_bias_A, top.bias_hh, *gate_bias]).to(dtype),
         )
         return LSTMState(prepared, *self.begin(features_BPE, rows), features_BPE, projected_BPA)
 
-    def advance(
-        self,
-        state: LSTMState,
-        hidden_BKH: Sequence[torch.Tensor],
-        cell_BKH: Sequence[torch.Tensor],
-        word_gates_BKG: torch.Tensor,
-    ) -> Advance:
+    def advance(self, state: LSTMState, hidden_BKH: Stacked, cell_BKH: Stacked, word_gates_BKG: Tensor) -> Advance:
         _, _, context_GE, top_QH, top_bias_Q = state.prepared
         assert context_GE is not None and top_QH is not None, "init gives both"
         products = linear(hidden_BKH[-1], top_QH, top_bias_Q)
@@ -68,8 +59,8 @@ class AttentionLSTMDecoder(AttendingDecoder):
         hidden, cell = self.run_cells(gates_BKG, hidden_BKH, cell_BKH, recurrent_BKG)
         return Advance(hidden, cell, context_BKE, attention_BKP)
 
-    def read(self, state: LSTMState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As in `Decoder`; by one function over all steps where a gradient is wanted, which keeps what it needs."""
+    def read(self, state: LSTMState, tokens_BKT: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Read known tokens (see `Decoder.read`), by one function over all steps where a gradient is wanted."""
         if not torch.is_grad_enabled():
             return super().read(state, tokens_BKT)
         _, _, context_GX, top_QH, top_bias_Q = state.prepared
@@ -90,34 +81,24 @@ class AttentionLSTMDecoder(AttendingDecoder):
         hidden_TNH, attention_TBKP, read_TNX = unroll(Inputs(word_gates_TNG, *states, attending, layers))
         hidden_BKTH = hidden_TNH.unflatten(1, tokens_BKT.shape[:2]).permute(1, 2, 0, 3)
         attention_BKTP = attention_TBKP.permute(1, 2, 0, 3)
-        context_BKTE: torch.Tensor | None = None
+        context_BKTE: Tensor | None = None
         if not early:
             context_BKTE = read_TNX.unflatten(1, tokens_BKT.shape[:2]).permute(1, 2, 0, 3)
         elif self.output_context is not None:
-            context_BKTE = self._contexts(attention_BKTP, features_BPE)
+            context_BME = attention_BKTP.flatten(1, 2).to(features_BPE.dtype) @ features_BPE
+            context_BKTE = context_BME.unflatten(1, attention_BKTP.shape[1:3])
         return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
 
-    @staticmethod
-    def _contexts(attention_BKTP: torch.Tensor, features_BPE: torch.Tensor) -> torch.Tensor:
-        contexts_BME = attention_BKTP.flatten(1, 2).to(features_BPE.dtype) @ features_BPE
-        return contexts_BME.unflatten(1, attention_BKTP.shape[1:3])
-
-    def _layer(self, index: int, dtype: torch.dtype, like_TNH: torch.Tensor) -> Layer:
-        """What a cell has to itself, in the dtype of the matmul; `like_TNH` has the shape of what it reads."""
+    def _layer(self, index: int, dtype: torch.dtype, like_TNH: Tensor) -> Layer:
+        """Weights and dropout of one LSTM cell, in the matmul's dtype; `like_TNH` has the shape of what it reads."""
         cell, last = self.cells[index], len(self.cells) - 1
         dropped = index and self.training and self.dropout.p
         kept_TNH = self.dropout(torch.ones_like(like_TNH, dtype=exact_dtype(dtype))) if dropped else None
-        return Layer(
-            cell.weight_ih.to(dtype) if index else None,
-            cell.bias_ih.to(dtype) if index else None,
-            cell.weight_hh.to(dtype) if index < last else None,
-            cell.bias_hh.to(dtype) if index < last else None,
-            kept_TNH,
-        )
+        weight_ih, bias_ih = (cell.weight_ih.to(dtype), cell.bias_ih.to(dtype)) if index else (None, None)
+        weight_hh, bias_hh = (cell.weight_hh.to(dtype), cell.bias_hh.to(dtype)) if index < last else (None, None)
+        return Layer(weight_ih, bias_ih, weight_hh, bias_hh, kept_TNH)
 
-    def readout(
-        self, embedded_BKD: torch.Tensor, hidden_BKH: torch.Tensor, context_BKE: torch.Tensor | None
-    ) -> torch.Tensor:
+    def readout(self, embedded_BKD: Tensor, hidden_BKH: Tensor, context_BKE: Tensor | None) -> Tensor:
         if self.output_hidden is None or self.output_context is None:
             return self.dropout(hidden_BKH)
         deep_BKD = embedded_BKD.to(hidden_BKH.dtype) + self.output_hidden(hidden_BKH) + self.output_context(context_BKE)

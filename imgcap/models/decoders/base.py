@@ -6,8 +6,7 @@ R width of what the output layer reads.
 
 from typing import ClassVar, Generic, TypeVar
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imgcap.models.decoders.state import DecoderState
 
@@ -24,15 +23,15 @@ class Decoder(nn.Module, Generic[State]):
     embedding: nn.Embedding
     output: nn.Linear
 
-    def init(self, features_BPE: torch.Tensor, rows: int, length: int) -> State:
+    def init(self, features_BPE: Tensor, rows: int, length: int) -> State:
         """Begin captions of B images, `rows` of each, of which at most `length` tokens will be read."""
         raise NotImplementedError
 
-    def step(self, state: State, token_BK: torch.Tensor) -> tuple[torch.Tensor, State, torch.Tensor | None]:
+    def step(self, state: State, token_BK: Tensor) -> tuple[Tensor, State, Tensor | None]:
         """Read a token of each row; return logits_BKV of the next, the new state and attention_BKP (float32)."""
         raise NotImplementedError
 
-    def read(self, state: State, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def read(self, state: State, tokens_BKT: Tensor) -> tuple[Tensor, Tensor | None]:
         """Read the first T - 1 tokens, all known; return readout_BKTR and attention_BKTP of these T - 1 steps.
 
         `output(readout)` are the logits that `step` would have given, token by token.

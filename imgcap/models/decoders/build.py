@@ -1,4 +1,4 @@
-"""From `model.decoder` to a decoder."""
+"""The decoder that the section `model.decoder` describes."""
 
 from imgcap.config.model import AttentionLSTMConfig, DecoderConfig, LSTMConfig
 from imgcap.models.decoders.attend_after import AttendAfterDecoder

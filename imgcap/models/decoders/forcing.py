@@ -4,6 +4,7 @@ Dimensions: B images, K captions an image, T tokens, V vocabulary, P grid cells,
 """
 
 import torch
+from torch import Tensor
 
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.state import DecoderState
@@ -13,8 +14,8 @@ BLOCK = 1 << 24  # logits that a guess of all words looks at together
 
 
 def unroll(
-    decoder: Decoder, features_BPE: torch.Tensor, tokens_BKT: torch.Tensor, forcing: Forcing | None = None
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+    decoder: Decoder, features_BPE: Tensor, tokens_BKT: Tensor, forcing: Forcing | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Predict tokens 1 to T - 1 from those before; return readout_BKTR and attention_BKTP of T - 1 steps.
 
     The tokens before are the given ones, or, with `forcing`, some of them the model's own. No gradient goes through
@@ -28,17 +29,7 @@ def unroll(
     return decoder.read(state, tokens_BKT)
 
 
-def predict(
-    decoder: Decoder, features_BPE: torch.Tensor, tokens_BKT: torch.Tensor, forcing: Forcing | None = None
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Logits_BKTV of all steps at once, and attention_BKTP: `unroll` for whoever has room for them."""
-    readout_BKTR, attention_BKTP = unroll(decoder, features_BPE, tokens_BKT, forcing)
-    return decoder.output(readout_BKTR), attention_BKTP
-
-
-def _choose_in_turn(
-    decoder: Decoder, state: DecoderState, tokens_BKT: torch.Tensor, given_BKT: torch.Tensor
-) -> torch.Tensor:
+def _choose_in_turn(decoder: Decoder, state: DecoderState, tokens_BKT: Tensor, given_BKT: Tensor) -> Tensor:
     """Scheduled sampling as published (Bengio et al. 2015): each guess follows the words that were read before it."""
     tokens, read = tokens_BKT.unbind(-1), [tokens_BKT[..., 0]]
     for t in range(len(tokens) - 2):
@@ -47,9 +38,7 @@ def _choose_in_turn(
     return torch.stack([*read, tokens[-1]], dim=-1)  # the last is only predicted, never read
 
 
-def _choose_in_two_passes(
-    decoder: Decoder, state: DecoderState, tokens_BKT: torch.Tensor, given_BKT: torch.Tensor
-) -> torch.Tensor:
+def _choose_in_two_passes(decoder: Decoder, state: DecoderState, tokens_BKT: Tensor, given_BKT: Tensor) -> Tensor:
     """Scheduled sampling in parallel (Duckworth et al. 2019): each guess follows the true words."""
     readout_BKTR, _ = decoder.read(state, tokens_BKT)
     logits_of_an_image = readout_BKTR[0, ..., 0].numel() * decoder.output.out_features

@@ -4,20 +4,18 @@ Dimensions: L layers, B images, K captions or W beams an image, P grid cells, D 
 E encoder width, H hidden width, G = 4H gates of an LSTM cell.
 """
 
-from collections.abc import Sequence
-
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imgcap.config.model import LSTMConfig
-from imgcap.models.decoders.lstm_stack import Advance, LSTMStackDecoder, LSTMState, Prepared, initialise_output
+from imgcap.models.decoders.lstm_stack import Advance, LSTMStackDecoder, LSTMState, Prepared, Stacked, initialise_output
 from imgcap.models.kernels.dropout import Dropout
 from imgcap.models.kernels.dtypes import compute_dtype, exact_dtype
 from imgcap.models.kernels.linear import Linear
 
 
 class LSTMDecoder(LSTMStackDecoder):
-    """The mean of the cells, through `image_layers` ReLU layers and a projection, is read before <sos>."""
+    """LSTM decoder that reads the mean of the cells, by `image_layers` ReLU layers and a projection, before <sos>."""
 
     attends = False
 
@@ -32,35 +30,25 @@ class LSTMDecoder(LSTMStackDecoder):
         self.output = Linear(config.hidden_dim, vocabulary_size)
         initialise_output(self.output)
 
-    def init(self, features_BPE: torch.Tensor, rows: int, length: int) -> LSTMState:
-        """Read the image once for all rows."""
+    def init(self, features_BPE: Tensor, rows: int, length: int) -> LSTMState:
+        """Begin captions: read the image once for all rows."""
         first = self.cells[0]
         dtype = compute_dtype(first.weight_ih)
         prepared = Prepared(first.weight_ih.to(dtype), first.bias_ih.to(dtype))
         image_B1D = self.image(features_BPE.to(dtype).mean(1, keepdim=True))
         zeros_B1H = image_B1D.new_zeros(image_B1D.shape[0], 1, self.hidden_dim)
         hidden, cell = [zeros_B1H] * len(self.cells), [zeros_B1H.to(exact_dtype(dtype))] * len(self.cells)
-        after = Advance(*self.run_cells(prepared.word_gates(image_B1D), hidden, cell))
-        hidden_LBKH = torch.stack(list(after.hidden_BKH)).expand(-1, -1, rows, -1)
-        cell_LBKH = torch.stack(list(after.cell_BKH)).expand(-1, -1, rows, -1)
-        return LSTMState(prepared, hidden_LBKH, cell_LBKH)
+        after = self.run_cells(prepared.word_gates(image_B1D), hidden, cell)
+        return LSTMState(prepared, *(torch.stack(states).expand(-1, -1, rows, -1) for states in after))
 
-    def advance(
-        self,
-        state: LSTMState,
-        hidden_BKH: Sequence[torch.Tensor],
-        cell_BKH: Sequence[torch.Tensor],
-        word_gates_BKG: torch.Tensor,
-    ) -> Advance:
+    def advance(self, state: LSTMState, hidden_BKH: Stacked, cell_BKH: Stacked, word_gates_BKG: Tensor) -> Advance:
         return Advance(*self.run_cells(word_gates_BKG, hidden_BKH, cell_BKH))
 
-    def read(self, state: LSTMState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As in `Decoder`, a layer at a time."""
+    def read(self, state: LSTMState, tokens_BKT: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Read known tokens (see `Decoder.read`), a layer at a time."""
         embedded_TBKD = self.embed(tokens_BKT)
         hidden_BKTH = self.run_words(state, embedded_TBKD)
         return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, None), None
 
-    def readout(
-        self, embedded_BKD: torch.Tensor, hidden_BKH: torch.Tensor, context_BKE: torch.Tensor | None
-    ) -> torch.Tensor:
+    def readout(self, embedded_BKD: Tensor, hidden_BKH: Tensor, context_BKE: Tensor | None) -> Tensor:
         return self.dropout(hidden_BKH)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imgcap.config.model import DecoderConfig
 from imgcap.models.decoders.base import Decoder
@@ -20,19 +20,21 @@ from imgcap.models.kernels.linear import linear
 from imgcap.models.kernels.lstm_cell import lstm_cell
 from imgcap.models.kernels.recurrent import run_stack
 
+Stacked = Sequence[Tensor]  # one for each layer of the stack
+
 
 class Prepared(NamedTuple):
-    """The parameters that every token meets, split and joined, in the dtype of the matmul."""
+    """Weights of a decoder as every step uses them: split, joined, and in the dtype of the matmul."""
 
-    word_GD: torch.Tensor  # the first cell's input weights, the word's columns
-    word_bias_G: torch.Tensor
+    word_GD: Tensor  # the first cell's input weights, the word's columns
+    word_bias_G: Tensor
     # Where attention feeds the recurrence:
-    context_GE: torch.Tensor | None = None  # the first cell's input weights, the context's columns
-    top_QH: torch.Tensor | None = None  # everything that multiplies the top layer's last hidden state
-    top_bias_Q: torch.Tensor | None = None
+    context_GE: Tensor | None = None  # the first cell's input weights, the context's columns
+    top_QH: Tensor | None = None  # everything that multiplies the top layer's last hidden state
+    top_bias_Q: Tensor | None = None
 
-    def word_gates(self, embedded_BKD: torch.Tensor) -> torch.Tensor:
-        """The words' share of the first cell's gates."""
+    def word_gates(self, embedded_BKD: Tensor) -> Tensor:
+        """The share of the words (..., D) in the first cell's gates."""
         return linear(embedded_BKD, self.word_GD, self.word_bias_G)
 
 
@@ -41,10 +43,10 @@ class LSTMState(DecoderState):
     """Hidden and cell state of every layer, and the image's cells for a decoder that attends."""
 
     prepared: Prepared
-    hidden_LBKH: torch.Tensor
-    cell_LBKH: torch.Tensor  # at least float32, also under autocast
-    features_BPE: torch.Tensor | None = None
-    projected_BPA: torch.Tensor | None = None  # what attention scores the cells by
+    hidden_LBKH: Tensor
+    cell_LBKH: Tensor  # at least float32, also under autocast
+    features_BPE: Tensor | None = None
+    projected_BPA: Tensor | None = None  # what attention scores the cells by
 
     axes: ClassVar[Mapping[str, Axes]] = {
         "hidden_LBKH": Axes(1, 2),
@@ -55,16 +57,16 @@ class LSTMState(DecoderState):
 
 
 class Advance(NamedTuple):
-    """The result of one step, a hidden and a cell state for each layer; no context without attention."""
+    """Result of one decoder step: a hidden and a cell state for each layer; no context without attention."""
 
-    hidden_BKH: Sequence[torch.Tensor]
-    cell_BKH: Sequence[torch.Tensor]
-    context_BKE: torch.Tensor | None = None
-    attention_BKP: torch.Tensor | None = None
+    hidden_BKH: Stacked
+    cell_BKH: Stacked
+    context_BKE: Tensor | None = None
+    attention_BKP: Tensor | None = None
 
 
 class LSTMStackDecoder(Decoder[LSTMState]):
-    """Words in, logits out, and one step, `advance`, that `step` and the plain loop of `read` both take.
+    """Base of the LSTM decoders: one step, `advance`, that `step` and the plain loop of `read` both take.
 
     A subclass says how captions begin (`init`), what a step reads of the image (`advance`), and what the output layer
     reads (`readout`); it may write `read` so that it computes the same faster.
@@ -83,26 +85,18 @@ class LSTMStackDecoder(Decoder[LSTMState]):
         for cell in self.cells:
             _initialise_cell(cell)
 
-    def init(self, features_BPE: torch.Tensor, rows: int, length: int) -> LSTMState:
+    def init(self, features_BPE: Tensor, rows: int, length: int) -> LSTMState:
         raise NotImplementedError
 
-    def advance(
-        self,
-        state: LSTMState,
-        hidden_BKH: Sequence[torch.Tensor],
-        cell_BKH: Sequence[torch.Tensor],
-        word_gates_BKG: torch.Tensor,
-    ) -> Advance:
+    def advance(self, state: LSTMState, hidden_BKH: Stacked, cell_BKH: Stacked, word_gates_BKG: Tensor) -> Advance:
         """Take one step from these hidden and cell states, given the word's share of the first cell's gates."""
         raise NotImplementedError
 
-    def readout(
-        self, embedded_BKD: torch.Tensor, hidden_BKH: torch.Tensor, context_BKE: torch.Tensor | None
-    ) -> torch.Tensor:
-        """What `output` scores the vocabulary from after a step, or after all of them at once (BKT for BK)."""
+    def readout(self, embedded_BKD: Tensor, hidden_BKH: Tensor, context_BKE: Tensor | None) -> Tensor:
+        """Compute what `output` turns into logits, after a step or after all of them at once (BKT for BK)."""
         raise NotImplementedError
 
-    def step(self, state: LSTMState, token_BK: torch.Tensor) -> tuple[torch.Tensor, LSTMState, torch.Tensor | None]:
+    def step(self, state: LSTMState, token_BK: Tensor) -> tuple[Tensor, LSTMState, Tensor | None]:
         embedded_BKD = self.embedding(token_BK)
         word_gates_BKG = state.prepared.word_gates(embedded_BKD)
         after = self.advance(state, state.hidden_LBKH.unbind(), state.cell_LBKH.unbind(), word_gates_BKG)
@@ -111,38 +105,31 @@ class LSTMStackDecoder(Decoder[LSTMState]):
         state = state.with_tensors({"hidden_LBKH": hidden_LBKH, "cell_LBKH": cell_LBKH})
         return logits_BKV, state, after.attention_BKP
 
-    def read(self, state: LSTMState, tokens_BKT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The plain loop, which defines `read`; the words' gates before it and the readouts after it are one matmul."""
+    def read(self, state: LSTMState, tokens_BKT: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Read known tokens (see `Decoder.read`) by the plain loop, which defines what faster ways have to compute."""
         embedded_TBKD = self.embed(tokens_BKT)
-        hidden_BKH: Sequence[torch.Tensor] = state.hidden_LBKH.unbind()
-        cell_BKH: Sequence[torch.Tensor] = state.cell_LBKH.unbind()
-        steps = []
+        steps = [Advance(state.hidden_LBKH.unbind(), state.cell_LBKH.unbind())]
         for word_gates_BKG in state.prepared.word_gates(embedded_TBKD).unbind():
-            step = self.advance(state, hidden_BKH, cell_BKH, word_gates_BKG)
-            hidden_BKH, cell_BKH = step.hidden_BKH, step.cell_BKH
-            steps.append(step)
+            steps.append(self.advance(state, steps[-1].hidden_BKH, steps[-1].cell_BKH, word_gates_BKG))
+        del steps[0]  # where they began
         hidden_BKTH = torch.stack([step.hidden_BKH[-1] for step in steps], dim=2)
         context_BKTE = _stack_steps([step.context_BKE for step in steps])
         attention_BKTP = _stack_steps([step.attention_BKP for step in steps])
         return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
 
-    def embed(self, tokens_BKT: torch.Tensor) -> torch.Tensor:
-        """The embeddings (T - 1, B, K, D) of all tokens but the last, which is only predicted."""
+    def embed(self, tokens_BKT: Tensor) -> Tensor:
+        """Embed all tokens but the last, which is only predicted: (T - 1, B, K, D)."""
         return self.embedding(tokens_BKT[..., :-1].permute(2, 0, 1))
 
     def run_cells(
-        self,
-        gates_BKG: torch.Tensor,
-        hidden_BKH: Sequence[torch.Tensor],
-        cell_BKH: Sequence[torch.Tensor],
-        top_recurrent_BKG: torch.Tensor | None = None,
-    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        self, gates_BKG: Tensor, hidden_BKH: Stacked, cell_BKH: Stacked, top_recurrent_BKG: Tensor | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Run the stack, given what the input adds to the first cell's gates; return new hidden and cell states.
 
         The top layer's recurrent product may be given too, where it was computed beside others.
         """
-        hidden: list[torch.Tensor] = []
-        cell: list[torch.Tensor] = []
+        hidden: list[Tensor] = []
+        cell: list[Tensor] = []
         for layer, module in enumerate(self.cells):
             if layer:
                 gates_BKG = linear(self.dropout(hidden[-1]), module.weight_ih, module.bias_ih)
@@ -155,7 +142,7 @@ class LSTMStackDecoder(Decoder[LSTMState]):
             cell.append(new_cell_BKH)
         return hidden, cell
 
-    def run_words(self, state: LSTMState, embedded_TBKD: torch.Tensor) -> torch.Tensor:
+    def run_words(self, state: LSTMState, embedded_TBKD: Tensor) -> Tensor:
         """Run the stack over all words where it reads nothing else; return the top hidden states (B, K, T, H)."""
         gates_TNG = state.prepared.word_gates(embedded_TBKD.flatten(1, 2))
         hidden_LNH, cell_LNH = state.hidden_LBKH.flatten(1, 2), state.cell_LBKH.flatten(1, 2)
@@ -163,13 +150,13 @@ class LSTMStackDecoder(Decoder[LSTMState]):
         return hidden_TNH.unflatten(1, embedded_TBKD.shape[1:3]).permute(1, 2, 0, 3)
 
 
-def _stack_steps(steps: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+def _stack_steps(steps: Sequence[Tensor | None]) -> Tensor | None:
     present = [step for step in steps if step is not None]
     return torch.stack(present, dim=2) if present else None
 
 
 def _initialise_cell(cell: nn.LSTMCell) -> None:
-    """Orthogonal recurrence, and a forget gate that begins open (bias 1 in the sum of the two)."""
+    """Initialise an LSTM cell: orthogonal recurrence, and a forget gate that begins open (bias 1 in the sum of two)."""
     hidden = cell.hidden_size
     nn.init.xavier_uniform_(cell.weight_ih)
     for gate in cell.weight_hh.data.split(hidden):
@@ -180,7 +167,7 @@ def _initialise_cell(cell: nn.LSTMCell) -> None:
 
 
 def initialise_output(output: nn.Linear) -> None:
-    """Logits of variance 1 for inputs of variance 1, whatever the width (LeCun), and no word preferred."""
+    """Initialise an output layer: logits of variance 1 for inputs of variance 1 (LeCun), and no word preferred."""
     bound = (3 / output.in_features) ** 0.5
     nn.init.uniform_(output.weight, -bound, bound)
     nn.init.zeros_(output.bias)

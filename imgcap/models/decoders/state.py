@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
-import torch
+from torch import Tensor
 
 
 class Axes(NamedTuple):
-    """Which axis of a tensor counts the images and which an image's rows; none: the rows share it."""
+    """Axes of a tensor that count the images and an image's rows; none: the rows share it."""
 
     image: int
     row: int | None = None
@@ -28,22 +28,22 @@ class DecoderState:
     prepared: Any  # weights, joined and in the dtype of the matmul: a step neither joins nor casts them again
     axes: ClassVar[Mapping[str, Axes]]  # of each tensor, by name: first those of rows, then those of images
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The tensors that are there, by name, in the order of `axes`."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Tensors of the state that are there, by name, in the order of `axes`."""
         found = {name: getattr(self, name) for name in self.axes}
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
-    def with_tensors(self, tensors: Mapping[str, torch.Tensor]) -> Self:
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> Self:
         """This state with some of its tensors replaced."""
         return replace(self, **tensors)
 
-    def select(self, images_S: torch.Tensor) -> Self:
-        """Only some of the images, with all their rows."""
+    def select(self, images_S: Tensor) -> Self:
+        """Keep only some of the images, with all their rows."""
         chosen = {name: x.index_select(self.axes[name].image, images_S) for name, x in self.tensors().items()}
         return self.with_tensors(chosen)
 
-    def reorder(self, beams_BW: torch.Tensor) -> Self:
-        """Row w of image b becomes what row beams_BW[b, w] was; what an image's rows share is not copied."""
+    def reorder(self, beams_BW: Tensor) -> Self:
+        """Let row w of image b become what row beams_BW[b, w] was; what an image's rows share is not copied."""
         moved = {}
         for name, tensor in self.tensors().items():
             image, row = self.axes[name]

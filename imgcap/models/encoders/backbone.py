@@ -7,8 +7,7 @@ E encoder width.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Backbone(NamedTuple):
@@ -16,7 +15,7 @@ class Backbone(NamedTuple):
 
     module: nn.Module
     stages: Mapping[str, tuple[str, ...]]  # first to last, by name: the modules that run one after another
-    to_cells: Callable[[torch.Tensor], torch.Tensor]  # the last stage's output as features_BPE
+    to_cells: Callable[[Tensor], Tensor]  # the last stage's output as features_BPE
     width: int  # E
     stride: int  # pixels of the image from one cell to the next
     classifier: str  # prefix of the published weights that belong to what was taken off
@@ -24,6 +23,6 @@ class Backbone(NamedTuple):
     std: tuple[float, ...]
 
 
-def grid_to_cells(features_BCYX: torch.Tensor) -> torch.Tensor:
-    """The cells in row-major order. Channels last already lies in memory as (B, P, E): this is a view."""
+def grid_to_cells(features_BCYX: Tensor) -> Tensor:
+    """Flatten a grid to cells (B, P, E) in row-major order. Channels last lies so in memory: this is a view."""
     return features_BCYX.permute(0, 2, 3, 1).flatten(1, 2)

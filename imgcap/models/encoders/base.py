@@ -7,7 +7,7 @@ import hashlib
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imgcap.config.model import EncoderConfig
 from imgcap.errors import UserError, nearest
@@ -24,8 +24,8 @@ class Encoder(nn.Module):
     dtype that has it folded into the convolutions.
     """
 
-    scale: torch.Tensor
-    shift: torch.Tensor
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         self.freeze(self.frozen_before(config.train, "model.encoder.train"))
 
     def frozen_before(self, trained: str, key: str) -> int:
-        """How many of the stages are frozen where `trained` and all behind it train.
+        """Count the stages that are frozen where `trained` and all behind it train.
 
         `trained` is a stage's name, `last_block`, `all`, or `none` of them; UserError, naming the key, for another.
         """
@@ -82,11 +82,11 @@ class Encoder(nn.Module):
 
     @property
     def compute_dtype(self) -> torch.dtype:
-        """The dtype of its products and so of its features, under the autocast of now."""
+        """The dtype of the encoder's products and so of its features, under the autocast of now."""
         return compute_dtype(next(self.backbone.parameters()))
 
     def _apply(self, *arguments: Any, **options: Any) -> "Encoder":
-        """Whatever moves or casts the weights: the copy is made again."""
+        """Move or cast the weights; the folded copy of them is made again."""
         _unfold(self)
         return super()._apply(*arguments, **options)
 
@@ -107,11 +107,11 @@ class Encoder(nn.Module):
         return digest.hexdigest()
 
     def grid(self, image_size: int) -> tuple[int, int]:
-        """Rows and columns of the features of a square image; each halving rounds up."""
+        """Rows and columns of the features of a square image of so many pixels; each halving rounds up."""
         cells = -(-image_size // self.output_stride)
         return cells, cells
 
-    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+    def forward(self, images_BCHW: Tensor) -> Tensor:
         """Encode uint8 images to features_BPE, the cells in row-major order."""
         self.fold()
         with torch.no_grad(), torch.autocast(images_BCHW.device.type, enabled=False):
@@ -130,5 +130,5 @@ class Encoder(nn.Module):
 
 
 def _unfold(encoder: Encoder, *_: object) -> None:
-    """Drop the folded copy of the frozen stages: the weights are others."""
+    """Drop an encoder's folded copy of its frozen stages: the weights are others."""
     encoder._folded, encoder._folded_dtype = (), None

@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 
@@ -27,7 +27,7 @@ def folded(network: nn.Module, stage: tuple[str, ...]) -> nn.Sequential:
     return copy.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
-def recomputed(stage: nn.Module, features: torch.Tensor) -> torch.Tensor:
+def recomputed(stage: nn.Module, features: Tensor) -> Tensor:
     """Run a stage that keeps its input only, and is run again in the backward pass (Chen et al. 2016)."""
     contexts = lambda: (nullcontext(), _statistics_kept(stage))  # noqa: E731
     features = checkpoint(stage, features, use_reentrant=False, context_fn=contexts)
@@ -36,7 +36,7 @@ def recomputed(stage: nn.Module, features: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _statistics_kept(stage: nn.Module) -> Iterator[None]:
-    """Let BatchNorm's running statistics be: they have seen the batch in the forward pass."""
+    """Keep BatchNorm's running statistics as they are: they have seen the batch in the forward pass."""
     norms = [module for module in stage.modules() if isinstance(module, nn.BatchNorm2d)]
     kept = [(norm, norm.momentum, deepcopy(norm.num_batches_tracked)) for norm in norms]
     for norm in norms:

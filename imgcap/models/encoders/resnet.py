@@ -8,17 +8,15 @@ from imgcap.errors import UserError, nearest
 from imgcap.models.encoders.backbone import Backbone, grid_to_cells
 
 FAMILIES = ("resnet", "resnext", "wide_resnet")
-STAGES = {
-    "stem": ("conv1", "bn1", "relu", "maxpool"),
-    "layer1": ("layer1",),
-    "layer2": ("layer2",),
-    "layer3": ("layer3",),
-    "layer4": ("layer4",),
-}
+LAYERS = ("layer1", "layer2", "layer3", "layer4")
+STAGES: dict[str, tuple[str, ...]] = {"stem": ("conv1", "bn1", "relu", "maxpool"), **{name: (name,) for name in LAYERS}}
 
 
 def build_resnet(name: str, output_stride: int) -> Backbone:
-    """A network of torchvision's random initialisation, with a stride of 32 pixels, or of 16 by dilating `layer4`."""
+    """Build a randomly initialised ResNet with a stride of 32 pixels, or of 16 by dilating `layer4`.
+
+    Raises `UserError` for a name that torchvision doesn't know.
+    """
     known = [other for other in torchvision.models.list_models(torchvision.models) if other.startswith(FAMILIES)]
     if name not in known:
         raise UserError(

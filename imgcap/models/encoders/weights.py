@@ -8,6 +8,7 @@ import safetensors
 import safetensors.torch
 import torch
 import torchvision
+from torch import Tensor
 
 from imgcap.errors import UserError
 from imgcap.models.encoders.base import Encoder
@@ -50,7 +51,7 @@ def _download(name: str) -> Mapping[str, Any]:
         ) from error
 
 
-def _plain_names(state: Mapping[str, Any], source: str) -> dict[str, torch.Tensor]:
+def _plain_names(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     """Unwrap what trainers put around a state dict: a `state_dict` entry and `module.` in the names."""
     inner = state.get("state_dict", state)
     if not isinstance(inner, Mapping):
@@ -58,7 +59,7 @@ def _plain_names(state: Mapping[str, Any], source: str) -> dict[str, torch.Tenso
     return {str(name).removeprefix("module."): tensor for name, tensor in inner.items() if torch.is_tensor(tensor)}
 
 
-def _fill(encoder: Encoder, state: Mapping[str, torch.Tensor], source: str) -> None:
+def _fill(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> None:
     wanted = encoder.backbone.state_dict()
     given = {name: tensor for name, tensor in state.items() if not name.startswith(encoder.classifier)}
     # Files older than PyTorch 0.4.1 don't count BatchNorm's batches, and nothing here reads the count.

@@ -20,39 +20,40 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from imgcap.models.kernels.dtypes import exact_dtype
 from imgcap.models.kernels.linear import product, weight_gradient
 from imgcap.models.kernels.lstm_cell import CellMemory, lstm_cell, lstm_cell_backward
 
-Maybe = torch.Tensor | None
+Maybe = Tensor | None
 
 
 class Attending(NamedTuple):
-    """What every step attends to, and the weights around the attention.
+    """Cells that every step attends to, and the weights around the attention.
 
     X is E, or G where `context_GX` is None: then the cells' values are already what they add to the first cell's
     gates. Without a gate that is the same, the average of products being the product of the average.
     """
 
-    values_BPX: torch.Tensor
-    projected_BPA: torch.Tensor
-    score_A: torch.Tensor
-    score_bias_1: torch.Tensor  # softmax does not see it: its gradient is zero
+    values_BPX: Tensor
+    projected_BPA: Tensor
+    score_A: Tensor
+    score_bias_1: Tensor  # softmax does not see it: its gradient is zero
     context_GX: Maybe  # the first cell's input weights, the context's columns
-    top_QH: torch.Tensor  # the weights of query, top recurrence and gate, side by side
-    top_bias_Q: torch.Tensor
+    top_QH: Tensor  # the weights of query, top recurrence and gate, side by side
+    top_bias_Q: Tensor
 
     @property
     def widths(self) -> list[int]:
-        """Of the three products of the top layer's hidden state; the gate's is 0 where there is none."""
+        """Widths of the three products of the top layer's hidden state; the gate's is 0 where there is none."""
         query, gates = len(self.score_A), 4 * self.top_QH.shape[1]
         return [query, gates, len(self.top_QH) - query - gates]
 
 
 class Layer(NamedTuple):
-    """What one LSTM cell of the stack has to itself."""
+    """Weights and dropout that one LSTM cell of the stack has to itself."""
 
     input_GH: Maybe  # None for the first cell, which reads [word; context]
     input_bias_G: Maybe
@@ -62,36 +63,36 @@ class Layer(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """All that the function reads: the words' share of the first cell's gates, the states before, the weights."""
+    """All that `unroll` reads: the words' share of the first cell's gates, the states before, the weights."""
 
-    word_gates_TNG: torch.Tensor
-    hidden_LNH: torch.Tensor
-    cell_LNH: torch.Tensor
+    word_gates_TNG: Tensor
+    hidden_LNH: Tensor
+    cell_LNH: Tensor
     attending: Attending
     layers: list[Layer]
 
 
 class Attended(NamedTuple):
-    """One step's attention."""
+    """Attention of one step: what its softmax came from, its weights and its context."""
 
-    squashed_BKPA: torch.Tensor  # sigmoid(2 (projected + query)); the attention's tanh is twice this, less 1
-    attention_BKP: torch.Tensor
-    context_BKX: torch.Tensor  # before the gate
+    squashed_BKPA: Tensor  # sigmoid(2 (projected + query)); the attention's tanh is twice this, less 1
+    attention_BKP: Tensor
+    context_BKX: Tensor  # before the gate
 
 
 class Step(NamedTuple):
-    """What the gradient of one step needs. Of the states, those before it."""
+    """What the gradient of one step needs; of the states, those before it."""
 
     attended: Attended
     gate_NX: Maybe
-    read_NX: torch.Tensor  # the context, after the gate
+    read_NX: Tensor  # the context, after the gate
     below: list[Maybe]  # what each cell reads of the one below, after dropout
-    hidden: list[torch.Tensor]
+    hidden: list[Tensor]
     cells: list[CellMemory]
 
 
-def unroll(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """All steps: the top layer's hidden states (T, N, H), the attention (T, B, K, P), and the first cell's (T, N, X).
+def unroll(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    """Run all steps; return the top hidden states (T, N, H), the attention (T, B, K, P) and the context read (T, N, X).
 
     The last is what the first cell read of the image; it is empty where there is no `context_GX`.
     """
@@ -99,8 +100,8 @@ def unroll(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return _Unroll.apply(spec, *flat)
 
 
-def attend(weights: Attending, twice_projected_BPA: torch.Tensor, query_NA: torch.Tensor) -> Attended:
-    """Additive attention of all captions, whose scores are twice_score . sigmoid(2 (projected + query))."""
+def attend(weights: Attending, twice_projected_BPA: Tensor, query_NA: Tensor) -> Attended:
+    """Attend additively for all captions, by the scores twice_score . sigmoid(2 (projected + query))."""
     twice_score_A = 2 * weights.score_A
     values_BPX = weights.values_BPX
     query_BK1A = (2 * query_NA).view(len(values_BPX), -1, 1, query_NA.shape[-1])
@@ -113,8 +114,8 @@ def attend(weights: Attending, twice_projected_BPA: torch.Tensor, query_NA: torc
 
 
 def attend_backward(
-    weights: Attending, attended: Attended, d_context_BKX: torch.Tensor, d_attention_BKP: Maybe
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    weights: Attending, attended: Attended, d_context_BKX: Tensor, d_attention_BKP: Maybe
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the query (N, A), of the projected cells but for the factor 4 score_A, and of half the score."""
     squashed_BKPA, attention_BKP, _ = attended
     arrived_BKP = torch.bmm(d_context_BKX, weights.values_BPX.transpose(1, 2)).to(attention_BKP.dtype)
@@ -130,12 +131,12 @@ def attend_backward(
 
 def run_step(
     weights: Attending,
-    twice_projected_BPA: torch.Tensor,
+    twice_projected_BPA: Tensor,
     layers: list[Layer],
     t: int,
-    gates_NG: torch.Tensor,
-    hidden: list[torch.Tensor],
-    cell: list[torch.Tensor],
+    gates_NG: Tensor,
+    hidden: list[Tensor],
+    cell: list[Tensor],
 ) -> Step:
     """Take step t, given the word's share of the first cell's gates; hidden and cell states change in the lists."""
     before, below, cells = list(hidden), [], []
@@ -161,17 +162,17 @@ def run_step(
     return Step(attended, gate_NX, read_NX, below, before, cells)
 
 
-def _kept(below_NH: torch.Tensor, layer: Layer, t: int) -> torch.Tensor:
+def _kept(below_NH: Tensor, layer: Layer, t: int) -> Tensor:
     return below_NH if layer.kept_TNH is None else (below_NH * layer.kept_TNH[t]).to(below_NH.dtype)
 
 
 class StepGradient(NamedTuple):
-    """What one step leaves for the products over all steps, beside the gradients of the states."""
+    """Gradients that one step leaves for the products over all steps, beside those of the states."""
 
-    gates: list[torch.Tensor]  # of each layer
-    context_BKX: torch.Tensor
-    slope_BPA: torch.Tensor  # of the projected cells, but for the factor 4 score_A
-    half_score_A: torch.Tensor
+    gates: list[Tensor]  # of each layer
+    context_BKX: Tensor
+    slope_BPA: Tensor  # of the projected cells, but for the factor 4 score_A
+    half_score_A: Tensor
 
 
 def step_backward(
@@ -179,17 +180,17 @@ def step_backward(
     layers: list[Layer],
     t: int,
     step: Step,
-    d_hidden: list[torch.Tensor],
-    d_cell: list[torch.Tensor],
+    d_hidden: list[Tensor],
+    d_cell: list[Tensor],
     d_read_NX: Maybe,
     d_attention_BKP: Maybe,
-    d_products_NQ: torch.Tensor,
+    d_products_NQ: Tensor,
 ) -> StepGradient:
-    """The gradients of the states change in the lists, from those after the step to those before it.
+    """Go back over one step: in the lists, the gradients of the states after it become those of the states before.
 
     That of the three products of the top hidden state is written into `d_products_NQ`.
     """
-    gates: list[torch.Tensor] = []
+    gates: list[Tensor] = []
     for index in reversed(range(len(layers))):
         layer = layers[index]
         d_gates_NG, d_cell[index] = lstm_cell_backward(step.cells[index], d_hidden[index], d_cell[index])
@@ -215,10 +216,10 @@ def step_backward(
 
 
 class _Unroll(torch.autograd.Function):
-    """`unroll`, of the leaves of its `Inputs` and of what they were leaves of."""
+    """`unroll` for autograd: of the leaves of its `Inputs`, and of the tree that they were leaves of."""
 
     @staticmethod
-    def forward(ctx: Any, spec: TreeSpec, *flat: Maybe) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(ctx: Any, spec: TreeSpec, *flat: Maybe) -> tuple[Tensor, Tensor, Tensor]:
         word_gates_TNG, hidden_LNH, cell_LNH, weights, layers = tree_unflatten(flat, spec)
         hidden, cell = list(hidden_LNH.unbind()), list(cell_LNH.unbind())
         twice_projected_BPA = 2 * weights.projected_BPA
@@ -266,11 +267,11 @@ def _attending_gradient(
     weights: Attending,
     steps: list[Step],
     gradients: list[StepGradient],
-    products_MQ: torch.Tensor,
-    gates_MG: torch.Tensor,
+    products_MQ: Tensor,
+    gates_MG: Tensor,
     values: bool,
 ) -> Attending:
-    """What `Attending` gets, over all steps at once; the values' own share only where it is asked for."""
+    """Gradient of `Attending` over all steps at once; the values' own share only where it is asked for."""
     d_values_BPX = d_context_GX = None
     if values:
         attention_BMP = torch.cat([step.attended.attention_BKP for step in steps], dim=1)
@@ -289,7 +290,7 @@ def _attending_gradient(
     )
 
 
-def _layer_gradient(layer: Layer, index: int, steps: list[Step], gates_MG: torch.Tensor) -> Layer:
+def _layer_gradient(layer: Layer, index: int, steps: list[Step], gates_MG: Tensor) -> Layer:
     d_input_GH = d_recurrent_GH = d_input_bias_G = d_recurrent_bias_G = None
     if layer.input_GH is not None:
         d_input_GH = weight_gradient(gates_MG, torch.cat([step.below[index] for step in steps]))  # type: ignore[misc]

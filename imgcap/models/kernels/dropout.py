@@ -1,16 +1,16 @@
 """Dropout whose random bits cost a fifth on a CPU."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Dropout(nn.Dropout):
-    """As `torch.nn.Dropout`, with p rounded to a 65,536th on a CPU.
+    """Dropout like `torch.nn.Dropout`'s, with p rounded to a 65,536th on a CPU.
 
     torch draws one number of its generator for each entry there, one after another; four entries share one here.
     """
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.p or x.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(x)
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)

@@ -9,48 +9,48 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 _X86 = platform.machine() in ("x86_64", "AMD64")
 
 
-def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """x @ weight.t() + bias, without autograd. `x` may have any leading dimensions."""
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Compute x @ weight.t() + bias, without autograd. `x` may have any leading dimensions."""
     # Of weights that are columns of others, oneDNN has a reference implementation only, a thousand times slower.
     if _by_onednn(x) and (weight.is_contiguous() or weight.t().is_contiguous()):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
 
 
-def weight_gradient(d_y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """That of the weight in y = product(x, weight), for M rows of y and x."""
+def weight_gradient(d_y: Tensor, x: Tensor) -> Tensor:
+    """Gradient of the weight in y = product(x, weight), for M rows of y and x."""
     if d_y.is_contiguous() and d_y.numel() > x.numel() and _by_onednn(x):
         return product(x.t(), d_y.t()).t()  # oneDNN copies its transposed first argument: let it be the smaller
     return product(d_y.t(), x.t())
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """As `torch.nn.functional.linear`."""
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Compute `torch.nn.functional.linear`, in float32 on an x86 processor by oneDNN."""
     if _by_onednn(x) and weight.dtype == x.dtype:
         return _Linear.apply(x, weight, bias)
     return F.linear(x, weight, bias)
 
 
 class Linear(nn.Linear):
-    """As `torch.nn.Linear`."""
+    """Linear layer like `torch.nn.Linear`, in float32 on an x86 processor by oneDNN."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         return product(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, d_y: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         flat_d_y = d_y.flatten(0, -2)
@@ -61,7 +61,7 @@ class _Linear(torch.autograd.Function):
         )
 
 
-def _by_onednn(x: torch.Tensor) -> bool:
+def _by_onednn(x: Tensor) -> bool:
     return (
         _X86
         and x.device.type == "cpu"

@@ -6,23 +6,24 @@ Dimensions: N rows, H hidden width, G = 4H gates. The leading dimensions may be 
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 aten = torch.ops.aten
 
 
 class CellMemory(NamedTuple):
-    """What the gradient needs: the cell before, the gates after their sigmoid or tanh, and tanh of the cell after."""
+    """What an LSTM cell's gradient needs: the cell before, the gates after sigmoid or tanh, tanh of the cell after."""
 
-    cell_NH: torch.Tensor
-    entry_NH: torch.Tensor
-    forget_NH: torch.Tensor
-    candidate_NH: torch.Tensor
-    output_NH: torch.Tensor
-    squashed_NH: torch.Tensor
+    cell_NH: Tensor
+    entry_NH: Tensor
+    forget_NH: Tensor
+    candidate_NH: Tensor
+    output_NH: Tensor
+    squashed_NH: Tensor
 
 
-def lstm_cell(gates_NG: torch.Tensor, cell_NH: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, CellMemory]:
-    """Return the new hidden state, in the gates' dtype, the new cell, in the old one's, and the memory."""
+def lstm_cell(gates_NG: Tensor, cell_NH: Tensor) -> tuple[Tensor, Tensor, CellMemory]:
+    """Run an LSTM cell; return the hidden state, in the gates' dtype, the cell, in the old one's, and the memory."""
     entry, forget, candidate, output = gates_NG.chunk(4, dim=-1)
     entry, forget, candidate, output = entry.sigmoid(), forget.sigmoid(), candidate.tanh(), output.sigmoid()
     after_NH = forget * cell_NH + entry * candidate
@@ -31,10 +32,8 @@ def lstm_cell(gates_NG: torch.Tensor, cell_NH: torch.Tensor) -> tuple[torch.Tens
     return (output * squashed_NH).to(gates_NG.dtype), after_NH, memory
 
 
-def lstm_cell_backward(
-    memory: CellMemory, d_hidden_NH: torch.Tensor, d_cell_NH: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """From the gradients of what `lstm_cell` returned to those of the gates and of the old cell."""
+def lstm_cell_backward(memory: CellMemory, d_hidden_NH: Tensor, d_cell_NH: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the gates and of the old cell, from those of the two states that `lstm_cell` returned."""
     cell, entry, forget, candidate, output, squashed = memory
     d_cell_NH = d_cell_NH + aten.tanh_backward(d_hidden_NH * output, squashed)
     d_gates = (

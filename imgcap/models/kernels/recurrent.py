@@ -11,49 +11,38 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imgcap.models.kernels.linear import linear, product, weight_gradient
 from imgcap.models.kernels.lstm_cell import CellMemory, lstm_cell, lstm_cell_backward
 
-Maybe = torch.Tensor | None
+Maybe = Tensor | None
 
 
 def run_stack(
-    cells: Sequence[nn.LSTMCell],
-    dropout: nn.Dropout,
-    gates_TNG: torch.Tensor,
-    hidden_LNH: torch.Tensor,
-    cell_LNH: torch.Tensor,
-) -> torch.Tensor:
-    """From what the first cell's gates get of its input to the top cell's hidden states after each step (T, N, H).
+    cells: Sequence[nn.LSTMCell], dropout: nn.Dropout, gates_TNG: Tensor, hidden_LNH: Tensor, cell_LNH: Tensor
+) -> Tensor:
+    """Run a stack of cells over all steps, from the first one's input gates to the top hidden states (T, N, H).
 
     `dropout` acts on what each cell reads of the one below.
     """
-    hidden_TNH = None
+    hidden_TNH, dtype = None, gates_TNG.dtype
     for index, cell in enumerate(cells):
         if hidden_TNH is not None:
-            gates_TNG = linear(
-                dropout(hidden_TNH), cell.weight_ih.to(hidden_TNH.dtype), cell.bias_ih.to(hidden_TNH.dtype)
-            )
-        weight_GH, bias_G = cell.weight_hh.to(gates_TNG.dtype), cell.bias_hh.to(gates_TNG.dtype)
+            gates_TNG = linear(dropout(hidden_TNH), cell.weight_ih.to(dtype), cell.bias_ih.to(dtype))
+        weight_GH, bias_G = cell.weight_hh.to(dtype), cell.bias_hh.to(dtype)
         hidden_TNH = _Recurrence.apply(gates_TNG, hidden_LNH[index], cell_LNH[index], weight_GH, bias_G)
     assert hidden_TNH is not None, "a stack has a cell"
     return hidden_TNH
 
 
 class _Recurrence(torch.autograd.Function):
-    """One LSTM cell over all steps; returns its hidden states (T, N, H)."""
+    """Autograd function of one LSTM cell over all steps; returns its hidden states (T, N, H)."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        gates_TNG: torch.Tensor,
-        hidden_NH: torch.Tensor,
-        cell_NH: torch.Tensor,
-        weight_GH: torch.Tensor,
-        bias_G: torch.Tensor,
-    ) -> torch.Tensor:
+        ctx: Any, gates_TNG: Tensor, hidden_NH: Tensor, cell_NH: Tensor, weight_GH: Tensor, bias_G: Tensor
+    ) -> Tensor:
         before, memories = [], []
         for gates_NG in gates_TNG.unbind():
             before.append(hidden_NH)
@@ -65,12 +54,12 @@ class _Recurrence(torch.autograd.Function):
         return torch.cat([before_TNH[1:], hidden_NH[None]])
 
     @staticmethod
-    def backward(ctx: Any, d_hidden_TNH: torch.Tensor) -> tuple[Maybe, ...]:
+    def backward(ctx: Any, d_hidden_TNH: Tensor) -> tuple[Maybe, ...]:
         weight_GH, before_TNH, *saved = ctx.saved_tensors
         width = len(CellMemory._fields)
         memories = [CellMemory(*saved[first : first + width]) for first in range(0, len(saved), width)]
         d_hidden_NH, d_cell_NH = torch.zeros_like(before_TNH[0]), torch.zeros_like(memories[0].cell_NH)
-        gates: list[torch.Tensor] = []
+        gates: list[Tensor] = []
         for memory, d_given_NH in zip(reversed(memories), reversed(d_hidden_TNH.unbind()), strict=True):
             d_gates_NG, d_cell_NH = lstm_cell_backward(memory, d_hidden_NH + d_given_NH, d_cell_NH)
             d_hidden_NH = product(d_gates_NG, weight_GH.t())

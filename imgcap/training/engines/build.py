@@ -1,4 +1,4 @@
-"""The engine that `engine.name` asks for."""
+"""The engine that the section `engine` asks for by `engine.name`."""
 
 import os
 

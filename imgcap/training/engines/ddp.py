@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from imgcap.config.engine import EngineConfig
@@ -28,7 +28,7 @@ _BUFFERS: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in 
 
 
 class DDPEngine:
-    """See `imgcap.training.engines.protocol.Engine`."""
+    """Engine (see `imgcap.training.engines.protocol`) of DistributedDataParallel; of one process, the bare model."""
 
     def __init__(
         self, config: EngineConfig, objective: Objective, train: TrainConfig, optim: OptimConfig, world: World
@@ -42,14 +42,14 @@ class DDPEngine:
         self._build()
 
     def _build(self) -> None:
-        """What depends on which parameters train."""
+        """Build what depends on which parameters train: the wrapper and the optimiser."""
         self.wrapped = self._wrap()
         self.warm = not isinstance(self.wrapped, DistributedDataParallel)
         self.optimizer = build_optimizer(self.raw_model, self.optim)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def freeze_encoder(self, stages: int) -> None:
-        """As in `Engine`. The optimiser is built anew, so that a resumed run has its parameters in the same order."""
+        """Freeze stages (see `Engine`). The optimiser is built anew: a resumed run has its parameters in one order."""
         state = self.optimizer.state
         self.raw_model.encoder.freeze(stages)
         del self.wrapped  # first: two of DDP's reducers would both exchange a gradient
@@ -78,11 +78,10 @@ class DDPEngine:
 
     def loss(self, batch: Batch, step: StepInputs) -> Loss:
         doing("forward")
-        loss: Loss = self.wrapped(batch, step)
-        return loss
+        return self.wrapped(batch, step)
 
     def warm_up(self, batch: Batch, step: StepInputs) -> None:
-        """As in `Engine`: after its first backward DDP's buckets have the layout that they keep.
+        """Run a micro-batch that counts for nothing, after which DDP's buckets have the layout that they keep.
 
         How a sum over three ranks or more is rounded depends on its place in a bucket: a run that was resumed would
         else differ in the last bits from one that was not.
@@ -99,12 +98,12 @@ class DDPEngine:
         for buffer, value in zip(self.raw_model.buffers(), kept, strict=True):
             buffer.copy_(value)
 
-    def backward(self, loss_sum: torch.Tensor, global_tokens: torch.Tensor) -> None:
+    def backward(self, loss_sum: Tensor, global_tokens: Tensor) -> None:
         doing("backward, with the exchange of gradients", waits=True)
         # DDP averages gradients over ranks; the sum over ranks is what a global token count divides.
         self.scaler.scale(loss_sum * (self.world.world_size / global_tokens)).backward()
 
-    def step(self, rate: torch.Tensor) -> StepResult:
+    def step(self, rate: Tensor) -> StepResult:
         set_rates(self.optimizer.param_groups, rate)
         self.scaler.unscale_(self.optimizer)
         grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
@@ -117,7 +116,7 @@ class DDPEngine:
         self.optimizer.zero_grad(set_to_none=True)
         return StepResult(grad_norm, skipped, self._loss_scale())
 
-    def _loss_scale(self) -> torch.Tensor:
+    def _loss_scale(self) -> Tensor:
         scale = self.scaler._scale if self.scaler.is_enabled() else None  # get_scale() would wait for the device
         return torch.ones((), device=self.world.device) if scale is None else scale.detach().clone()
 

@@ -42,7 +42,7 @@ _OURS = {
 
 
 def deepspeed_config(config: EngineConfig, train: TrainConfig) -> dict[str, Any]:
-    """What `deepspeed.initialize` is given. Raises `UserError` for a raw key that is unknown or contradicts ours."""
+    """Build what `deepspeed.initialize` is given. Raises `UserError` for an unknown raw key, or one that is ours."""
     zero: dict[str, Any] = {"stage": config.zero_stage}
     if config.offload == "cpu":
         zero["offload_optimizer"] = {"device": "cpu"}

@@ -6,7 +6,7 @@ START, GROWTH, BACKOFF, GROWTH_EVERY = 2.0**16, 2.0, 0.5, 2000  # those of torch
 
 
 class LossScale:
-    """Halved at a gradient that is not finite, doubled after 2,000 good steps. 1 for ever where not enabled."""
+    """Loss scale, halved at a gradient that is not finite, doubled after 2,000 good steps; 1 if not enabled."""
 
     def __init__(self, enabled: bool):
         self.enabled = enabled

@@ -20,12 +20,12 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that have an optimiser's state, by name."""
+    """Trainable parameters of a model, those with an optimiser's state, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def parameter_counts(model: nn.Module) -> tuple[int, int]:
-    """Numbers in trainable and in frozen parameters; also where DeepSpeed has divided these among the ranks."""
+    """Count the numbers in trainable and in frozen parameters, also where DeepSpeed has divided these among ranks."""
     counts = {True: 0, False: 0}
     for parameter in model.parameters():
         counts[parameter.requires_grad] += getattr(parameter, "ds_numel", parameter.numel())
@@ -33,7 +33,7 @@ def parameter_counts(model: nn.Module) -> tuple[int, int]:
 
 
 def check_names(saved: dict[str, Any], names: Iterable[str]) -> None:
-    """Refuse the state of other parameters. Before the first step there is none, which fits all."""
+    """Refuse an optimiser's state of other parameters. Before the first step there is none, which fits all."""
     other = sorted(set(saved) ^ set(names))
     if saved and other:
         raise UserError(
@@ -43,7 +43,7 @@ def check_names(saved: dict[str, Any], names: Iterable[str]) -> None:
 
 
 def whole_state(optimizer: Optimizer, model: nn.Module) -> dict[str, dict[str, Any]]:
-    """The state of an optimiser that holds all of each parameter."""
+    """State of an optimiser that holds all of each parameter, by the parameters' names."""
     states = {name: optimizer.state.get(parameter) for name, parameter in trainable(model).items()}
     return {
         name: {"step": int(state["step"])} | {moment: state[moment] for moment in MOMENTS}
@@ -53,7 +53,7 @@ def whole_state(optimizer: Optimizer, model: nn.Module) -> dict[str, dict[str, A
 
 
 def load_whole_state(optimizer: Optimizer, model: nn.Module, saved: dict[str, dict[str, Any]]) -> None:
-    """Take over what `whole_state` returned."""
+    """Load what `whole_state` returned into an optimiser."""
     parameters = trainable(model)
     for name, values in saved.items():
         # In the memory format of the parameter, which the fused update takes for granted.
@@ -63,7 +63,7 @@ def load_whole_state(optimizer: Optimizer, model: nn.Module, saved: dict[str, di
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Give every rank rank 0's BatchNorm statistics."""
+    """Give every rank rank 0's buffers, BatchNorm's statistics."""
     if distributed.is_initialized() and distributed.get_world_size() > 1:
         for buffer in model.buffers():
             distributed.broadcast(buffer, 0)

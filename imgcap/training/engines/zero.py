@@ -21,7 +21,7 @@ from deepspeed.utils import (
     safe_set_local_optimizer_state,
     set_z3_leaf_modules,
 )
-from torch import nn
+from torch import Tensor, nn
 
 from imgcap.config.engine import EngineConfig
 from imgcap.config.training import OptimConfig, TrainConfig
@@ -40,7 +40,7 @@ from imgcap.types import Batch, StepInputs
 
 
 class DeepSpeedEngine:
-    """See `imgcap.training.engines.protocol.Engine`."""
+    """Engine (see `imgcap.training.engines.protocol`) of DeepSpeed, with ZeRO 0 to 3."""
 
     def __init__(
         self, config: EngineConfig, objective: Objective, train: TrainConfig, optim: OptimConfig, world: World
@@ -62,11 +62,9 @@ class DeepSpeedEngine:
         # A collective that DeepSpeed compiles at the first start, and whose ranks spin while they wait.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend=distributed.get_backend(), dist_init_required=False, verbose=False)
+        optimizer, own = build_optimizer(self.raw_model, optim), deepspeed_config(config, train)
         self.deepspeed, *_ = deepspeed.initialize(
-            model=module,
-            optimizer=build_optimizer(self.raw_model, optim),
-            config=deepspeed_config(config, train),
-            dist_init_required=False,
+            model=module, optimizer=optimizer, config=own, dist_init_required=False
         )
 
     @property
@@ -88,10 +86,9 @@ class DeepSpeedEngine:
         doing("forward")
         if self.stage == 3:
             return Loss(*self.deepspeed(batch, step, torch.zeros((), device=self.world.device, requires_grad=True)))
-        loss: Loss = self.deepspeed(batch, step)
-        return loss
+        return self.deepspeed(batch, step)
 
-    def backward(self, loss_sum: torch.Tensor, global_tokens: torch.Tensor) -> None:
+    def backward(self, loss_sum: Tensor, global_tokens: Tensor) -> None:
         doing("backward, with the exchange of gradients", waits=True)
         # DeepSpeed averages gradients over ranks; the sum over ranks is what a global token count divides.
         loss = loss_sum * (self.world.world_size / global_tokens)
@@ -101,7 +98,7 @@ class DeepSpeedEngine:
             loss = loss * self.loss_scale.scale
         self.deepspeed.backward(loss, scale_wrt_gas=False)
 
-    def step(self, rate: torch.Tensor) -> StepResult:
+    def step(self, rate: Tensor) -> StepResult:
         set_rates(self._partitioned.param_groups, rate)
         scale = self.loss_scale.scale
         grad_norm = None if self.stage else self._clip(scale)
@@ -113,8 +110,8 @@ class DeepSpeedEngine:
             self.loss_scale.update(bool(skipped))
         return StepResult(grad_norm, skipped.float(), torch.tensor(scale, device=self.world.device))
 
-    def _clip(self, scale: float) -> torch.Tensor:
-        """Stage 0: what the ZeRO optimisers do in their step."""
+    def _clip(self, scale: float) -> Tensor:
+        """Clip at stage 0, which the ZeRO optimisers do in their step."""
         gradients = [parameter.grad for parameter in trainable(self.raw_model).values() if parameter.grad is not None]
         torch._foreach_div_(gradients, scale)
         grad_norm = nn.utils.clip_grad_norm_(list(trainable(self.raw_model).values()), self.clip_norm)
@@ -148,13 +145,10 @@ class DeepSpeedEngine:
             self._scatter(state["optimizer"])
 
     @property
-    def _flat_partitions(self) -> list[torch.Tensor]:
-        """What this rank's optimiser updates: one flat tensor of each group."""
+    def _flat_partitions(self) -> list[Tensor]:
+        """Flat tensors that this rank's optimiser updates, one of each group."""
         zero = self._partitioned
-        flat: list[torch.Tensor] = (
-            zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
-        )
-        return flat
+        return zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
 
     def _link(self) -> None:
         """Tell each parameter where its moments are: after the first step DeepSpeed does so for one group only."""
@@ -190,7 +184,7 @@ class DeepSpeedEngine:
 
 
 class _GatheredAtOnce(nn.Module):
-    """Stage 3: all weights are gathered where this is entered, and their gradients divided where its backward ends.
+    """Objective of stage 3: weights are gathered where it is entered, gradients divided where its backward ends.
 
     That is when the gradient of its inputs is known. None of ours has one, so `anchor` is there to have it.
     """
@@ -199,20 +193,20 @@ class _GatheredAtOnce(nn.Module):
         super().__init__()
         self.objective = objective
 
-    def forward(self, batch: Batch, step: StepInputs, anchor: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """A plain tuple of the loss's parts: a module's backward hooks see no tensor inside of another."""
+    def forward(self, batch: Batch, step: StepInputs, anchor: Tensor) -> tuple[Tensor, ...]:
+        """Compute the loss as a plain tuple: a module's backward hooks see no tensor inside of another."""
         total, *others = self.objective(batch, step)
         return total + 0 * anchor, *others
 
 
-def _own_part(value: torch.Tensor, size: int, rank: int) -> torch.Tensor:
+def _own_part(value: Tensor, size: int, rank: int) -> Tensor:
     """A rank's part of a flat tensor that is filled up with zeros until all parts are of one size."""
     flat = value.flatten()[rank * size : (rank + 1) * size]
     return nn.functional.pad(flat, (0, size - len(flat)))
 
 
 def _join_alone(world: World) -> None:
-    """DeepSpeed wants a process group also of one process."""
+    """Join a process group of one, which DeepSpeed wants also of one process."""
     os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
     if not distributed.is_initialized():
         backend = "nccl" if world.device.type == "cuda" else "gloo"
@@ -220,7 +214,7 @@ def _join_alone(world: World) -> None:
 
 
 def _quiet() -> None:
-    """Standard output is for results."""
+    """Send DeepSpeed's log to stderr: standard output is for results."""
     for handler in logging.getLogger("DeepSpeed").handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setStream(sys.stderr)

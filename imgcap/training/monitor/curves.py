@@ -83,7 +83,7 @@ def sheet(charts: int, height: float) -> tuple[Figure, Iterator[Axes]]:
 
 
 def as_png(figure: Figure) -> bytes:
-    """The bytes of a PNG file."""
+    """Draw a figure as the bytes of a PNG file."""
     out = io.BytesIO()
     FigureCanvasAgg(figure).print_png(out)
     return out.getvalue()
@@ -143,7 +143,7 @@ def _label(name: str, lines: dict[str, Series]) -> str:
 
 
 def _smoothed(values: list[float]) -> list[float]:
-    """Means over a fortieth of the run around each point; a shorter window, evenly, towards both ends."""
+    """Smooth values by means over a fortieth of the run; the window is shorter, evenly, towards both ends."""
     if len(values) < SMOOTHED_FROM:
         return values
     sums = np.concatenate([[0.0], np.cumsum(values)])
@@ -153,7 +153,7 @@ def _smoothed(values: list[float]) -> list[float]:
 
 
 def dress(axes: Axes, title: str) -> None:
-    """The look that all panels share."""
+    """Give a panel the look that all share."""
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=8)
     axes.tick_params(which="both", labelsize=8.5, colors=INK, length=0)
     axes.grid(color=FAINT, linewidth=0.7)

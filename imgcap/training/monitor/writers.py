@@ -83,9 +83,12 @@ class Monitor:
     def rewind(self, step: int) -> None:
         """Forget what was logged after `step`, so that a resumed run has each step once. Call it first."""
         assert self._writer is None and self._lines is None, "rewind comes before anything is logged"
-        if self.enabled:
-            _cut_back(self.run / METRICS, step)
-            self._purge_step = step + 1
+        if not self.enabled:
+            return
+        self._purge_step, metrics = step + 1, self.run / METRICS
+        if metrics.exists():
+            kept = [line for line in read_metrics(metrics) if line["step"] <= step]
+            write_whole(metrics, "".join(json.dumps(line) + "\n" for line in kept))
 
     def close(self) -> None:
         if self._lines:
@@ -104,7 +107,7 @@ class Monitor:
 
 
 class _Lines:
-    """`metrics.jsonl` at its end. The last line is rewritten while calls for its step come in."""
+    """Writer at the end of `metrics.jsonl`. The last line is rewritten while calls for its step come in."""
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +132,7 @@ class _Lines:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`, without any that a power cut left torn."""
+    """Read the lines of a `metrics.jsonl`, without any that a power cut left torn."""
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
@@ -141,14 +144,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _cut_back(path: Path, step: int) -> None:
-    if not path.exists():
-        return
-    write_whole(path, "".join(json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= step))
-
-
 def _start_wandb(run: Path) -> Any:
-    """A run on Weights & Biases, or the one that this folder's earlier starts logged to: its id is kept there.
+    """Start a run on Weights & Biases, or the one that this folder's earlier starts logged to: its id is kept.
 
     A resumed run goes back to its checkpoint, and W&B's own steps can't: the x-axis is our `step`.
     """

@@ -8,7 +8,7 @@ from imgcap.types import Batch, StepInputs
 
 
 class Objective(nn.Module):
-    """A loss of a captioner. Whatever reads weights is inside of `forward`: only there does ZeRO 3 have them.
+    """Loss of a captioner. Whatever reads weights is inside of `forward`: only there does ZeRO 3 have them.
 
     The captioner itself stays as it is, for evaluation and saving.
     """
@@ -18,5 +18,5 @@ class Objective(nn.Module):
         self.captioner = captioner
 
     def forward(self, batch: Batch, step: StepInputs) -> Loss:
-        """Sums over the batch, which ranks and micro-batches add up. Everything is on the device, nothing is read."""
+        """Compute sums over the batch, which ranks and micro-batches add up. All is on the device, nothing is read."""
         raise NotImplementedError

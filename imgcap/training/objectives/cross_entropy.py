@@ -16,7 +16,7 @@ from imgcap.types import Batch, StepInputs
 
 
 class CrossEntropy(Objective):
-    """Encoder and unrolled decoder, each compiled where it is asked for, then the loss in the compute precision."""
+    """Cross-entropy of the encoder and the unrolled decoder, each compiled where it is asked for."""
 
     def __init__(self, captioner: Captioner, train: TrainConfig):
         super().__init__(captioner)

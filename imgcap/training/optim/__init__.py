@@ -1,1 +1,1 @@
-"""What training minimises and how: losses, parameter groups, schedules, the coins of scheduled sampling."""
+"""Optimisation: parameter groups, schedules of learning rate and teacher forcing, the weights' average."""

@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 class WeightAverage:
-    """With a decay, a copy of the model that follows it; without one, the model itself."""
+    """Weights that a run evaluates: with a decay a copy that follows the model, without one the model itself."""
 
     def __init__(self, model: nn.Module, decay: float | None):
         self.model = model
@@ -18,7 +17,7 @@ class WeightAverage:
             self.averaged.n_averaged.fill_(1)  # the copy is the average so far
 
     def update(self) -> None:
-        """To be called after each step of the optimiser."""
+        """Take in the weights after a step of the optimiser."""
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
 
@@ -30,10 +29,10 @@ class WeightAverage:
             buffer.copy_(value)
         return self.averaged.module
 
-    def training_weights(self) -> dict[str, torch.Tensor]:
-        """What training goes on from, where that is not the model to be evaluated."""
+    def training_weights(self) -> dict[str, Tensor]:
+        """Weights that training goes on from, where these are not those to be evaluated."""
         return {} if self.averaged is None else self.model.state_dict()
 
-    def load(self, averaged: Mapping[str, torch.Tensor]) -> None:
+    def load(self, averaged: Mapping[str, Tensor]) -> None:
         if self.averaged is not None:
             self.averaged.module.load_state_dict(averaged)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 
 from imgcap.config.training import OptimConfig
@@ -12,7 +12,7 @@ FUSED_DEVICES = ("cpu", "cuda", "mps")
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> AdamW:
-    """AdamW over the trainable parameters, the encoder's at `encoder_lr`, the others' at `lr`.
+    """Build AdamW over the trainable parameters, the encoder's at `encoder_lr`, the others' at `lr`.
 
     Matrices and convolutions decay; biases, norms and embeddings don't. Each group has a `name` and remembers its
     `base_lr`. Its `lr`, which `set_rates` sets, is a 0-D tensor on the device, so that no step reads or bakes it in.
@@ -39,18 +39,18 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> AdamW:
     return AdamW(groups, lr=config.lr, fused=fused)
 
 
-def rate_on(device: torch.device, rate: float) -> torch.Tensor:
+def rate_on(device: torch.device, rate: float) -> Tensor:
     """A rate or a factor of rates as a 0-D tensor: float64 on a CPU, float32 elsewhere, as fused updates read it."""
     return torch.full((), rate, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
 
 
-def set_rates(groups: list[dict[str, Any]], rate: torch.Tensor) -> None:
+def set_rates(groups: list[dict[str, Any]], rate: Tensor) -> None:
     """Set each group's learning rate to its base times `rate` (0-D)."""
     for group in groups:
         group["lr"].fill_(group["base_lr"] * rate)
 
 
 def base_rates(groups: list[dict[str, Any]]) -> dict[str, float]:
-    """The groups' learning rates before the schedule: `lr`, and `encoder_lr` where the encoder trains."""
+    """Learning rates of the groups before the schedule: `lr`, and `encoder_lr` where the encoder trains."""
     rates = {group["name"].removesuffix("_no_decay"): group["base_lr"] for group in groups}
     return {name: rates[part] for name, part in {"lr": "decoder", "encoder_lr": "encoder"}.items() if part in rates}

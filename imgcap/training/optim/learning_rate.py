@@ -8,7 +8,7 @@ from imgcap.config.training import OptimConfig
 
 
 class LearningRate:
-    """Linear warm-up, then `constant`, `cosine`, `step` or `plateau`, never below `min_lr` after the warm-up."""
+    """Schedule of a linear warm-up, then `constant`, `cosine`, `step` or `plateau`, never below `min_lr` after it."""
 
     def __init__(self, config: OptimConfig, total_steps: int, steps_per_epoch: int):
         self.schedule, self.floor, self.gamma = config.schedule, config.min_lr, config.gamma

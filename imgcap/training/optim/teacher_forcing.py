@@ -15,26 +15,20 @@ def teacher_forcing_ratio(config: TeacherForcingConfig, step: int, total_steps: 
     progress = min(step / max(total_steps, 1), 1.0)
     if progress == 1.0:
         return config.end
-    remaining = _REMAINING[config.schedule](progress)
+    remaining = _remaining(config.schedule, progress)
     return config.end + (config.start - config.end) * remaining if progress else config.start
 
 
-def _linear(progress: float) -> float:
-    return 1 - progress
-
-
-def _exponential(progress: float) -> float:
-    last = math.exp(-EXPONENTIAL_DECAY)
-    return (math.exp(-EXPONENTIAL_DECAY * progress) - last) / (1 - last)
-
-
-def _inverse_sigmoid(progress: float) -> float:
+def _remaining(schedule: str, progress: float) -> float:
+    """Share of the way from `start` to `end` that is still to go: from 1 to 0, stretched to reach both."""
+    if schedule == "linear":
+        return 1 - progress
+    if schedule == "exponential":
+        last = math.exp(-EXPONENTIAL_DECAY)
+        return (math.exp(-EXPONENTIAL_DECAY * progress) - last) / (1 - last)
     first, last = _sigmoid(SIGMOID_REACH), _sigmoid(-SIGMOID_REACH)
     return (_sigmoid(SIGMOID_REACH * (1 - 2 * progress)) - last) / (first - last)
 
 
 def _sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
-
-
-_REMAINING = {"linear": _linear, "exponential": _exponential, "inverse_sigmoid": _inverse_sigmoid}

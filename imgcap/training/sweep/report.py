@@ -46,12 +46,12 @@ def _place(result: Result, lower_is_better: bool) -> tuple[int, float]:
 
 def _row(result: Result, config: SweepConfig) -> list[str]:
     objective = "" if result.objective is None else f"{result.objective:.4f}"
-    values = [_shown(result.values.get(name, "")) for name in config.parameters]
+    values = [shown(result.values.get(name, "")) for name in config.parameters]
     minutes = f"{result.seconds / 60:.1f}"
     return [objective, *values, result.state, str(result.evaluations), minutes, f"{result.number:04d}", result.reason]
 
 
-def _shown(value: Value) -> str:
+def shown(value: Value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -88,15 +88,11 @@ def _panel(axes: Axes, name: str, parameter: Parameter, results: Sequence[Result
         whole = result.state == "complete"
         face = (COLOURS[1] if number == 0 else COLOURS[0]) if whole else "none"  # the best; the others; pruned
         axes.scatter([x], [result.objective], s=34, facecolor=face, edgecolor=face if whole else COLOURS[7], zorder=3)
-    if numeric and (parameter.log or _spans_decades(parameter)):
+    numbers = [float(value) for value in parameter.examples] if numeric else []
+    if numeric and (parameter.log or (min(numbers) > 0 and max(numbers) >= 30 * min(numbers))):
         axes.set_xscale("log")
     elif not numeric:
         axes.set_xticks(range(len(names)), names)
         axes.set_xlim(-0.5, len(names) - 0.5)
     dress(axes, name)
     axes.margins(x=0.06, y=0.12)
-
-
-def _spans_decades(parameter: Parameter) -> bool:
-    numbers = [float(value) for value in parameter.examples]
-    return min(numbers) > 0 and max(numbers) >= 30 * min(numbers)

@@ -18,7 +18,7 @@ Value = bool | int | float | str
 
 
 class Parameter(Section):
-    """The values that a key may take: some choices, or all from `low` to `high`, whole numbers where both are whole."""
+    """Values that a key may take: some choices, or all from `low` to `high`, whole numbers where both are whole."""
 
     choices: tuple[Value, ...] | None = None
     low: int | float | None = None
@@ -29,7 +29,7 @@ class Parameter(Section):
     @field_validator("choices", "low", "high", mode="before")
     @classmethod
     def _read_numbers(cls, value: Any) -> Any:
-        """YAML 1.1 reads 1e-4 as a text."""
+        """Read numbers that YAML 1.1 takes for text, such as 1e-4."""
         return [_number(one) for one in value] if isinstance(value, list) else _number(value)
 
     @model_validator(mode="after")
@@ -51,7 +51,7 @@ class Parameter(Section):
 
     @property
     def examples(self) -> tuple[Value, ...]:
-        """All choices, or both ends."""
+        """All choices of the key, or both ends of its range."""
         if self.choices is not None:
             return self.choices
         assert self.low is not None and self.high is not None
@@ -92,7 +92,7 @@ class SweepConfig(Section):
         return self.objective == "loss"
 
     def overrides_of(self, values: dict[str, Value], run: Path) -> list[str]:
-        """What a trial's command says after its configuration."""
+        """Overrides that follow the configuration in a trial's command."""
         own = {"run_dir": str(run), "train.early_stopping.metric": self.objective}
         epochs = {} if self.epochs is None else {"train.epochs": self.epochs}
         return [f"{key}={json.dumps(value)}" for key, value in (self.overrides | epochs | own | values).items()]

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from imgcap.errors import UserError
-from imgcap.training.sweep.report import Result, write_report
-from imgcap.training.sweep.spec import Parameter, SweepConfig, objective_name
+from imgcap.training.sweep.report import Result, shown, write_report
+from imgcap.training.sweep.spec import SweepConfig, objective_name
 from imgcap.training.sweep.trial import State, run_trial
 
 
@@ -54,7 +54,7 @@ class Sweep:
             raise UserError(f"no trial has a score; {self.folder}/table.md says why each of them ended")
 
     def results(self) -> list[Result]:
-        """Of every trial that has ended, in the order in which they began."""
+        """Results of every trial that has ended, in the order in which they began."""
         return [self._result(trial) for trial in self.study.get_trials(deepcopy=False) if trial.state.is_finished()]
 
     def _open(self) -> Any:
@@ -86,7 +86,7 @@ class Sweep:
         return study
 
     def _claim(self) -> _Claim | None:
-        """A trial whose process has died, or else a new one; None where all are taken."""
+        """Claim a trial whose process has died, or else a new one; None where all are taken."""
         states, config = self.optuna.trial.TrialState, self.config
         with self._lock:
             trials = self.study.get_trials(deepcopy=False)
@@ -113,16 +113,18 @@ class Sweep:
 
     def _suggest(self, trial: Any) -> Any:
         for key, parameter in self.config.parameters.items():
-            _suggest(trial, key, parameter)
+            if parameter.choices is not None:
+                trial.suggest_categorical(key, parameter.choices)
+            elif parameter.is_whole:
+                trial.suggest_int(key, parameter.low, parameter.high, step=parameter.step or 1, log=parameter.log)
+            else:
+                trial.suggest_float(key, parameter.low, parameter.high, log=parameter.log)
         return trial
 
     def _run(self, trial: Any) -> None:
         run = self.folder / f"trial-{trial.number:04d}"
-        shown = ", ".join(
-            f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
-            for key, value in trial.params.items()
-        )
-        print(f"trial {trial.number + 1} of {self.config.total}: {shown}", file=sys.stderr, flush=True)
+        values = ", ".join(f"{key}={shown(value)}" for key, value in trial.params.items())
+        print(f"trial {trial.number + 1} of {self.config.total}: {values}", file=sys.stderr, flush=True)
         command = [*self.launcher, "--config", str(self.config.base), *self.config.overrides_of(trial.params, run)]
         reported = set(self.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
 
@@ -157,12 +159,3 @@ class Sweep:
             seconds=trial.duration.total_seconds(),
             reason=trial.user_attrs.get("reason", ""),
         )
-
-
-def _suggest(trial: Any, key: str, parameter: Parameter) -> None:
-    if parameter.choices is not None:
-        trial.suggest_categorical(key, parameter.choices)
-    elif parameter.is_whole:
-        trial.suggest_int(key, parameter.low, parameter.high, step=parameter.step or 1, log=parameter.log)
-    else:
-        trial.suggest_float(key, parameter.low, parameter.high, log=parameter.log)

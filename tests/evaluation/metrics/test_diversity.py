@@ -60,9 +60,9 @@ def test_hashes_are_made_once_and_a_damaged_caption_is_left_out(both: ShardReade
     tar = tmp_path / "both" / train.shards[0].file
     data = tar.read_bytes()
     tar.write_bytes(data.replace(b'"image_id":100', b'"image_id":900', 1))
-    assert TrainCaptions(ShardReader(tmp_path / "both", "train")).share_of_others([first, second]) == 0.5
+    assert TrainCaptions(ShardReader(tmp_path / "both", "train")).novelty([first, second]) == 0.5
     tar.write_bytes(data)
-    assert TrainCaptions(train).share_of_others([first, second]) == 0.5, "they are on disk"
+    assert TrainCaptions(train).novelty([first, second]) == 0.5, "they are on disk"
 
 
 def test_a_set_without_a_whole_train_split_has_none(both: ShardReader, tiny: Path, tmp_path: Path) -> None:

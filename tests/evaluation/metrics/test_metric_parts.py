@@ -9,7 +9,7 @@ import pytest
 from pycocoevalcap.cider.cider import Cider
 
 from imgcap.evaluation.metrics.cider import CiderReferences
-from imgcap.evaluation.metrics.meteor import PARAPHRASES, meteor, package_folder
+from imgcap.evaluation.metrics.meteor import PARAPHRASES, meteor
 from imgcap.evaluation.metrics.paraphrases import LONGEST, filter_aside, filter_table
 
 WORDS = [
@@ -110,7 +110,7 @@ def test_meteor_equals_that_with_the_whole_table(tmp_path: Path) -> None:
         3: ["a mug of coffee on top of a table 狗"],
         4: ["a couple of kids are jogging in the garden"],
     }
-    whole = package_folder() / PARAPHRASES
+    whole = PARAPHRASES
     part = tmp_path / "part.gz"
     captions = [caption for group in references.values() for caption in group]
     part.write_bytes(filter_aside(whole, captions))

@@ -30,7 +30,7 @@ def in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         program = tmp_path / "java"
         program.write_text(ANSWER.format(python=sys.executable, cut=cut))
         program.chmod(0o755)
-        monkeypatch.setattr(spice, "package_folder", lambda: tmp_path)
+        monkeypatch.setattr(spice, "FOLDER", tmp_path)
         monkeypatch.setattr(spice, "find_java", lambda: str(program))
 
     return put
@@ -39,7 +39,7 @@ def in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_without_its_models_it_is_left_out_with_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(spice, "package_folder", lambda: tmp_path)
+    monkeypatch.setattr(spice, "FOLDER", tmp_path)
     assert list(score(HYPOTHESES, REFERENCES, ["ROUGE-L", "SPICE"])) == ["ROUGE-L"]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("SPICE is left out: there is no ") and "fetch it with: python -c" in line

@@ -5,12 +5,13 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from untrained import predict
 
 from imgcap.config.model import AttentionLSTMConfig, EncoderConfig, ModelConfig
 from imgcap.models.captioner import Captioner
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.build import build_decoder
-from imgcap.models.decoders.forcing import predict, unroll
+from imgcap.models.decoders.forcing import unroll
 from imgcap.models.decoders.lstm_stack import LSTMStackDecoder
 from imgcap.types import EOS, PAD, SOS, Forcing
 
