@@ -131,7 +131,8 @@ def test_the_configuration_of_today_wins_over_the_checkpoint_s():
 
 def test_an_optimiser_of_another_model_is_refused():
     frozen = MODEL.model_copy(update={"encoder": EncoderConfig(name="resnet18", weights=None, train="none")})
-    other = DDPEngine(EngineConfig(), build_captioner(frozen, 20), TrainConfig(), OptimConfig(), CPU)
+    objective = CrossEntropy(build_captioner(frozen, 20), TrainConfig())
+    other = DDPEngine(EngineConfig(), objective, TrainConfig(), OptimConfig(), CPU)
     train(other, 1)
     with pytest.raises(UserError, match=r"model\.encoder\.train"):
         engine().load_state_dict(other.state_dict())
