@@ -13,14 +13,14 @@ from PIL import Image
 from imgcap.captioning.captioner import PictureCaptioner
 from imgcap.config.load import load_config
 from imgcap.models.captioner import Captioner
-from imgcap.models.trained import LoadedCaptioner, load_captioner
+from imgcap.models.trained import LoadedCaptioner, open_trained
 from imgcap.text.vocabulary import Vocabulary
 from tools.bench.timing import alternate, row, timed
 
 WORDS = 4096
 SIDE = 256  # pixels of the pictures
 OPTIONS = {
-    "model": (Path, "run or artefact (default: random weights, which seldom end early)"),
+    "model": (str, "run, artefact or hub name (default: random weights, which seldom end early)"),
     "encoder": ("resnet18", "of the random model"),
     "image-size": (112, "of the random model"),
     "images": 64,
@@ -53,7 +53,7 @@ def bench_captioning(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _loaded(arguments: argparse.Namespace) -> LoadedCaptioner:
     if arguments.model:
-        return load_captioner(arguments.model, arguments.device, overrides=["model.encoder.train=none"])
+        return open_trained(arguments.model, arguments.device)
     encoder = f"model.encoder={{name: {arguments.encoder}, weights: none}}"
     config = load_config(None, [encoder, f"data.image_size={arguments.image_size}"])
     vocabulary = Vocabulary.build({f"word{number}": 1 for number in range(WORDS)})
