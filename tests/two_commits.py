@@ -3,7 +3,6 @@
     python tests/two_commits.py cafdc1d HEAD --work /tmp/two --flickr8k Flickr8k/Images Flickr8k/captions.txt
 
 OLD and NEW are commits, or folders of checkouts, which are taken as they are. Three parts:
-
 - sets: both build the demo's shard set, an index of tars as if others had written them, a set of Flickr8k
 - things: both verify, caption with, evaluate and go on with what OLD has written: sets, a run that stopped within an
   epoch, an artefact, cached features
@@ -38,7 +37,6 @@ from safetensors.torch import load_file
 REPOSITORY = Path(__file__).resolve().parent.parent
 PARTS = ("sets", "things", "numbers")
 TIMINGS = ("perf/", "images_per_s")  # how the names of values begin that no two runs share
-TEXTS = ("", ".json", ".jsonl", ".csv", ".captions", ".out")
 TIMEOUT = 900  # seconds of one command
 USED = ("configs", "imgcap", "launch", "tools")  # of a checkout
 
@@ -49,7 +47,6 @@ Outcomes = dict[str, tuple[Values, float]]  # of each step: what it has left, an
 GUARD = """import sys
 sys.meta_path[:] = [finder for finder in sys.meta_path if "__editable__" not in getattr(finder, "__module__", "")]
 """
-
 # Commands of one process are forked from here, where the libraries that take seconds to import are loaded already.
 STARTER = """
 import gc, importlib.util, json, os, runpy, signal, sys
@@ -72,9 +69,9 @@ sys.argv, sys.path[0] = request["arguments"], os.path.dirname(request["arguments
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
+# Of a frozen encoder: up to 61b9a67 imgcap.load folded the normalisation of any encoder, since then of frozen ones.
 LOAD = """import hashlib, json, pathlib, imgcap
-pictures = sorted(pathlib.Path("pictures").iterdir())
-for found in imgcap.load("artefacts/demo").caption(pictures, beam=3, attention=True):
+for found in imgcap.load("artefacts/frozen").caption(sorted(pathlib.Path("pictures").iterdir()), attention=True):
     print(json.dumps([found.text, found.score, found.tokens, hashlib.sha256(found.attention.tobytes()).hexdigest()]))
 """
 
@@ -84,7 +81,7 @@ class Failed(Exception):
 
 
 class Step(NamedTuple):
-    """A command, and what it leaves that has to be the same: patterns of files, `stdout`, or a run's (`run:FOLDER`)."""
+    """A command, and what it leaves that has to be the same: `stdout`, or patterns of files."""
 
     name: str
     command: str  # its script lies in a folder of the checkout, or else in the working folder
@@ -95,14 +92,23 @@ class Step(NamedTuple):
 TRAIN = "launch/train.py log.every=1 log.tensorboard=false"
 DEMO = f"{TRAIN} --config configs/demo.yaml data.shards=shards/demo"
 SMALL = "data.image_size=64 train.precision=fp32 train.global_batch=16 eval.limit=12 checkpoint.keep=1"
-RUN = f"{DEMO} {SMALL} run_dir=runs/demo eval.every=10 checkpoint.every=5"  # an epoch is 23 steps
+# An epoch is 23 steps. The rate is high, for captions that depend on the picture.
+RUN = f"{DEMO} {SMALL} run_dir=runs/demo optim.lr=2e-3 optim.warmup=2 eval.every=10 checkpoint.every=5"
 FROZEN = "init_from=artefacts/demo model.encoder.train=none data.augment=off"
+SHORT = f"{DEMO} {SMALL} train.max_steps=8"
 CACHING = f"tools/cache_features.py --config configs/demo.yaml {SMALL} {FROZEN} data.shards=shards/demo"
 WRITING = [
     Step("run", f"{RUN} train.max_steps=15"),
     Step("artefact", "tools/export.py runs/demo --out artefacts/demo"),
     Step("features", f"{CACHING} --out shards/features"),
+    Step("frozen run", f"{SHORT} {FROZEN} run_dir=runs/frozen"),
+    Step("frozen artefact", "tools/export.py runs/frozen --out artefacts/frozen"),
 ]
+
+
+def left_by(run: str) -> str:
+    saved = [f"checkpoints/step-*/{name}" for name in ("model.safetensors", "training.pt", "state.json")]
+    return " ".join(f"{run}/{name}" for name in ("metrics.jsonl", *saved, "results/*", "vocab.json"))
 
 
 def steps_of_sets(flickr8k: Sequence[str]) -> list[Step]:
@@ -123,7 +129,7 @@ def steps_of_things() -> list[Step]:
     verify, caption = "tools/verify_shards.py --decode --json", "tools/caption.py --json"
     four = "--beam 3 --out scores.json 'eval.metrics=[BLEU,METEOR,ROUGE-L,CIDEr]'"
     run, artefact = (f"launch/evaluate.py {model} {four}" for model in ("runs/demo", "artefacts/demo"))
-    export, begun = "tools/export.py runs/demo --which latest --out artefacts/new", f"{DEMO} {SMALL} train.max_steps=8"
+    export = "tools/export.py runs/demo --which latest --out artefacts/new"
     sampled, diverse = "--method sample --samples 2 --top-p 0.9 --seed 1", "--method diverse --beam 4 --groups 2"
     foreign = "launch/caption.py artefacts/demo shards/wild --split test --out wild.csv eval.batch=4"
     return [
@@ -131,17 +137,17 @@ def steps_of_things() -> list[Step]:
         Step("tools/caption, run", f"{caption} runs/demo pictures --which latest --best 2", "stdout"),
         Step("tools/caption, artefact, sampled", f"{caption} artefacts/demo pictures {sampled}", "stdout"),
         Step("tools/caption, both, diverse", f"{caption} artefacts/demo pictures --with runs/demo {diverse}", "stdout"),
-        Step("imgcap.load, artefact", "load.py", "stdout"),
+        Step("imgcap.load, artefact of a frozen encoder", "load.py", "stdout"),
         Step("launch/caption, run, folder", "launch/caption.py runs/demo pictures --out run.jsonl", "run.jsonl*"),
         Step("launch/caption, artefact, foreign set, 2 ranks", foreign, "wild.csv*", ranks=2),
         Step("run evaluated", run, "stdout scores.json runs/demo/results/*"),
         Step("run evaluated, 2 ranks", run, "stdout scores.json runs/demo/results/*", ranks=2),
         Step("artefact evaluated", artefact, "stdout scores.json"),
         Step("artefact evaluated, 2 ranks", artefact, "stdout scores.json", ranks=2),
-        Step("run resumed", f"{RUN} train.max_steps=30", "run:runs/demo"),
+        Step("run resumed", f"{RUN} train.max_steps=30", left_by("runs/demo")),
         Step("resumed run exported", export, "artefacts/new/*.safetensors artefacts/new/[sv]*.json"),
-        Step("features trained on", f"{begun} {FROZEN} data.shards=shards/features run_dir=runs/f", "run:runs/f"),
-        Step("foreign set trained on", f"{begun} data.shards=shards/wild run_dir=runs/w", "run:runs/w"),
+        Step("features trained on", f"{SHORT} {FROZEN} data.shards=shards/features run_dir=runs/f", left_by("runs/f")),
+        Step("foreign set trained on", f"{SHORT} data.shards=shards/wild run_dir=runs/w", left_by("runs/w")),
     ]
 
 
@@ -158,8 +164,7 @@ TINY = {  # 10 steps each
     "two_pass, after, dot": f"{FORCED}=two_pass {AFTER} {DOT}",
     "bf16, after, attention penalty": f"train.precision=bf16 {AFTER} train.attention_penalty=0.5",
     "fp16": "train.precision=fp16",
-    "micro_batch": "train.micro_batch=3 train.label_smoothing=0.1",
-    "micro_batch, 2 ranks": "train.micro_batch=2",
+    "micro_batch, 2 ranks": "train.micro_batch=2 train.label_smoothing=0.1",
     "ema": "train.ema=0.9 optim.schedule=step optim.step_every=4",
     "unfreeze": "model.encoder.train=none 'train.unfreeze={layer4: 3, layer3: 6}' model.encoder.recompute=true",
     "deepspeed, ZeRO 2": "engine.name=deepspeed engine.zero_stage=2",
@@ -173,22 +178,16 @@ TINY_RUN = (
 
 def steps_of_numbers(flickr8k: Sequence[str]) -> list[Step]:
     runs = dict.fromkeys(("demo", "demo, 2 ranks"), f"{DEMO} train.max_steps=50")
-    if flickr8k:
-        scratch = "--config configs/flickr8k_scratch.yaml data.shards=shards/flickr8k train.max_steps=50"
-        runs["flickr8k_scratch"] = f"{TRAIN} {scratch}"
+    scratch = f"{TRAIN} --config configs/flickr8k_scratch.yaml data.shards=shards/flickr8k train.max_steps=50"
+    runs |= {"flickr8k_scratch": scratch} if flickr8k else {}
     runs |= {name: f"{TINY_RUN} {overrides}" for name, overrides in TINY.items()}
     rest = "run_dir=runs/numbers checkpoint.every=0 eval.every=0 eval.metrics=[] eval.limit=4"
-    return [Step(name, f"{run} {rest}", "run:runs/numbers", 1 + ("2 ranks" in name)) for name, run in runs.items()]
+    return [Step(name, f"{run} {rest}", left_by("runs/numbers"), 1 + ("2 ranks" in name)) for name, run in runs.items()]
 
 
 def gather(step: Step, here: Path, stdout: Path) -> Values:
-    patterns: list[str] = []
-    for result in step.results.split():
-        kind, _, run = result.partition("run:")
-        saved = ("metrics.jsonl", *(f"checkpoints/step-*/{name}" for name in ("*.safetensors", "*.pt", "state.json")))
-        patterns += [kind] if kind else [f"{run}/{name}" for name in (*saved, "results/*", "vocab.json")]
     values: Values = {}
-    for pattern in patterns:
+    for pattern in step.results.split():
         found = [stdout] if pattern == "stdout" else sorted(here.glob(pattern))
         if not found:
             raise Failed(f"it left no {pattern}")
@@ -207,9 +206,9 @@ def values_of(path: Path) -> Values:
         return untimed(json.loads(path.read_text()))
     if path.suffix in (".safetensors", ".pt"):
         return dict(leaves("", load_file(path) if path.suffix == ".safetensors" else torch.load(path)))
-    if path.suffix in TEXTS:
+    if path.suffix in ("", ".json", ".jsonl", ".csv", ".captions", ".out"):
         return {f"line {number}": line for number, line in enumerate(path.read_text().split("\n"), start=1)}
-    return {"sha256": sha256(path.read_bytes())}
+    return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def untimed(values: Mapping[str, Any]) -> Values:
@@ -220,16 +219,12 @@ def leaves(name: str, value: Any) -> Iterator[tuple[str, str]]:
     """Names and values of what is nested in a checkpoint."""
     if isinstance(value, torch.Tensor):
         held = value.contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        yield name, f"{value.dtype} {list(value.shape)} {sha256(held)}"
+        yield name, f"{value.dtype} {list(value.shape)} {hashlib.sha256(held).hexdigest()}"
     elif isinstance(value, Mapping | list | tuple):
         for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from leaves(f"{name}.{key}", part)
     else:
         yield name, repr(value)
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 class Side:
@@ -243,9 +238,8 @@ class Side:
         paths = {"PYTHONPATH": f"{self.logs}:{checkout}", "IMGCAP_CACHE": str(self.here / "cache")}
         self.environment = os.environ | paths | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.starter = subprocess.Popen([sys.executable, "-c", STARTER], cwd=self.logs, env=self.environment, **pipes)
-        self.ask, self.answer = self.starter.stdin, self.starter.stdout
-        origin = self.answer.readline().strip()
+        self.starter: Any = subprocess.Popen([sys.executable, "-c", STARTER], env=self.environment, cwd=work, **pipes)
+        origin = self.starter.stdout.readline().strip()
         if not Path(origin).is_relative_to(checkout):
             raise Failed(f"{name}: imgcap comes from {origin or 'nowhere'}, not from {checkout}")
 
@@ -266,7 +260,7 @@ class Side:
             outcomes[step.name] = values, time.perf_counter() - began
             print(f"{outcomes[step.name][1]:6.1f} s", flush=True)
             if part == "numbers":
-                shutil.rmtree(self.here / "runs")  # up to 200 MB each
+                shutil.rmtree(self.here / "runs", ignore_errors=True)  # up to 200 MB each
         return outcomes
 
     def _run(self, step: Step, log: str) -> Values:
@@ -276,8 +270,8 @@ class Side:
         out, errors = Path(f"{log}.out"), Path(f"{log}.errors")
         if step.ranks == 1:
             request = {"arguments": arguments, "folder": str(self.here), "out": str(out), "errors": str(errors)}
-            print(json.dumps(request | {"timeout": TIMEOUT}), file=self.ask, flush=True)
-            code = int(self.answer.readline())
+            print(json.dumps(request | {"timeout": TIMEOUT}), file=self.starter.stdin, flush=True)
+            code = int(self.starter.stdout.readline())
         else:
             torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(step.ranks)]
             command = ["timeout", str(TIMEOUT), sys.executable, *torchrun, *arguments]
@@ -293,8 +287,8 @@ class Side:
 def at_work(name: str, tree: str, work: Path) -> Iterator[Side]:
     """A side with a worktree of a commit, or with a copy of a folder, which may change meanwhile."""
     checkout = work / f"checkout-{name}"
-    shutil.rmtree(checkout, ignore_errors=True)
     with ExitStack() as ending:
+        shutil.rmtree(checkout, ignore_errors=True)
         ending.callback(shutil.rmtree, checkout, ignore_errors=True)
         if Path(tree).is_dir():
             for folder in USED:
@@ -346,13 +340,15 @@ def report(part: str, old: Outcomes, new: Outcomes) -> int:
     differing = 0
     for name, (after, seconds) in new.items():
         before, seconds_before = old[name]
-        names = [value for value in before | after if before.get(value) != after.get(value)]
+        names = [value for value in after | before if before.get(value) != after.get(value)]
         differing += bool(names)
-        told = f"{part:<8} {name:<48}{len(after):>6} values{seconds_before:6.1f} s{seconds:6.1f} s  "
-        if names:
-            was, now = (values.get(names[0], "nothing")[:70] for values in (before, after))
-            told += f"{len(names)} DIFFER, first {names[0]}: {was} -> {now}"
-        print(told if names else f"{told}identical")
+        was, now = (values.get(names[0], "nothing") if names else "" for values in (before, after))
+        start = max(next((i for i, (a, b) in enumerate(zip(was, now, strict=False)) if a != b), 0) - 20, 0)
+        was, now = was[start : start + 80], now[start : start + 80]
+        told = f"{len(names)} DIFFER, first {names[0]}: {was} -> {now}" if names else "identical"
+        print(f"{part:<8} {name:<48}{len(after):>6} values{seconds_before:6.1f} s{seconds:6.1f} s  {told}")
+    both = (sum(outcomes[name][1] for name in new) for outcomes in (old, new))
+    print("{:<8} {:<61}{:6.1f} s{:6.1f} s  {} of {} steps differ\n".format(part, "all", *both, differing, len(new)))
     return differing
 
 
@@ -370,7 +366,7 @@ def compare(arguments: argparse.Namespace, work: Path) -> int:
     """Returns how many steps differ."""
     flickr8k, commit = [str(Path(path).resolve()) for path in arguments.flickr8k], commit_of(arguments.old)
     decisive = [Path(__file__).read_text(), str(work), *flickr8k, torch.__version__, sys.version]
-    kept = work / f"old-{commit[:12]}-{sha256(' '.join(decisive).encode())[:12]}"
+    kept = work / f"old-{commit[:12]}-{hashlib.sha256(' '.join(decisive).encode()).hexdigest()[:12]}"
     if not commit:
         shutil.rmtree(kept, ignore_errors=True)
     if not flickr8k:
@@ -383,10 +379,7 @@ def compare(arguments: argparse.Namespace, work: Path) -> int:
     with at_work("new", arguments.new, work) as new:
         found = {part: new.run(part, steps[part], None if part == "sets" else kept / "written") for part in steps}
     print()
-    differing = sum(report(part, json.loads((kept / f"{part}.json").read_text()), found[part]) for part in steps)
-    count = sum(len(values) for outcomes in found.values() for values, _ in outcomes.values())
-    print(f"\n{count} values: {f'{differing} steps differ' if differing else 'all identical'}")
-    return differing
+    return sum(report(part, json.loads((kept / f"{part}.json").read_text()), found[part]) for part in steps)
 
 
 def main() -> None:
