@@ -156,9 +156,8 @@ def test_frozen_stages_compile_in_half_precision(trained):
     for compile in ("off", "default"):
         torch.manual_seed(0)
         settings = TrainConfig(precision="bf16", compile=compile)
-        losses.append(
-            train(DDPEngine(EngineConfig(), build_captioner(model, 20), settings, OptimConfig(lr=3e-3), CPU), 2)
-        )
+        objective = CrossEntropy(build_captioner(model, 20), settings)
+        losses.append(train(DDPEngine(EngineConfig(), objective, settings, OptimConfig(lr=3e-3), CPU), 2))
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
