@@ -10,8 +10,8 @@ import torch
 import webdataset
 
 from imgcap.config.load import load_config
-from imgcap.config.model import EncoderConfig
-from imgcap.models.encoders.base import Encoder
+from imgcap.config.model import EncoderConfig, ModelConfig
+from imgcap.models.captioner import Captioner
 from imgcap.ranks.world import World
 from imgcap.shards.manifest import Manifest
 from imgcap.shards.reader import ShardReader
@@ -151,4 +151,5 @@ def stop_in(split, read):
 
 def test_features_pass_the_encoder_as_they_are():
     features = torch.randn(2, 4, 512).half()
-    assert torch.equal(Encoder(EncoderConfig(name="resnet18", weights=None))(features), features.float())
+    captioner = Captioner(ModelConfig(encoder=EncoderConfig(name="resnet18", weights=None)), 20)
+    assert torch.equal(captioner.encode(features), features.float())
