@@ -66,7 +66,7 @@ def caption_pictures(
     with loaded.autocast():
         found = generate(
             [member.model.decoder for member in members],
-            [member.model.encoder(own.to(loaded.device)) for member, own in zip(members, prepared, strict=True)],
+            [member.model.encode(own.to(loaded.device)) for member, own in zip(members, prepared, strict=True)],
             options,
             loaded.vocabulary,
             loaded.config.data.max_tokens,
