@@ -14,7 +14,7 @@ setup(
     # Lower bounds; constraints.txt holds the exact versions that the tests ran with.
     install_requires=[
         "torch>=2.11",
-        "torchvision>=0.21",
+        "torchvision>=0.26",
         "deepspeed>=0.18; sys_platform == 'linux'",
         "webdataset>=1.0",
         "braceexpand>=0.1.7",

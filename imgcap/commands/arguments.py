@@ -46,7 +46,7 @@ def config_file(text: str) -> Path:
 def shipped_configs() -> Path:
     """Folder of the configurations that come with imgcap: in the package where it is installed, else beside it."""
     package = Path(imgcap.__file__).parent
-    return next(path for path in (package / "configs", package.parent / "configs") if path.is_dir())
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
 
 
 def positive(text: str) -> int:

@@ -10,7 +10,7 @@ Under torchrun each rank makes some of the shards. Run again after a stop, it go
 
 from pathlib import Path
 
-from imgcap.commands.arguments import add_overrides, config_file, parser_for
+from imgcap.commands.arguments import add_overrides, config_file, parser_for, positive
 from imgcap.config.load import load_config
 from imgcap.errors import exits_cleanly
 from imgcap.ranks.world import close_ranks, init_ranks
@@ -22,7 +22,7 @@ def main() -> None:
     parser = parser_for(__doc__)
     parser.add_argument("--config", type=config_file, required=True, help="the YAML file of the runs to come")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new shard set")
-    parser.add_argument("--batch", type=int, default=64, help="images encoded together (default 64)")
+    parser.add_argument("--batch", type=positive, default=64, help="images encoded together (default 64)")
     add_overrides(parser)
     arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.overrides)

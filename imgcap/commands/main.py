@@ -44,18 +44,20 @@ def overview() -> str:
     return "\n\n".join([usage, *groups, example])
 
 
-@exits_cleanly
 def main() -> None:
     given = sys.argv[1:]
     if given and given[0].startswith("--local_rank"):  # deepspeed puts it first; we read LOCAL_RANK
         del given[0]
     name, *rest = given or ["--help"]
-    if name in ("-h", "--help"):
-        print(overview())
-        return
     if name not in NAMES:
-        raise UserError(
-            f"there is no command {name!r}; the nearest is {nearest(name, NAMES)!r} (imgcap --help names all)"
-        )
+        return exits_cleanly(lambda: _answer(name))()
     sys.argv = [f"imgcap {name}", *rest]
-    importlib.import_module(f"imgcap.commands.{name.replace('-', '_')}").main()
+    importlib.import_module(f"imgcap.commands.{name.replace('-', '_')}").main()  # ends cleanly by itself
+
+
+def _answer(name: str) -> None:
+    """Print all commands where that is asked for; raise `UserError`, naming the nearest, for what is none."""
+    if name not in ("-h", "--help"):
+        found = nearest(name, NAMES)
+        raise UserError(f"there is no command {name!r}; the nearest is {found!r} (imgcap --help names all)")
+    print(overview())

@@ -21,7 +21,7 @@ _INTRODUCTION = """\
 # Configuration
 
 Every key, its default and its meaning. A file names the keys that differ from their defaults, and overrides on the
-command line win over it: `python launch/train.py --config configs/demo.yaml optim.lr=1e-3`. An unknown key is refused,
+command line win over it: `imgcap train --config configs/demo.yaml optim.lr=1e-3`. An unknown key is refused,
 naming the nearest valid one. Each run keeps the whole of its configuration in `config.yaml`.
 
 Editors complete and check these files by [config.schema.json](config.schema.json); for one with yaml-language-server,

@@ -37,7 +37,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"no configuration file {path}; the ones that come with imgcap are in configs/") from None
+        raise UserError(f"no configuration file {path}; name a file, or one of imgcap's own, as flickr8k") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} can't be read as YAML: {error}") from None
     if not isinstance(tree, dict | None):

@@ -64,7 +64,8 @@ class StreamPlan:
 
     def state(self, step: int) -> dict[str, Any]:
         """What a checkpoint says of the stream that it was trained on."""
-        return {"mode": "stream", "exact": False, "seed": self.seed, "step": step, "global_batch": self.global_batch}
+        place = {"seed": self.seed, "epoch": step // self.steps_per_epoch, "step": step}
+        return {"mode": "stream", "exact": False, **place, "global_batch": self.global_batch}
 
     def check_state(self, state: dict[str, Any]) -> None:
         """Raise `UserError` for the checkpoint of a run whose order was exact, or of another batch size."""

@@ -49,7 +49,7 @@ def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool
     timetable = _timetable(config, plan.steps_per_epoch)
     saved = None if dry_run else resumption.agreed()
     if saved:
-        _check_vocabulary(vocabulary, config)
+        _check_vocabulary(vocabulary, config, saved)
 
     torch.manual_seed(config.seed)
     if saved or dry_run:  # a checkpoint holds its own weights, and a dry run needs none
@@ -149,13 +149,14 @@ def _timetable(config: Config, steps_per_epoch: int) -> Timetable:
     )
 
 
-def _check_vocabulary(vocabulary: Vocabulary, config: Config) -> None:
-    kept = config.run_path / "vocab.json"
-    if kept.exists() and Vocabulary.load(kept).words != vocabulary.words:
-        raise UserError(
-            f"the vocabulary of {config.data.shards} with this `vocab` section is not the one in {kept} that "
-            "the checkpoint was trained with; restore the shards and the section, or choose another name="
-        )
+def _check_vocabulary(vocabulary: Vocabulary, config: Config, saved: Checkpoint) -> None:
+    """Raise `UserError` where the run, or the run that the checkpoint lies in, was trained with other words."""
+    for kept in (config.run_path / "vocab.json", saved.path.parent.parent / "vocab.json"):
+        if kept.exists() and Vocabulary.load(kept).words != vocabulary.words:
+            raise UserError(
+                f"the vocabulary of {config.data.shards} with this `vocab` section is not the one in {kept} that "
+                "the checkpoint was trained with; restore the shards and the section, or choose another name="
+            )
 
 
 def _describe_run(config: Config, vocabulary: Vocabulary) -> None:

@@ -49,5 +49,7 @@ def _lengthened(key: str, amount: str, resumption: Resumption) -> str:
         raise UserError(
             f"the length of {run} is given by {other}={length.max_steps or length.epochs}; write {other}+=N"
         )
-    total, done = (length.epochs, saved.state["plan"]["epoch"]) if epochs else (length.max_steps or 0, saved.step)
+    total, done = (length.epochs, saved.state["plan"].get("epoch")) if epochs else (length.max_steps or 0, saved.step)
+    if done is None:  # a stream's checkpoint of 0.1.0
+        raise UserError(f"the checkpoint in {run} doesn't say how many epochs of its stream are done; write {key}=N")
     return f"{key}={total + int(amount) if done >= total else total}"

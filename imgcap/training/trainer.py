@@ -88,6 +88,7 @@ class Trainer:
         self.saver = Saver()
         self.bottlenecks = Bottlenecks(self.world, self._trainable, self.plan.global_batch)
         self._asked_to_stop = False
+        self.logged: dict[str, float] | None = None
 
     def fit(self) -> None:
         """Train to the end of the timetable or until early stopping; raises `Preempted` when asked to stop."""

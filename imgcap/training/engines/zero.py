@@ -35,7 +35,7 @@ from imgcap.training.engines.loss_scale import LossScale
 from imgcap.training.engines.protocol import StepResult
 from imgcap.training.engines.state import MOMENTS, check_names, load_whole_state, share_buffers, trainable, whole_state
 from imgcap.training.objectives.base import Objective
-from imgcap.training.optim.groups import base_rates, build_optimizer, set_rates
+from imgcap.training.optim.groups import base_rates, build_optimizer, rate_on, set_rates
 from imgcap.types import Batch, StepInputs
 
 
@@ -66,6 +66,9 @@ class DeepSpeedEngine:
         self.deepspeed, *_ = deepspeed.initialize(
             model=module, optimizer=optimizer, config=own, dist_init_required=False
         )
+        if config.offload == "cpu":  # the update reads its rate there: a copy from the device might still be on its way
+            for group in self._partitioned.param_groups:
+                group["lr"] = rate_on(torch.device("cpu"), group["base_lr"])
 
     @property
     def _partitioned(self) -> Any:
