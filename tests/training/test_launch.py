@@ -77,6 +77,15 @@ def test_starting_anew_sets_the_older_run_aside(launch, tmp_path):
     assert sorted(os.listdir(tmp_path / "run" / "checkpoints")) == ["latest", "step-00000001"]
 
 
+def test_a_checkpoint_of_other_words_is_refused(launch, tmp_path):
+    """Also where another run's is named, which the new run's own folder knows nothing of."""
+    assert launch(tmp_path / "one", "train.max_steps=1", "vocab.size=30").returncode == 0
+    refused = launch(
+        tmp_path / "two", "train.max_steps=2", "vocab.size=29", options=["--resume", str(tmp_path / "one")]
+    )
+    assert refused.returncode == 2 and "is not the one in" in refused.stderr and not (tmp_path / "two").exists()
+
+
 def test_early_stopping_ends_a_run(launch, tmp_path):
     settings = ["eval.every=2", "train.early_stopping.metric=loss", "train.early_stopping.patience=1"]
     settings += ["train.early_stopping.min_delta=100", "train.max_steps=50"]
