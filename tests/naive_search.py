@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from untrained import predict
 
 from imgcap.config.model import AttentionLSTMConfig, DecoderConfig, LSTMConfig
+from imgcap.decoding.hypotheses import Hypotheses
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.build import build_decoder
 from imgcap.models.decoders.state import DecoderState
@@ -180,6 +182,16 @@ def normalised(captions: Scored, penalty: float) -> Scored:
 def found(hypotheses, image: int) -> Scored:
     rows = zip(hypotheses.scores_BW[image], hypotheses.tokens_BWL[image], hypotheses.lengths_BW[image], strict=True)
     return [(score.item(), tuple(tokens[:length].tolist())) for score, tokens, length in rows if length]
+
+
+def assert_attention_of_the_best(decoder: Decoder, features_BPE: torch.Tensor, hypotheses: Hypotheses) -> None:
+    """The attention is that of reading the best captions' words, and zero after their end."""
+    tokens_B1T = torch.cat([torch.full((IMAGES, 1), SOS), hypotheses.tokens_BL], dim=1)[:, None]
+    with torch.no_grad():
+        _, attention_B1TP = predict(decoder, features_BPE, tokens_B1T)
+    for image, length in enumerate(hypotheses.lengths_B.tolist()):
+        torch.testing.assert_close(hypotheses.attention_BLP[image, :length], attention_B1TP[image, 0, :length])
+        assert (hypotheses.attention_BLP[image, length:] == 0).all()
 
 
 def assert_same(ours: Scored, naive: Scored) -> None:

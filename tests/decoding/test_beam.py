@@ -7,6 +7,7 @@ from naive_search import (
     IMAGES,
     MAX_LENGTH,
     WORDS,
+    assert_attention_of_the_best,
     assert_same,
     exhaustive,
     found,
@@ -145,12 +146,7 @@ def test_forbidden_tokens_never_appear() -> None:
 def test_attention_is_that_of_the_words_of_the_best_caption() -> None:
     decoder, features_BPE = tiny(AttentionLSTMConfig(), seed=4)
     hypotheses = beam_search(decoder, features_BPE, 3, MAX_LENGTH, attention=True)
-    tokens_B1T = torch.cat([torch.full((IMAGES, 1), SOS), hypotheses.tokens_BL], dim=1)[:, None]
-    with torch.no_grad():
-        _, attention_B1TP = predict(decoder, features_BPE, tokens_B1T)
-    for image, length in enumerate(hypotheses.lengths_B.tolist()):
-        torch.testing.assert_close(hypotheses.attention_BLP[image, :length], attention_B1TP[image, 0, :length])
-        assert (hypotheses.attention_BLP[image, length:] == 0).all()
+    assert_attention_of_the_best(decoder, features_BPE, hypotheses)
 
 
 def test_scores_are_the_probabilities_of_the_tokens() -> None:

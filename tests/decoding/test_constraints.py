@@ -1,5 +1,7 @@
 """Searches under constraints equal naive ones and exhaustive ones, and no caption breaks a rule."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from naive_search import (
     MAX_LENGTH,
     WORDS,
     Rules,
+    Scored,
     assert_same,
     exhaustive,
     found,
@@ -52,26 +55,25 @@ def constrained(
     return generate([decoder], [features_BPE], DecodeOptions(**every), VOCABULARY, max_length)
 
 
-@pytest.mark.parametrize("beam", [1, 3])
-@pytest.mark.parametrize("rules", RULES, ids=str)
-def test_equals_the_naive_search(rules: Rules, beam: int) -> None:
+def assert_equal_to(naive: Callable[..., Scored], rules: Rules, beam: int) -> None:
     for config in DECODERS:
         decoder, features_BPE = tiny(config, seed=beam)
         hypotheses = constrained(decoder, features_BPE, rules, beam=beam, best=beam, length_penalty=0.7)
         for image in range(IMAGES):
             after = log_probabilities(decoder, features_BPE[image])
-            assert_same(found(hypotheses, image), naive_beam(after, beam, 0.7, rules=rules))
+            assert_same(found(hypotheses, image), naive(after, beam, 0.7, MAX_LENGTH, rules))
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("rules", RULES, ids=str)
+def test_equals_the_naive_search(rules: Rules, beam: int) -> None:
+    assert_equal_to(naive_beam, rules, beam)
 
 
 @pytest.mark.parametrize("beam", [1, 3])
 @pytest.mark.parametrize("rules", REQUIRED, ids=str)
 def test_required_words_equal_the_naive_grid(rules: Rules, beam: int) -> None:
-    for config in DECODERS:
-        decoder, features_BPE = tiny(config, seed=beam)
-        hypotheses = constrained(decoder, features_BPE, rules, beam=beam, best=beam, length_penalty=0.7)
-        for image in range(IMAGES):
-            after = log_probabilities(decoder, features_BPE[image])
-            assert_same(found(hypotheses, image), naive_grid(after, beam, 0.7, MAX_LENGTH, rules))
+    assert_equal_to(naive_grid, rules, beam)
 
 
 @pytest.mark.parametrize("rules", [*RULES[:3], Rules(banned=(5,), min_length=2, ngram=2), *REQUIRED[:4]], ids=str)

@@ -8,6 +8,7 @@ from naive_search import (
     DECODERS,
     IMAGES,
     MAX_LENGTH,
+    assert_attention_of_the_best,
     assert_same,
     found,
     log_probabilities,
@@ -15,7 +16,6 @@ from naive_search import (
     named,
     tiny,
 )
-from untrained import predict
 
 from imgcap.config.decoding import DecodeOptions
 from imgcap.config.evaluation import EvalConfig
@@ -60,12 +60,7 @@ def test_captions_do_not_depend_on_the_batch_nor_on_who_leaves_it(
 def test_attention_is_that_of_the_words_of_the_best_caption(options: DecodeOptions) -> None:
     decoder, features_BPE = tiny(DECODERS[1], seed=4)
     hypotheses = generate([decoder], [features_BPE], options, named(), MAX_LENGTH, attention=True)
-    tokens_B1T = torch.cat([torch.full((IMAGES, 1), SOS), hypotheses.tokens_BL], dim=1)[:, None]
-    with torch.no_grad():
-        _, attention_B1TP = predict(decoder, features_BPE, tokens_B1T)
-    for image, length in enumerate(hypotheses.lengths_B.tolist()):
-        torch.testing.assert_close(hypotheses.attention_BLP[image, :length], attention_B1TP[image, 0, :length])
-        assert (hypotheses.attention_BLP[image, length:] == 0).all()
+    assert_attention_of_the_best(decoder, features_BPE, hypotheses)
 
 
 @pytest.mark.parametrize("options", METHODS, ids=NAMES)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -16,22 +16,10 @@ from imgcap.evaluation.signature import signature
 from imgcap.shards.reader import ShardReader
 
 
-class Ended(NamedTuple):
-    returncode: int
-    stdout: str
-    stderr: str
-
-    @property
-    def mistake(self) -> str:
-        assert self.returncode == 2 and self.stdout == "", self
-        (line,) = self.stderr.splitlines()
-        return line
-
-
 @pytest.fixture
-def compare(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> Callable[..., Ended]:
-    def start(*arguments: object) -> Ended:
-        return Ended(*command("tools/compare.py", *arguments, "--out", tmp_path / "page.html", "--resamples", 200))
+def compare(command: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    def start(*arguments: object) -> Any:
+        return command("tools/compare.py", *arguments, "--out", tmp_path / "page.html", "--resamples", 200)
 
     return start
 
@@ -86,7 +74,13 @@ class Page(HTMLParser):
         self.texts.append(data)
 
 
-def report(ended: Ended) -> dict[str, Any]:
+def only_mistake(ended: Any) -> str:
+    """The one line that a command leaves on stderr, with nothing on stdout."""
+    assert ended.stdout == "" and len(ended.stderr.splitlines()) == 1, ended
+    return ended.mistake
+
+
+def report(ended: Any) -> dict[str, Any]:
     assert ended.returncode == 0, ended.stderr
     (line,) = ended.stdout.splitlines()
     return json.loads(line)
@@ -125,7 +119,7 @@ def test_files_and_their_references(a_run, compare, told: dict[int, str], shards
     write_json(tmp_path / "references.json", {"annotations": annotations})
     assert report(compare(*files, "--references", tmp_path / "references.json"))["images"] == len(told)
     assert Page((tmp_path / "page.html").read_text()).pictures == []
-    assert "--references" in compare(*files).mistake
+    assert "--references" in only_mistake(compare(*files))
 
 
 @pytest.mark.parametrize(
@@ -138,16 +132,15 @@ def test_files_and_their_references(a_run, compare, told: dict[int, str], shards
     ],
 )
 def test_sides_that_were_scored_otherwise_are_refused(a_run, compare, parts: dict[str, str], found: str) -> None:
-    mistake = compare(a_run("a"), a_run("b", **parts), "--split", "train").mistake
+    mistake = only_mistake(compare(a_run("a"), a_run("b", **parts), "--split", "train"))
     assert mistake.startswith("error: ") and found in mistake and "evaluate both alike" in mistake
 
 
 def test_other_images_and_missing_results_are_named(a_run, compare, told: dict[int, str]) -> None:
     fewer = dict(list(told.items())[1:])
-    assert (
-        "1 images have a caption in one of them only"
-        in compare(a_run("a"), a_run("b", fewer, images=len(told)), "--split", "train").mistake
+    assert "1 images have a caption in one of them only" in only_mistake(
+        compare(a_run("a"), a_run("b", fewer, images=len(told)), "--split", "train")
     )
-    assert "imgcap evaluate" in compare(a_run("c"), a_run("d"), "--split", "test").mistake
+    assert "imgcap evaluate" in only_mistake(compare(a_run("c"), a_run("d"), "--split", "test"))
     rebuilt = {"shards": "demo@123456789abc"}
-    assert "evaluate again" in compare(a_run("e", **rebuilt), a_run("f", **rebuilt), "--split", "train").mistake
+    assert "evaluate again" in only_mistake(compare(a_run("e", **rebuilt), a_run("f", **rebuilt), "--split", "train"))
