@@ -28,7 +28,10 @@ def caption_files(
     A picture that can't be read is named on stderr and left out. Raises `UserError` where the vocabularies differ, and
     for drawings of a decoder that doesn't attend.
     """
+    decoder = loaded.config.model.decoder
     if drawings is not None:
+        if not decoder.attends:
+            raise UserError(f"--attention needs a decoder that attends; this one is model.decoder.type={decoder.type}")
         drawings.mkdir(parents=True, exist_ok=True)
         targets = _drawing_names(paths, drawings)
     size = max(member.config.data.image_size for member in (loaded, *others))
@@ -64,7 +67,6 @@ def _drawing_names(paths: list[Path], folder: Path) -> dict[Path, Path]:
 
 
 def _draw(loaded: LoadedCaptioner, picture: Image.Image, captioned: Captioned, target: Path) -> None:
-    if captioned.attention_LP is None:
-        raise UserError("--attention needs a decoder that attends; this one is model.decoder.type=lstm")
+    assert captioned.attention_LP is not None  # it was asked for, and the decoder attends
     grid = loaded.model.encoder.grid(loaded.config.data.image_size)
     draw_attention(picture, captioned.words, captioned.attention_LP, grid).save(target)
