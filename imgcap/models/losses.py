@@ -15,8 +15,8 @@ from imgcap.models.kernels.linear import product, weight_gradient
 from imgcap.types import PAD
 
 BLOCK = 1 << 24  # logits that exist at once
-RANKS = (1, 5)  # a token that is among so many likeliest counts as correct
 CACHED = 1 << 18  # of them, those that a CPU looks at together: they fit its cache
+RANKS = (1, 5)  # a token that is among so many likeliest counts as correct
 
 
 class Loss(NamedTuple):

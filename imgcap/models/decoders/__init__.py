@@ -1,1 +1,1 @@
-"""Caption decoders: `init`, `step` and a teacher-forced `unroll` that share one step."""
+"""Caption decoders: `init` reads the picture, `step` decodes a token, `read` takes all that are known at once."""
