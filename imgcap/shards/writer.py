@@ -41,9 +41,7 @@ def save_set(
     """Write the indexes, the token counts and, last, the manifest of shards that are written."""
     infos, token_counts_sha256 = {}, None
     for split, shards in splits.items():
-        rows = [row for shard in shards for row in shard.rows]
-        captions, files = sum(shard.captions for shard in shards), tuple(shard.info for shard in shards)
-        infos[split] = SplitInfo(len(rows), captions, Index.from_rows(rows).save(folder, split), files)
+        infos[split] = save_split(folder, split, shards)
         if split == "train":
             counts = TokenCounts()
             for shard in shards:
@@ -52,6 +50,13 @@ def save_set(
     manifest = Manifest(settings, infos, by_reason(skipped), token_counts_sha256)
     manifest.save(folder)
     return manifest
+
+
+def save_split(folder: Path, split: str, shards: Sequence[WrittenShard]) -> SplitInfo:
+    """Write the index of a split whose shards are written; return its entry of the manifest."""
+    rows = [row for shard in shards for row in shard.rows]
+    captions, files = sum(shard.captions for shard in shards), tuple(shard.info for shard in shards)
+    return SplitInfo(len(rows), captions, Index.from_rows(rows).save(folder, split), files)
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,10 @@ from imgcap.pictures.files import decode
 from imgcap.ranks.collectives import gather_objects, on_main
 from imgcap.ranks.progress import Progress
 from imgcap.ranks.world import World
-from imgcap.shards.index import Index
-from imgcap.shards.manifest import MANIFEST_NAME, TOKEN_COUNTS_NAME, Features, Manifest, SplitInfo
+from imgcap.shards.manifest import MANIFEST_NAME, TOKEN_COUNTS_NAME, Features, Manifest
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.sample import EncodedSample
-from imgcap.shards.writer import FinishedShard, ShardWriter
+from imgcap.shards.writer import FinishedShard, ShardWriter, save_split
 from imgcap.types import Sample
 
 RECORDS = ".caching"  # of the shards that are finished; a later call goes on behind them
@@ -159,10 +158,7 @@ def _finish(
 ) -> Manifest:
     infos = {}
     for split, reader in splits.items():
-        shards = [finished[split, number] for number in range(len(reader.shards))]
-        index_sha256 = Index.from_rows([row for shard in shards for row in shard.rows]).save(out, split)
-        captions = sum(shard.captions for shard in shards)
-        infos[split] = SplitInfo(len(reader), captions, index_sha256, tuple(shard.info for shard in shards))
+        infos[split] = save_split(out, split, [finished[split, number] for number in range(len(reader.shards))])
     counts_sha256 = None
     with suppress(FileNotFoundError):
         counts = next(iter(splits.values())).place.read(TOKEN_COUNTS_NAME)
