@@ -6,8 +6,10 @@ import functools
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 USER_MISTAKE = 2
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -42,8 +44,25 @@ def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
     A mistake is a `UserError`, or a disk that is full or closed to us. Under torchrun every rank meets the
     same mistake, or a lost connection to the one that met it; the line is printed once, by rank 0 if it can.
     """
+    answer = _answers(main)
 
     @functools.wraps(main)
+    def run() -> None:
+        try:
+            answer()
+        except SystemExit as left:
+            if not _among_others() or isinstance(left.code, str):
+                raise
+            _leave(left.code or 0)
+        if _among_others():
+            _leave(0)
+
+    return run
+
+
+def _answers(main: Callable[[], None]) -> Callable[[], None]:
+    """Make `main` say a mistake in one line, and leave with its exit code."""
+
     def run() -> None:
         try:
             main()
@@ -77,9 +96,27 @@ def _mistake(error: Exception) -> str | None:
     return None
 
 
+def _among_others() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _leave(code: int) -> NoReturn:
+    """End this rank at once, its work and its threads' done.
+
+    Python's own exit would end it by SIGABRT now and then: gloo's threads, which nobody can wait for, still let go of
+    the last collective's tensors, and for that they want an interpreter.
+    """
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def _let_others_speak(seconds: float) -> None:
     """Wait; torchrun ends this process meanwhile if another rank has left, and so has said why."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not _among_others():
         return
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, signal.SIG_DFL)

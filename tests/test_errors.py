@@ -84,3 +84,26 @@ def test_ranks_tell_a_mistake_once(whose: str, line: str, tmp_path: Path) -> Non
     assert process.returncode == 1
     assert [told for told in process.stderr.splitlines() if told.startswith("error:")] == [line]
     assert "connection closed by peer" not in process.stderr
+
+
+LEAVING = """
+import atexit, sys, threading, time
+from imgcap.errors import exits_cleanly
+
+@exits_cleanly
+def main():
+    atexit.register(print, "python's own exit")
+    threading.Thread(target=lambda: (time.sleep(0.2), print("saved"))).start()
+    sys.exit(int(sys.argv[1]))
+
+main()
+"""
+
+
+@pytest.mark.parametrize("code", [0, 75])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_rank_of_several_leaves_past_pythons_own_exit(ranks: int, code: int) -> None:
+    environment = os.environ | {"WORLD_SIZE": str(ranks)}
+    command = [sys.executable, "-c", LEAVING, str(code)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ended.returncode == code and ended.stdout == "saved\n" + "python's own exit\n" * (ranks == 1)
