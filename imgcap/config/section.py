@@ -24,6 +24,7 @@ Duration = Annotated[
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": _DURATION}]}),
 ]
 Off = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads a bare `off` as false
+On = BeforeValidator(lambda value: "on" if value is True else value)
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
-from imgcap.config.section import Count, Duration, Fraction, Off, Positive, Section
+from imgcap.config.section import Count, Duration, Fraction, Off, On, Positive, Section
 
 
 class TeacherForcingConfig(Section):
@@ -42,8 +42,11 @@ class TrainConfig(Section):
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
         "fp32", description="arithmetic of training and evaluation; the weights stay float32"
     )
-    compile: Annotated[Literal["off", "default", "reduce-overhead", "max-autotune"], Off] = Field(
-        "off", description="torch.compile mode of the encoder and of the decoder over all steps"
+    compile: Annotated[Literal["auto", "off", "default", "reduce-overhead", "max-autotune"], Off] = Field(
+        "auto", description="torch.compile of encoder and decoder in such a mode; auto: of the encoder, on a GPU"
+    )
+    capture: Annotated[Literal["auto", "on", "off"], Off, On] = Field(
+        "auto", description="launch the whole step on a GPU as one CUDA graph; auto: wherever that can be"
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="share of a target's probability that is spread over the vocabulary"

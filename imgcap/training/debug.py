@@ -17,7 +17,7 @@ from imgcap.types import Batch
 
 _DEBUG_KEYS: dict[str, dict[str, Any]] = {
     "data": {"workers": 0},
-    "train": {"global_batch": 4, "micro_batch": None, "max_steps": 10, "compile": "off"},
+    "train": {"global_batch": 4, "micro_batch": None, "max_steps": 10, "compile": "off", "capture": "off"},
     "eval": {"limit": 4, "batch": 4},
     "log": {"every": "1"},
 }

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from imgcap.config.training import TrainConfig
 from imgcap.models.captioner import Captioner
@@ -14,15 +15,29 @@ from imgcap.models.precision import autocast
 from imgcap.training.objectives.base import Objective
 from imgcap.types import Batch, StepInputs
 
+# torch's modes that capture graphs of their own overwrite what the next part still reads: `train.capture` is ours.
+_MODES = {"auto": "default", "reduce-overhead": "default", "max-autotune": "max-autotune-no-cudagraphs"}
+
 
 class CrossEntropy(Objective):
-    """Cross-entropy of the encoder and the unrolled decoder, each compiled where it is asked for."""
+    """Cross-entropy of the encoder and the unrolled decoder, each compiled where it is asked for.
+
+    With `train.compile: auto` that is the encoder on a GPU: its normalisation and sums join its convolutions.
+    """
 
     def __init__(self, captioner: Captioner, train: TrainConfig):
         super().__init__(captioner)
         self.precision, self.smoothing, self.penalty = train.precision, train.label_smoothing, train.attention_penalty
-        self.encode = _compiled(captioner.encode, train.compile)
-        self.unroll = _compiled(partial(unroll, captioner.decoder), train.compile)
+        self.compiling = train.compile
+        unroll_decoder = partial(unroll, captioner.decoder)
+        self.unroll = unroll_decoder if train.compile in ("off", "auto") else _compiled(unroll_decoder, train.compile)
+        self._encode = captioner.encode if train.compile == "off" else _compiled(captioner.encode, train.compile)
+
+    def encode(self, images_BCHW: Tensor) -> Tensor:
+        """Encode a batch as `Captioner.encode` does; with cached features there is nothing to compile."""
+        if images_BCHW.ndim == 3 or (self.compiling == "auto" and images_BCHW.device.type != "cuda"):
+            return self.captioner.encode(images_BCHW)
+        return self._encode(images_BCHW)
 
     def forward(self, batch: Batch, step: StepInputs) -> Loss:
         with autocast(batch.images_BCHW.device, self.precision):
@@ -36,4 +51,4 @@ class CrossEntropy(Objective):
 
 
 def _compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
-    return function if mode == "off" else torch.compile(function, mode=mode, dynamic=False)
+    return torch.compile(function, mode=_MODES.get(mode, mode), dynamic=False)
