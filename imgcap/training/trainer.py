@@ -3,12 +3,13 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import NoReturn
 
 import torch
-from torch import Tensor
 
 from imgcap.checkpoint.load import Checkpoint
 from imgcap.checkpoint.save import save_checkpoint
@@ -21,19 +22,19 @@ from imgcap.data.stream import StreamPlan
 from imgcap.errors import UserError
 from imgcap.evaluation.evaluator import EvaluationStopped, Evaluator
 from imgcap.models.encoders.base import Encoder
-from imgcap.models.losses import RANKS
+from imgcap.models.losses import Loss
 from imgcap.ranks.collectives import broadcast_object, gather_objects, on_main, sum_across_ranks
 from imgcap.ranks.progress import Progress
 from imgcap.ranks.watchdog import at_step, doing
 from imgcap.ranks.world import World
 from imgcap.training.bottlenecks import Bottlenecks
 from imgcap.training.early_stopping import EarlyStopping
-from imgcap.training.engines.protocol import Engine, StepResult
+from imgcap.training.engines.protocol import Engine, Numbers, Step, StepResult, numbers_on
 from imgcap.training.engines.state import parameter_counts
+from imgcap.training.feed import Feed
 from imgcap.training.meter import Meter, StepCounts
 from imgcap.training.monitor.writers import Monitor
 from imgcap.training.optim.ema import WeightAverage
-from imgcap.training.optim.groups import rate_on
 from imgcap.training.optim.learning_rate import LearningRate
 from imgcap.training.optim.teacher_forcing import teacher_forcing_ratio
 from imgcap.training.preemption import Preempted, PreemptionNotice, leave_marker
@@ -99,12 +100,13 @@ class Trainer:
             self._fit(batches)
 
     def _fit(self, batches: Iterator[Batch]) -> None:
+        feed = self.feed(batches)
         progress = Progress(self.timetable.total, unit="step", start=self.step, enabled=self.world.is_main)
         self._evaluate_if_due()  # where a run ended between a save and its evaluation
         self.meter.restart_clock()
         while not self._finished:
             self._unfreeze_by_schedule(self.step)
-            values = self.train_step(batches)
+            values = self.train_step(feed)
             if values:
                 progress.update(self.step, loss=values["train/loss"], images_per_s=values["perf/images_per_s"])
             if self._evaluation_is_due or self._asked_to_stop or self.timetable.is_due(self.timetable.save, self.step):
@@ -114,6 +116,10 @@ class Trainer:
             self._evaluate_if_due()
         on_main(self.saver.wait)
         progress.close()
+
+    def feed(self, batches: Iterator[Batch]) -> Feed:
+        """Make what `train_step` takes, of a loader's batches."""
+        return Feed(batches, self.accumulation.steps, self.world.device)
 
     def _leave(self) -> NoReturn:
         """Leave the run, whose state is saved or being saved: put the marker there and raise `Preempted`."""
@@ -137,52 +143,52 @@ class Trainer:
     def _finished(self) -> bool:
         return self.step >= self.timetable.total or self.stopping.should_stop
 
-    def train_step(self, batches: Iterator[Batch]) -> dict[str, float] | None:
+    def train_step(self, feed: Feed) -> dict[str, float] | None:
         """Train on one global batch: loss, backward, update. Returns what was logged, where a log is due.
 
-        A loss goes this way: `engine.loss` → the wrapper that exchanges gradients → `objective.forward` →
-        `Captioner.encode`, `forcing.unroll`, `caption_loss`. Losses are sums; the tokens of all ranks divide them.
+        A loss goes this way: `engine.run` → `engine.loss` → the wrapper that exchanges gradients →
+        `objective.forward` → `Captioner.encode`, `forcing.unroll`, `caption_loss`. Losses are sums; the tokens of all
+        ranks divide them.
         """
         at_step(self.step + 1)
-        micro_batches = self._wait_for_micro_batches(batches)
+        with self._waiting_for_the_loader():
+            micro_batches, on_device = feed.take()
         epoch = self.step // self.plan.steps_per_epoch
         stop = self.notice.requested or self.saver.failed
-        wait_for_counts = StepCounts.begin(micro_batches, epoch, stop, self.world.device)
-        counts: StepCounts | None = None
+        counts = cache(StepCounts.begin(micro_batches, epoch, stop, self.world.device))
         ratio = teacher_forcing_ratio(self.config.teacher_forcing, self.step, self.timetable.total)
-        log = self.timetable.is_due(self.timetable.log, self.step + 1)
-        correct = torch.zeros(len(RANKS), dtype=torch.int64, device=self.world.device)
-        self._seed_dropout()
-        for number, batch in enumerate(micro_batches, start=1):
-            batch = Batch(*(tensor.to(self.world.device, non_blocking=True) for tensor in batch))
-            inputs = StepInputs(self._forcing(ratio, batch), count_correct=log)
-            if not self.engine.warm:
-                self.engine.warm_up(batch, inputs)
-            with self.engine.micro_batch(last=number == len(micro_batches)):
-                loss = self.engine.loss(batch, inputs)
-                counts = counts or wait_for_counts()  # summed while the first forward ran
-                self.engine.backward(loss.total, counts.tokens)
-            self.meter.add_loss(loss)
-            correct += loss.correct
-        assert counts is not None, "a step has a micro-batch"
         factor = self.rate.factor(self.step)
-        result = self.engine.step(rate_on(self.world.device, factor))
-        self.average.update()
+        log = self.timetable.is_due(self.timetable.log, self.step + 1)
+        inputs = partial(self._inputs, ratio < 1, log)
+        self._seed_dropout()
+        step = Step(
+            on_device,
+            numbers_on(self.world.device, self.step, ratio, factor),
+            tokens=lambda: counts().tokens,
+            inputs=inputs,
+            kind=inputs.args,
+            updated=self.average.update,
+        )
+        losses, result = self.engine.run(step)
+        with self._waiting_for_the_loader():
+            feed.take_ahead()
+        for loss in losses:
+            self.meter.add_loss(loss)
         self.meter.add_step(result.skipped, self.plan.global_batch)
         self.step += 1
         self.after_step()
         if log or self.step % STOP_EVERY == 0:
-            self._asked_to_stop = counts.asked_to_stop()
+            self._asked_to_stop = counts().asked_to_stop()
             self._give_up_if_lost(micro_batches, result)
-        self.logged = self._log(epoch, counts, correct, result, ratio, factor) if log else None
+        self.logged = self._log(epoch, counts(), losses, result, ratio, factor) if log else None
         return self.logged
 
-    def _wait_for_micro_batches(self, batches: Iterator[Batch]) -> list[Batch]:
+    @contextmanager
+    def _waiting_for_the_loader(self) -> Iterator[None]:
         doing("waiting for the loader")
         started = time.perf_counter()
-        micro_batches = [next(batches) for _ in range(self.accumulation.steps)]
+        yield
         self.meter.waited += time.perf_counter() - started
-        return micro_batches
 
     def _unfreeze_by_schedule(self, step: int) -> None:
         """Let the parts of the encoder train that `train.unfreeze` trains in the update after `step` finished ones."""
@@ -221,17 +227,18 @@ class Trainer:
         """Seed dropout by (seed, step, rank), so that a resumed run draws what an unstopped one would."""
         torch.manual_seed((self.plan.seed << 32) ^ (self.step * self.world.world_size + self.world.rank))
 
-    def _forcing(self, ratio: float, batch: Batch) -> Forcing | None:
-        """Draw the coins of scheduled sampling; None where every token is the true one."""
-        if ratio >= 1:
-            return None
-        coins_BKT = coins(self.plan.seed, self.step, batch.image_ids, *batch.tokens_BKT.shape[1:])
+    def _inputs(self, forced: bool, count_correct: bool, batch: Batch, numbers: Numbers) -> StepInputs:
+        """What the objective gets beside a batch: the coins of scheduled sampling where it is `forced`."""
+        if not forced:
+            return StepInputs(None, count_correct)
+        coins_BKT = coins(self.plan.seed, numbers.step, batch.image_ids, *batch.tokens_BKT.shape[1:])
         two_pass = self.config.teacher_forcing.sampling == "two_pass"
-        return Forcing(torch.full((), ratio, device=self.world.device), coins_BKT, two_pass)
+        return StepInputs(Forcing(numbers.ratio, coins_BKT, two_pass), count_correct)
 
     def _log(
-        self, epoch: int, counts: StepCounts, correct: Tensor, result: StepResult, ratio: float, factor: float
+        self, epoch: int, counts: StepCounts, losses: list[Loss], result: StepResult, ratio: float, factor: float
     ) -> dict[str, float]:
+        correct = torch.stack([loss.correct for loss in losses]).sum(0)
         top1, top5 = (sum_across_ranks(correct) / counts.tokens).tolist()
         values = self.meter.read() | {
             "train/accuracy": top1,

@@ -30,11 +30,12 @@ def bench_saving(arguments: argparse.Namespace) -> dict[str, Any]:
         given += [f"data.image_size={arguments.image_size}"] if arguments.image_size else []
         trainer = stepping(arguments.config, given, Path(folder), world)
         with reading(trainer.loader) as batches:
+            feed = trainer.feed(batches)
 
             def block(steps: int, save: Callable[[], None] = lambda: None) -> None:
                 save()
                 for _ in range(steps):
-                    trainer.train_step(batches)
+                    trainer.train_step(feed)
 
             block(WARM_UP)
             ways: dict[str, Callable[[], None]] = {

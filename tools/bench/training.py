@@ -96,7 +96,8 @@ def _beside_parts(trainer: Trainer, batches: Iterator[Batch], arguments: argpars
         with autocast(device, trainer.config.precision):
             encode(batch.images_BCHW)
 
-    whole_step = timed(lambda: trainer.train_step(batches), device)
+    feed = trainer.feed(batches)
+    whole_step = timed(lambda: trainer.train_step(feed), device)
     for _ in range(READ_AHEAD):  # what the loader had ready while nothing took it
         whole_step()
     trainer.meter.restart_clock()
@@ -129,7 +130,8 @@ def _decoder_step(engine: Engine, features_BPE: Tensor, batch: Batch, precision:
 
 def _many_steps(trainer: Trainer, batches: Iterator[Batch], steps: int, precision: str) -> list[Row]:
     """Rows of a tenth of the steps each: their median, and the memory at their end."""
-    rows, step = [], timed(lambda: trainer.train_step(batches), trainer.world.device)
+    feed = trainer.feed(batches)
+    rows, step = [], timed(lambda: trainer.train_step(feed), trainer.world.device)
     for tenth in range(TENTHS):
         seconds = [step() for _ in range(steps // TENTHS)]
         name = f"{precision}, to step {(tenth + 1) * (steps // TENTHS)}"

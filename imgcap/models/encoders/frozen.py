@@ -28,22 +28,26 @@ def folded(network: nn.Module, stage: tuple[str, ...]) -> nn.Sequential:
 
 
 def recomputed(stage: nn.Module, features: Tensor) -> Tensor:
-    """Run a stage that keeps its input only, and is run again in the backward pass (Chen et al. 2016)."""
+    """Run a stage that keeps its input only, and is run again in the backward pass (Chen et al. 2016).
+
+    It draws nothing at random: a generator's state, which a captured step can't read, is not kept.
+    """
     contexts = lambda: (nullcontext(), _statistics_kept(stage))  # noqa: E731
-    features = checkpoint(stage, features, use_reentrant=False, context_fn=contexts)
-    return features
+    return checkpoint(stage, features, use_reentrant=False, context_fn=contexts, preserve_rng_state=False)
 
 
 @contextmanager
 def _statistics_kept(stage: nn.Module) -> Iterator[None]:
     """Keep BatchNorm's running statistics as they are: they have seen the batch in the forward pass."""
     norms = [module for module in stage.modules() if isinstance(module, nn.BatchNorm2d)]
-    kept = [(norm, norm.momentum, deepcopy(norm.num_batches_tracked)) for norm in norms]
+    counts = [norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None]
+    kept = [norm.momentum for norm in norms], [count.clone() for count in counts]
     for norm in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, momentum, batches in kept:
+        for norm, momentum in zip(norms, kept[0], strict=True):
             norm.momentum = momentum
-            norm.num_batches_tracked = batches
+        for count, value in zip(counts, kept[1], strict=True):
+            count.copy_(value)

@@ -16,7 +16,7 @@ from imgcap.models.losses import Loss
 from imgcap.models.precision import set_float32_matmul
 from imgcap.ranks.watchdog import doing
 from imgcap.ranks.world import World
-from imgcap.training.engines.protocol import StepResult
+from imgcap.training.engines.protocol import Outcome, Step, StepResult, run_plainly
 from imgcap.training.engines.state import check_names, load_whole_state, share_buffers, trainable, whole_state
 from imgcap.training.objectives.base import Objective
 from imgcap.training.optim.groups import base_rates, build_optimizer, set_rates
@@ -70,6 +70,9 @@ class DDPEngine:
             gradient_as_bucket_view=True,
         )
 
+    def run(self, step: Step) -> Outcome:
+        return run_plainly(self, step)
+
     @contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:
         alone = not isinstance(self.wrapped, DistributedDataParallel)
@@ -113,8 +116,11 @@ class DDPEngine:
             self.optimizer.grad_scale, self.optimizer.found_inf = None, skipped  # type: ignore[attr-defined]
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear_gradients()
         return StepResult(grad_norm, skipped, self._loss_scale())
+
+    def _clear_gradients(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _loss_scale(self) -> Tensor:
         scale = self.scaler._scale if self.scaler.is_enabled() else None  # get_scale() would wait for the device

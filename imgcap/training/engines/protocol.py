@@ -1,14 +1,42 @@
 """What the trainer may ask of an engine. The trainer has no branch on which engine it drives."""
 
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from imgcap.models.captioner import Captioner
 from imgcap.models.losses import Loss
 from imgcap.training.objectives.base import Objective
+from imgcap.training.optim.groups import rate_on
 from imgcap.types import Batch, StepInputs
+
+
+class Numbers(NamedTuple):
+    """What changes from step to step, as 0-D tensors on the device: no step reads one on the host."""
+
+    step: Tensor  # int64: finished ones
+    ratio: Tensor  # probability of reading the true word (teacher forcing)
+    rate: Tensor  # factor of the learning rates
+
+
+def numbers_on(device: torch.device, step: int, ratio: float, factor: float) -> Numbers:
+    """Put the numbers of a step on the device, without waiting for it."""
+    rate = rate_on(device, factor)
+    return Numbers(torch.full((), step, device=device), torch.full((), ratio, device=device), rate)
+
+
+class Step(NamedTuple):
+    """A step over a global batch. Steps of one `kind` compute the same but for the values of tensors."""
+
+    micro_batches: list[Batch]  # this rank's, on the device
+    numbers: Numbers
+    tokens: Callable[[], Tensor]  # waits for the number of targets, over all ranks and micro-batches
+    inputs: Callable[[Batch, Numbers], StepInputs]  # of the objective
+    kind: Hashable  # all that `inputs` decides on the host
+    updated: Callable[[], None]  # follows the update of the weights: their average
 
 
 class StepResult(NamedTuple):
@@ -19,11 +47,21 @@ class StepResult(NamedTuple):
     loss_scale: Tensor
 
 
+class Outcome(NamedTuple):
+    """What a step computed, on the device; good until the next one."""
+
+    losses: list[Loss]  # of the micro-batches
+    result: StepResult
+
+
 class Engine(Protocol):
     """Owner of wrapping, mixed precision, accumulation, clipping, compilation and the optimiser."""
 
     objective: Objective
     raw_model: Captioner  # that of the objective
+
+    def run(self, step: Step) -> Outcome:
+        """Take a step: the losses of its micro-batches, their gradient, and the update of the weights."""
 
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:
         """Context of one forward and backward; gradients are exchanged between ranks in the last one only."""
@@ -67,3 +105,19 @@ class Engine(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a saved state. Raises `UserError` where it belongs to other trainable parameters."""
+
+
+def run_plainly(engine: Engine, step: Step) -> Outcome:
+    """Take a step as it is written: this is what every engine computes, whichever way it launches it."""
+    losses: list[Loss] = []
+    for number, batch in enumerate(step.micro_batches, start=1):
+        inputs = step.inputs(batch, step.numbers)
+        if not engine.warm:
+            engine.warm_up(batch, inputs)
+        with engine.micro_batch(last=number == len(step.micro_batches)):
+            loss = engine.loss(batch, inputs)
+            engine.backward(loss.total, step.tokens())  # summed while the first forward ran
+        losses.append(Loss(*(value.detach() for value in loss)))
+    result = engine.step(step.numbers.rate)
+    step.updated()
+    return Outcome(losses, result)

@@ -32,7 +32,7 @@ from imgcap.ranks.watchdog import doing
 from imgcap.ranks.world import World
 from imgcap.training.engines.deepspeed_config import deepspeed_config
 from imgcap.training.engines.loss_scale import LossScale
-from imgcap.training.engines.protocol import StepResult
+from imgcap.training.engines.protocol import Outcome, Step, StepResult, run_plainly
 from imgcap.training.engines.state import MOMENTS, check_names, load_whole_state, share_buffers, trainable, whole_state
 from imgcap.training.objectives.base import Objective
 from imgcap.training.optim.groups import base_rates, build_optimizer, rate_on, set_rates
@@ -74,6 +74,9 @@ class DeepSpeedEngine:
     def _partitioned(self) -> Any:
         """DeepSpeed's ZeRO optimiser; with stage 0 the plain one."""
         return self.deepspeed.optimizer
+
+    def run(self, step: Step) -> Outcome:
+        return run_plainly(self, step)
 
     @contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:
