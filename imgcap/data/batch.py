@@ -1,6 +1,7 @@
 """Memory for batches, what counts in them, and the hash by which equal batches are known."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +48,19 @@ class BatchShape(NamedTuple):
             images = pixels.view(self.images, side, side, 3).permute(0, 3, 1, 2)  # channels last in memory
         tokens_BKT = tokens.view(torch.int64).view(self.images, self.captions, self.length)
         return Batch(images, tokens_BKT, image_ids=ids.view(torch.int64))
+
+
+@contextmanager
+def page_locked(batches: list[Batch]) -> Iterator[None]:
+    """Lock the memory of batches that `BatchShape.allocate` made, once: a GPU then copies each while others compute."""
+    memory = batches[0].tokens_BKT.untyped_storage()
+    runtime = torch.cuda.cudart()
+    torch.cuda.check_error(int(runtime.cudaHostRegister(memory.data_ptr(), memory.nbytes(), 0)))
+    try:
+        yield
+    finally:
+        torch.cuda.synchronize()  # a copy may be under way
+        torch.cuda.check_error(int(runtime.cudaHostUnregister(memory.data_ptr())))
 
 
 def target_count(batch: Batch) -> int:

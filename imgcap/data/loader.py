@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from imgcap.data.batch import BatchShape
+from imgcap.data.batch import BatchShape, page_locked
 from imgcap.data.dataset import TrainDataset
 from imgcap.data.plan import Accumulation, MicroBatch, Plan
 from imgcap.errors import UserError
@@ -58,8 +58,9 @@ class BufferRing:
 class TrainLoader:
     """Batches in the order of the plan, read ahead by `workers` processes (0: in this one).
 
-    A batch is good until two steps' more micro-batches have been taken. `prefetch` is told each step that is about to
-    be read, so that it may fetch remote shards.
+    A batch is good until two steps' more micro-batches have been taken. For a GPU its memory is locked (`pin_memory`),
+    which takes effect as the first batch is taken, after the workers have been forked. `prefetch` is told each step
+    that is about to be read, so that it may fetch remote shards.
     """
 
     def __init__(
@@ -78,14 +79,12 @@ class TrainLoader:
         ring = BufferRing(self.dataset.shape(accumulation.micro_batch), self.workers, held=2 * accumulation.steps)
         loader = read_ahead(partial(_write, self.dataset, ring), self.sampler, self.workers, ahead=READ_AHEAD)
         ahead = READ_AHEAD * self.workers // accumulation.steps  # steps that the workers are
-        with reading(loader) as numbers:  # workers have been forked, so prefetching may begin its threads
+        # Workers have been forked in `reading`, so that memory may be locked and prefetching begin its threads.
+        with reading(loader) as numbers, page_locked(ring.batches) if self.pin_memory else nullcontext():
             for step in range(self.sampler.start, stop):
                 self.prefetch(min(step + ahead, stop - 1))
                 for number in islice(numbers, accumulation.steps):
-                    yield self._pinned(ring.batches[number])
-
-    def _pinned(self, batch: Batch) -> Batch:
-        return Batch(*(tensor.pin_memory() for tensor in batch)) if self.pin_memory else batch
+                    yield ring.batches[number]
 
 
 def _write(dataset: TrainDataset, ring: BufferRing, micro_batch: MicroBatch) -> int:

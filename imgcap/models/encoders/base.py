@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from imgcap.config.model import EncoderConfig
 from imgcap.errors import UserError, nearest
-from imgcap.models.encoders.frozen import folded, recomputed
+from imgcap.models.encoders.frozen import fold_stage, recomputed
 from imgcap.models.encoders.resnet import build_resnet
 from imgcap.models.kernels.dtypes import compute_dtype
 
@@ -77,8 +77,13 @@ class Encoder(nn.Module):
         """
         dtype = self.compute_dtype
         if self._folded_dtype != dtype:
-            self._folded = tuple(folded(self.backbone, stage).to(dtype) for stage in self._frozen)
+            self._folded = tuple(fold_stage(self.backbone, stage).to(dtype) for stage in self._frozen)
             self._folded_dtype = dtype
+
+    @property
+    def folded(self) -> tuple[nn.Module, ...]:
+        """The copy of the frozen stages that `forward` runs now; another one after the weights have changed."""
+        return self._folded
 
     @property
     def compute_dtype(self) -> torch.dtype:

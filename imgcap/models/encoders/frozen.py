@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 
 
-def folded(network: nn.Module, stage: tuple[str, ...]) -> nn.Sequential:
+def fold_stage(network: nn.Module, stage: tuple[str, ...]) -> nn.Sequential:
     """A copy of some of a network's modules, each BatchNorm folded into the convolution before it."""
     copy = deepcopy(nn.Sequential(OrderedDict((name, getattr(network, name)) for name in stage))).eval()
     for module in list(copy.modules()):

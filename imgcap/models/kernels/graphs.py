@@ -56,6 +56,8 @@ class Graph(Generic[T]):
             place = torch.cuda.graph(graph, self.pool.handle, self.pool.stream, capture_error_mode="thread_local")
             with _uncached_casts(), place:
                 self._result = self.function()
+        except torch.cuda.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             lines = str(error).strip().splitlines()
             raise NotCaptured(lines[0] if lines else type(error).__name__) from error

@@ -1,11 +1,13 @@
 """The engine that the section `engine` asks for by `engine.name`."""
 
 import os
+import sys
 
 from imgcap.config.engine import EngineConfig
 from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.errors import UserError
 from imgcap.ranks.world import World
+from imgcap.training.engines.captured import CapturedEngine
 from imgcap.training.engines.ddp import DDPEngine
 from imgcap.training.engines.protocol import Engine
 from imgcap.training.objectives.base import Objective
@@ -14,8 +16,15 @@ from imgcap.training.objectives.base import Objective
 def build_engine(
     config: EngineConfig, objective: Objective, train: TrainConfig, optim: OptimConfig, world: World
 ) -> Engine:
-    """Build the engine that drives an objective on this rank's device."""
-    if config.name == "deepspeed":
+    """Build the engine that drives an objective on this rank's device; says so where a GPU's steps aren't captured."""
+    on_gpu, by_deepspeed = world.device.type == "cuda", config.name == "deepspeed"
+    hindered = "engine.name=deepspeed launches its own" if by_deepspeed else f"steps run on {world.device.type}"
+    captured = train.capture != "off" and on_gpu and not by_deepspeed
+    if train.capture == "on" and not captured:
+        raise UserError(f"train.capture=on needs a CUDA GPU and engine.name=ddp, and {hindered}; set it to auto")
+    if train.capture == "auto" and on_gpu and not captured and world.is_main:
+        print(f"train.capture: steps are launched kernel by kernel ({hindered})", file=sys.stderr, flush=True)
+    if by_deepspeed:
         os.environ.setdefault("DS_ACCELERATOR", world.device.type)  # DeepSpeed would look for one, and say so
         try:
             from imgcap.training.engines.zero import DeepSpeedEngine  # importing deepspeed takes seconds
@@ -24,4 +33,4 @@ def build_engine(
                 f"engine.name=deepspeed needs the package deepspeed ({error}); pip install deepspeed"
             ) from None
         return DeepSpeedEngine(config, objective, train, optim, world)
-    return DDPEngine(config, objective, train, optim, world)
+    return (CapturedEngine if captured else DDPEngine)(config, objective, train, optim, world)

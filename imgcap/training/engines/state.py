@@ -62,6 +62,14 @@ def load_whole_state(optimizer: Optimizer, model: nn.Module, saved: dict[str, di
         optimizer.state[parameters[name]] = {"step": step, **moments}
 
 
+def share_weights(model: nn.Module) -> None:
+    """Give every rank rank 0's weights and buffers, as DDP does where it wraps a model."""
+    share_buffers(model)
+    if distributed.is_initialized() and distributed.get_world_size() > 1:
+        for parameter in model.parameters():
+            distributed.broadcast(parameter.data, 0)
+
+
 def share_buffers(model: nn.Module) -> None:
     """Give every rank rank 0's buffers, BatchNorm's statistics."""
     if distributed.is_initialized() and distributed.get_world_size() > 1:

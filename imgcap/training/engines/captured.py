@@ -1,0 +1,159 @@
+"""Steps that are launched as CUDA graphs: a GPU no longer waits for two thousand kernels to be launched one by one.
+
+One rank's step is one graph. Of several ranks it is two: losses and gradients up to the exchange, and from the
+exchange to the updated weights. The gradients lie in one tensor, which is exchanged between the two, once a step: no
+collective is captured, so that a rank that hangs is named as ever, and gloo serves as well as NCCL. What that costs,
+the exchange not overlapping with the backward pass, docs/clusters.md sets against what it gains.
+"""
+
+import sys
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor, nn
+
+from imgcap.config.engine import EngineConfig
+from imgcap.config.training import OptimConfig, TrainConfig
+from imgcap.errors import UserError
+from imgcap.models.kernels.graphs import Graph, NotCaptured, Pool, Static
+from imgcap.models.losses import Loss
+from imgcap.ranks.watchdog import doing
+from imgcap.ranks.world import World
+from imgcap.training.engines.ddp import DDPEngine
+from imgcap.training.engines.protocol import Numbers, Outcome, Step, StepResult
+from imgcap.training.engines.state import share_weights
+from imgcap.training.objectives.base import Objective
+from imgcap.types import Batch
+
+ALIGNED = 64  # numbers: fused updates read several at once where a tensor begins at a multiple of their size
+
+
+class Inputs(NamedTuple):
+    """All that changes from step to step, at addresses that stay."""
+
+    micro_batches: list[Batch]
+    numbers: Numbers
+    tokens: Tensor
+
+
+class CapturedEngine(DDPEngine):
+    """Engine (see `imgcap.training.engines.protocol`) whose steps are captured, or plain where that can't be.
+
+    It computes what `DDPEngine` does. Each kind of step has its own graphs, and unfreezing captures anew.
+    """
+
+    def __init__(
+        self, config: EngineConfig, objective: Objective, train: TrainConfig, optim: OptimConfig, world: World
+    ) -> None:
+        self.insists, self.plainly = train.capture == "on", False
+        super().__init__(config, objective, train, optim, world)
+
+    def _build(self) -> None:
+        super()._build()
+        self.gradient = _flat_gradient(self.parameters)
+        self._inputs: Static[Inputs] | None = None
+        self._pool = Pool(self.world.device)
+        self._kinds: dict[Hashable, _Kind] = {}
+
+    def _wrap(self) -> nn.Module:
+        share_weights(self.raw_model)
+        return self.objective
+
+    def run(self, step: Step) -> Outcome:
+        inputs = Inputs(step.micro_batches, step.numbers, step.tokens())
+        if self._inputs is None:
+            self._inputs = Static(inputs)
+        self._inputs.put(inputs)
+        if step.kind not in self._kinds:
+            self._kinds[step.kind] = _Kind(self, step, self._inputs.value, self._pool)
+        try:
+            return self._kinds[step.kind].run()
+        except NotCaptured as reason:
+            return self._go_on_plainly(step, reason)
+
+    def _go_on_plainly(self, step: Step, reason: NotCaptured) -> Outcome:
+        """Take the step that was not captured, and all from here on, as they are written."""
+        if self.insists:
+            raise UserError(f"train.capture=on, and the step can't be captured: {reason}; set it to auto") from reason
+        if self.world.is_main:
+            print(f"train.capture: steps are launched kernel by kernel ({reason})", file=sys.stderr, flush=True)
+        self.plainly = True
+        self._clear_gradients()  # of what was replayed before, where the update alone failed
+        scale = self.scaler.state_dict()
+        self.scaler = torch.amp.GradScaler(self.world.device.type, enabled=bool(scale))
+        self.scaler.load_state_dict(scale)  # the one before stood in the middle of a step
+        return self._kinds[step.kind].run()
+
+    def exchange(self) -> None:
+        """Average the gradient over the ranks."""
+        doing("exchange of gradients", waits=True)
+        distributed.all_reduce(self.gradient)
+
+    def step(self, rate: Tensor) -> StepResult:
+        capturing = self.world.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        for group in self.optimizer.param_groups:
+            group["capturable"] = capturing  # torch asks for it; a fused update is the same either way
+        return super().step(rate)
+
+    def _clear_gradients(self) -> None:
+        self.gradient.zero_()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._kinds.clear()  # they hold the optimiser's state of before
+
+
+class _Kind:
+    """Steps of one kind: the functions that they are made of, and their graphs."""
+
+    def __init__(self, engine: CapturedEngine, step: Step, inputs: Inputs, pool: Pool):
+        self.engine = engine
+        self._kept: list[tuple[nn.Module, ...]] = []  # what graphs read must live as long as they do
+
+        def losses() -> list[Loss]:
+            found = []
+            for batch in inputs.micro_batches:
+                loss = engine.loss(batch, step.inputs(batch, inputs.numbers))
+                engine.backward(loss.total, inputs.tokens)
+                found.append(Loss(*(value.detach() for value in loss)))
+            if engine.world.world_size > 1:
+                engine.gradient.div_(engine.world.world_size)
+            return found
+
+        def update() -> StepResult:
+            result = engine.step(inputs.numbers.rate)
+            step.updated()
+            return result
+
+        several, device = engine.world.world_size > 1, engine.world.device
+        self.parts: list[Callable[[], Any]] = [losses, update] if several else [lambda: Outcome(losses(), update())]
+        self.graphs = [Graph(part, device, pool) for part in self.parts]
+
+    def run(self) -> Outcome:
+        doing("the step")
+        first: Callable[[], Any]
+        first, *second = self.parts if self.engine.plainly else self.graphs
+        computed = first()
+        self._keep(self.engine.raw_model.encoder.folded)
+        if not second:
+            return computed
+        self.engine.exchange()
+        doing("the update")
+        return Outcome(computed, second[0]())
+
+    def _keep(self, folded: tuple[nn.Module, ...]) -> None:
+        if not any(folded is known for known in self._kept):
+            self._kept.append(folded)
+
+
+def _flat_gradient(parameters: list[nn.Parameter]) -> Tensor:
+    """Lay the gradients of parameters into one tensor of zeros, each in its parameter's memory format."""
+    places = [-(-parameter.numel() // ALIGNED) * ALIGNED for parameter in parameters]
+    flat = torch.zeros(sum(places), dtype=parameters[0].dtype, device=parameters[0].device)
+    offset = 0
+    for parameter, place in zip(parameters, places, strict=True):
+        parameter.grad = flat.as_strided(parameter.shape, parameter.stride(), offset)
+        offset += place
+    return flat
