@@ -1,5 +1,6 @@
 """Cross-entropy of the next token, with label smoothing and the attention penalty of Xu et al. 2015."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from imgcap.config.training import TrainConfig
+from imgcap.files.cache import cache_root
 from imgcap.models.captioner import Captioner
 from imgcap.models.decoders.forcing import unroll
 from imgcap.models.losses import Loss, caption_loss
@@ -51,4 +53,6 @@ class CrossEntropy(Objective):
 
 
 def _compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+    """Compile for batches of one shape; what is compiled is kept on disk, so that the next run begins at once."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "compiled"))
     return torch.compile(function, mode=_MODES.get(mode, mode), dynamic=False)
