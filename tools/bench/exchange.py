@@ -1,9 +1,9 @@
 """How far a training step scales, calculated: gradients of measured sizes over networks of given speeds.
 
 Nothing here is a measurement of a network. An all-reduce takes what NCCL's own tuning model says (src/graph/tuning.cc
-of NVIDIA/nccl 2.19, ring in protocol Simple, tree in LL128); inside of a host a ring gets 370 GB/s of NVLink's 450 in
-each direction (H100, NVIDIA/nccl-tests, issue 212). Not counted: the casts to bfloat16 and back, the step's own counts
-(a few bytes), ranks that wait for a slower one, what kernels lose to an exchange beside them, and NVLink SHARP.
+of NVIDIA/nccl at b647562; ring in protocol Simple, tree in LL128). Inside of a host a ring gets 370 GB/s of NVLink's
+450 in each direction (H100; NVIDIA/nccl-tests, issue 212). Not counted: the casts to bfloat16 and back, the step's
+own counts (a few bytes), ranks that wait for a slower one, what an exchange takes from kernels beside it, NVLink SHARP.
 """
 
 import argparse
