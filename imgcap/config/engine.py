@@ -12,6 +12,9 @@ class EngineConfig(Section):
 
     name: Literal["ddp", "deepspeed"] = Field("ddp", description="what trains on the ranks: torch's DDP, or DeepSpeed")
     timeout: PositiveFloat = Field(1800.0, description="seconds that a rank may stand still before the run fails")
+    exchange: Literal["fp32", "bf16"] = Field(
+        "fp32", description="number format in which ranks exchange gradients; bf16 halves the traffic, and rounds"
+    )
     bucket_mb: PositiveFloat = Field(25.0, description="MB of gradients that DDP exchanges together")
     static_graph: bool = Field(False, description="tell DDP that every step uses the same parameters in the same order")
     zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(

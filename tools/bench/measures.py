@@ -11,6 +11,7 @@ from tools.bench import (
     captioning,
     decoder,
     decoding,
+    exchange,
     loader,
     parts,
     peer_beams,
@@ -70,6 +71,7 @@ MEASURES = {
     "linear": Measure(training.bench_linear, training.LINEAR_OPTIONS),
     "scoring": Measure(scoring.bench_scoring, scoring.OPTIONS, shards=True, device="cpu"),
     "scaling": Measure(scaling.bench_scaling, scaling.OPTIONS, shards=True, device="cpu"),
+    "exchange": Measure(exchange.bench_exchange, exchange.OPTIONS, device="cpu"),
     "peers": Measure(peers.bench_peers, peers.OPTIONS, peers.arguments, in_all=False, device="cpu"),
     "peer-beams": Measure(
         peer_beams.bench_peer_beams, peer_beams.OPTIONS, peer_beams.arguments, in_all=False, device="cpu"

@@ -11,7 +11,6 @@ from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as distributed
 from torch import Tensor, nn
 
 from imgcap.config.engine import EngineConfig
@@ -22,6 +21,7 @@ from imgcap.models.losses import Loss
 from imgcap.ranks.watchdog import doing
 from imgcap.ranks.world import World
 from imgcap.training.engines.ddp import DDPEngine
+from imgcap.training.engines.exchange import DTYPES, average_
 from imgcap.training.engines.protocol import Numbers, Outcome, Step, StepResult
 from imgcap.training.engines.state import share_weights
 from imgcap.training.objectives.base import Objective
@@ -89,7 +89,7 @@ class CapturedEngine(DDPEngine):
     def exchange(self) -> None:
         """Average the gradient over the ranks."""
         doing("exchange of gradients", waits=True)
-        distributed.all_reduce(self.gradient)
+        average_(self.gradient, DTYPES[self.config.exchange]).wait()
 
     def step(self, rate: Tensor) -> StepResult:
         capturing = self.world.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
@@ -118,8 +118,6 @@ class _Kind:
                 loss = engine.loss(batch, step.inputs(batch, inputs.numbers))
                 engine.backward(loss.total, inputs.tokens)
                 found.append(Loss(*(value.detach() for value in loss)))
-            if engine.world.world_size > 1:
-                engine.gradient.div_(engine.world.world_size)
             return found
 
         def update() -> StepResult:
@@ -127,9 +125,9 @@ class _Kind:
             step.updated()
             return result
 
-        several, device = engine.world.world_size > 1, engine.world.device
-        self.parts: list[Callable[[], Any]] = [losses, update] if several else [lambda: Outcome(losses(), update())]
-        self.graphs = [Graph(part, device, pool) for part in self.parts]
+        alone: Callable[[], Outcome] = lambda: Outcome(losses(), update())  # noqa: E731
+        self.parts: list[Callable[[], Any]] = [alone] if engine.world.world_size == 1 else [losses, update]
+        self.graphs = [Graph(part, engine.world.device, pool) for part in self.parts]
 
     def run(self) -> Outcome:
         doing("the step")

@@ -16,6 +16,7 @@ from imgcap.models.losses import Loss
 from imgcap.models.precision import set_float32_matmul
 from imgcap.ranks.watchdog import doing
 from imgcap.ranks.world import World
+from imgcap.training.engines.exchange import DTYPES, average_bucket
 from imgcap.training.engines.protocol import Outcome, Step, StepResult, run_plainly
 from imgcap.training.engines.state import check_names, load_whole_state, share_buffers, trainable, whole_state
 from imgcap.training.objectives.base import Objective
@@ -61,7 +62,7 @@ class DDPEngine:
         if self.world.world_size == 1:
             return self.objective
         share_buffers(self.raw_model)
-        return DistributedDataParallel(
+        wrapped = DistributedDataParallel(
             self.objective,
             device_ids=[self.world.device] if self.world.device.type == "cuda" else None,
             **_BUFFERS,
@@ -69,6 +70,9 @@ class DDPEngine:
             static_graph=self.config.static_graph,
             gradient_as_bucket_view=True,
         )
+        if self.config.exchange != "fp32":
+            wrapped.register_comm_hook(DTYPES[self.config.exchange], average_bucket)
+        return wrapped
 
     def run(self, step: Step) -> Outcome:
         return run_plainly(self, step)

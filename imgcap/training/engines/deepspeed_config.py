@@ -10,7 +10,6 @@ from imgcap.errors import UserError, nearest
 
 # Sections of DeepSpeed's configuration that leave the training step as it is.
 _FREE = (
-    "communication_data_type",
     "comms_logger",
     "dump_state",
     "flops_profiler",
@@ -33,6 +32,7 @@ _OURS = {
     "amp": "train.precision",
     "torch_autocast": "train.precision",
     "gradient_clipping": "train.clip_norm",
+    "communication_data_type": "engine.exchange",
     "activation_checkpointing": "model.encoder.recompute",
     "compile": "train.compile",
     "zero_optimization.stage": "engine.zero_stage",
@@ -57,6 +57,7 @@ def deepspeed_config(config: EngineConfig, train: TrainConfig) -> dict[str, Any]
         # Accumulation is ours: the engine is told which backward is the last one of a step.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
+        "communication_data_type": config.exchange,
         "gradient_clipping": train.clip_norm or 0.0 if config.zero_stage else 0.0,
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,

@@ -40,12 +40,24 @@ DECODERS = {
 class Run:
     """A model with an engine of its own, its optimiser's average, and steps over batches of random images."""
 
-    def __init__(self, kind, decoder="classic", forcing=None, train="none", world=CPU, micro_batches=2, **settings):
+    def __init__(
+        self,
+        kind,
+        decoder="classic",
+        forcing=None,
+        train="none",
+        world=CPU,
+        micro_batches=2,
+        exchange="fp32",
+        **settings,
+    ):
         torch.manual_seed(0)
         encoder = EncoderConfig(name="resnet18", weights=None, train=train)
         model = build_captioner(ModelConfig(encoder=encoder, decoder=SMALL | DECODERS[decoder]), WORDS)
         config = TrainConfig(**{"label_smoothing": 0.1, "attention_penalty": 0.5, "ema": 0.9, **settings})
-        self.engine = kind(EngineConfig(), CrossEntropy(model, config), config, OptimConfig(lr=3e-3), world)
+        self.engine = kind(
+            EngineConfig(exchange=exchange), CrossEntropy(model, config), config, OptimConfig(lr=3e-3), world
+        )
         self.average = WeightAverage(self.engine.raw_model, config.ema)
         self.forcing, self.world, self.micro_batches = forcing, world, micro_batches
 
@@ -159,6 +171,7 @@ def compare_ranks():
     torch.set_num_threads(1)
     world = init_ranks("cpu")
     same(Run(CapturedEngine, world=world), Run(DDPEngine, world=world), 3)
+    same(Run(CapturedEngine, world=world, exchange="bf16"), Run(DDPEngine, world=world, exchange="bf16"), 3)
 
 
 @pytest.mark.dist

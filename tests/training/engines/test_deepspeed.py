@@ -122,6 +122,7 @@ def test_its_own_launcher_starts_it_with_the_optimiser_on_the_host(tmp_path, lau
     "raw, message",
     [
         ({"fp16": {"enabled": True}}, "engine.deepspeed.fp16 is set by train.precision"),
+        ({"communication_data_type": "bf16"}, "engine.deepspeed.communication_data_type is set by engine.exchange"),
         ({"zero_optimization": {"stage": 3}}, "engine.deepspeed.zero_optimization.stage is set by engine.zero_stage"),
         ({"zero_optimisation": {}}, "unknown key engine.deepspeed.zero_optimisation; the nearest one is zero_opti"),
         ({"zero_optimization": {"reduce_bucket": 1}}, "the nearest one is zero_optimization.reduce_bucket_size"),
