@@ -210,7 +210,8 @@ def _own_part(value: Tensor, size: int, rank: int) -> Tensor:
 
 def _join_alone(world: World) -> None:
     """Join a process group of one, which DeepSpeed wants also of one process."""
-    os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
+    # DeepSpeed takes the local rank for the number of the GPU.
+    os.environ["LOCAL_RANK"] = str(world.local_rank if world.device.index is None else world.device.index)
     if not distributed.is_initialized():
         backend = "nccl" if world.device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
