@@ -57,7 +57,7 @@ class LoadedCaptioner:
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """Context of the model's GPU and of the precision that it was trained and scored in; it computes in no other."""
+        """Context of the model's GPU, and of the precision that it was trained and scored in: its only one."""
         precision = self.config.train.precision
         set_float32_matmul(precision)  # each time: this process may have another model too
         on_gpu = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()

@@ -117,7 +117,7 @@ def _gpu(asked: torch.device) -> torch.device:
     there = f"{count or 'no'} GPU{'' if count == 1 else 's'}"
     if not count or (asked.index or 0) >= count:
         raise UserError(f"{asked} was asked for, and torch finds {there} on this machine; imgcap train --env says more")
-    if asked.index is not None:
+    if ":" in str(asked):
         return asked
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     processes = max(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), local_rank + 1)

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +24,7 @@ from imgcap.evaluation.evaluator import EvaluationStopped, Evaluator
 from imgcap.models.encoders.base import Encoder
 from imgcap.models.losses import RANKS
 from imgcap.ranks.collectives import broadcast_object, gather_objects, on_main, sum_across_ranks
+from imgcap.ranks.memory import within_memory
 from imgcap.ranks.progress import Progress
 from imgcap.ranks.watchdog import at_step, doing
 from imgcap.ranks.world import World
@@ -31,6 +33,7 @@ from imgcap.training.early_stopping import EarlyStopping
 from imgcap.training.engines.protocol import Engine, StepResult
 from imgcap.training.engines.state import parameter_counts
 from imgcap.training.meter import Meter, StepCounts
+from imgcap.training.micro_batch import micro_batch_that_fits
 from imgcap.training.monitor.writers import Monitor
 from imgcap.training.optim.ema import WeightAverage
 from imgcap.training.optim.groups import rate_on
@@ -89,6 +92,7 @@ class Trainer:
         self.bottlenecks = Bottlenecks(self.world, self._trainable, self.plan.global_batch)
         self._asked_to_stop = False
         self.logged: dict[str, float] | None = None
+        self._taken: list[Batch] = []  # of this rank, at the step under way
 
     def fit(self) -> None:
         """Train to the end of the timetable or until early stopping; raises `Preempted` when asked to stop."""
@@ -104,7 +108,7 @@ class Trainer:
         self.meter.restart_clock()
         while not self._finished:
             self._unfreeze_by_schedule(self.step)
-            values = self.train_step(batches)
+            values = within_memory(partial(self.train_step, batches), self._micro_batch_that_fits)
             if values:
                 progress.update(self.step, loss=values["train/loss"], images_per_s=values["perf/images_per_s"])
             if self._evaluation_is_due or self._asked_to_stop or self.timetable.is_due(self.timetable.save, self.step):
@@ -182,7 +186,14 @@ class Trainer:
         started = time.perf_counter()
         micro_batches = [next(batches) for _ in range(self.accumulation.steps)]
         self.meter.waited += time.perf_counter() - started
+        self._taken = micro_batches
         return micro_batches
+
+    def _micro_batch_that_fits(self) -> str:
+        doing("looking for a micro-batch that fits")
+        return micro_batch_that_fits(
+            self.engine, self._taken[0], self.accumulation, self.world.device, first=self.step == 0
+        )
 
     def _unfreeze_by_schedule(self, step: int) -> None:
         """Let the parts of the encoder train that `train.unfreeze` trains in the update after `step` finished ones."""

@@ -72,7 +72,8 @@ def test_more_processes_than_gpus_share_them_over_gloo_alone(machine):
 
 
 @pytest.mark.parametrize(
-    "device, asked, backend", [("cuda", "", "nccl"), ("cuda", "gloo", "gloo"), ("cpu", "", "gloo"), ("cpu", "gloo", "gloo")]
+    "device, asked, backend",
+    [("cuda", "", "nccl"), ("cuda", "gloo", "gloo"), ("cpu", "", "gloo"), ("cpu", "gloo", "gloo")],
 )
 def test_ranks_meet_by_what_their_device_has(machine, monkeypatch, device, asked, backend):
     """Nothing but the meeting itself is left out: no GPU is here to hold it."""
