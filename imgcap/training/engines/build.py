@@ -2,8 +2,6 @@
 
 import os
 
-import torch.distributed as distributed
-
 from imgcap.config.engine import EngineConfig
 from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.errors import UserError
@@ -18,8 +16,6 @@ def build_engine(
 ) -> Engine:
     """Build the engine that drives an objective on this rank's device."""
     if config.name == "deepspeed":
-        if world.device.type == "cuda" and world.world_size > 1 and distributed.get_backend() != "nccl":
-            raise UserError("engine.name=deepspeed exchanges by NCCL on GPUs; leave out IMGCAP_BACKEND=gloo")
         os.environ.setdefault("DS_ACCELERATOR", world.device.type)  # DeepSpeed would look for one, and say so
         try:
             from imgcap.training.engines.zero import DeepSpeedEngine  # importing deepspeed takes seconds

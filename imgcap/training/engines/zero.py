@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from imgcap.config.engine import EngineConfig
 from imgcap.config.training import OptimConfig, TrainConfig
+from imgcap.errors import UserError
 from imgcap.models.captioner import Captioner
 from imgcap.models.losses import Loss
 from imgcap.models.precision import set_float32_matmul
@@ -212,9 +213,11 @@ def _join_alone(world: World) -> None:
     """Join a process group of one, which DeepSpeed wants also of one process."""
     # DeepSpeed takes the local rank for the number of the GPU.
     os.environ["LOCAL_RANK"] = str(world.local_rank if world.device.index is None else world.device.index)
+    backend = "nccl" if world.device.type == "cuda" else "gloo"
     if not distributed.is_initialized():
-        backend = "nccl" if world.device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
+    if distributed.get_backend() != backend:
+        raise UserError("engine.name=deepspeed exchanges by NCCL on GPUs; leave out IMGCAP_BACKEND=gloo")
 
 
 def _quiet() -> None:
