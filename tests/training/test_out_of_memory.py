@@ -16,6 +16,7 @@ from imgcap.training.assembly import assemble
 from imgcap.training.resumption import Resumption
 
 CPU = World(0, 1, 0, torch.device("cpu"))
+pytestmark = pytest.mark.usefixtures("own_signals")
 SMALL = [
     "data={image_size: 32, workers: 0, augment: light}",
     "model.encoder={name: resnet18, weights: none}",
