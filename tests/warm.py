@@ -28,7 +28,8 @@ class Interpreter:
         if self.process is None:
             # A process that ends early must not leave the interpreter behind: it ends with its standard input.
             command = [sys.executable, __file__, *self.preload]
-            quiet = os.environ | {"OMP_NUM_THREADS": "1"}
+            # Looking for GPUs by CUDA itself would leave none of them to the forked.
+            quiet = os.environ | {"OMP_NUM_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=quiet)
         with tempfile.TemporaryDirectory() as folder:
             request = {"arguments": list(map(str, arguments)), "cwd": str(cwd), "environment": dict(environment)}

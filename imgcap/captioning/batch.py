@@ -17,8 +17,10 @@ from torch import Tensor
 from imgcap.config.decoding import DecodeOptions
 from imgcap.data.augmentation import eval_image
 from imgcap.decoding.generate import generate
+from imgcap.decoding.hypotheses import Hypotheses
 from imgcap.errors import UserError
 from imgcap.models.trained import LoadedCaptioner
+from imgcap.ranks.memory import batch_that_fits, within_memory
 
 
 class Scored(NamedTuple):
@@ -55,7 +57,8 @@ def caption_pictures(
 ) -> Iterator[Captioned]:
     """Caption a batch of RGB pictures, in order; `others` join the captioner as an ensemble, in its precision.
 
-    Samples depend on the seed and on the picture itself. Raises `UserError` where the others have another vocabulary.
+    Samples depend on the seed and on the picture itself. Raises `UserError` where the others have another vocabulary,
+    and where the device's memory runs out.
     """
     for other in others:
         _check_vocabulary(loaded, other)
@@ -63,16 +66,27 @@ def caption_pictures(
     prepared = [
         torch.stack([eval_image(picture, member.config.data.image_size) for picture in pictures]) for member in members
     ]
-    with loaded.autocast():
-        found = generate(
-            [member.model.decoder for member in members],
-            [member.model.encode(own.to(loaded.device)) for member, own in zip(members, prepared, strict=True)],
-            options,
-            loaded.vocabulary,
-            loaded.config.data.max_tokens,
-            attention,
-            image_keys=_keys(prepared[0]) if options.method == "sample" else None,
-        )
+    keys_B = _keys(prepared[0]) if options.method == "sample" else None
+
+    def decoded(count: int) -> Hypotheses:
+        with loaded.autocast():
+            return generate(
+                [member.model.decoder for member in members],
+                [
+                    member.model.encode(own[:count].to(loaded.device))
+                    for member, own in zip(members, prepared, strict=True)
+                ],
+                options,
+                loaded.vocabulary,
+                loaded.config.data.max_tokens,
+                attention,
+                image_keys=None if keys_B is None else keys_B[:count],
+            )
+
+    found = within_memory(
+        lambda: decoded(len(pictures)),
+        lambda: batch_that_fits(decoded, len(pictures), loaded.device, "caption", "--batch or batch_size"),
+    )
     tokens, scores, lengths = found.tokens_BWL.tolist(), found.scores_BW.tolist(), found.lengths_BW.tolist()
     for place in range(len(pictures)):
         rows = zip(tokens[place], scores[place], lengths[place], strict=True)

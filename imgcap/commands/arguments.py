@@ -34,7 +34,7 @@ def add_which(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
 
 
 def config_file(text: str) -> Path:

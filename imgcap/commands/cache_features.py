@@ -10,7 +10,7 @@ Under torchrun each rank makes some of the shards. Run again after a stop, it go
 
 from pathlib import Path
 
-from imgcap.commands.arguments import add_overrides, config_file, parser_for, positive
+from imgcap.commands.arguments import add_device, add_overrides, config_file, parser_for, positive
 from imgcap.config.load import load_config
 from imgcap.errors import exits_cleanly
 from imgcap.ranks.world import close_ranks, init_ranks
@@ -23,10 +23,11 @@ def main() -> None:
     parser.add_argument("--config", type=config_file, required=True, help="the YAML file of the runs to come")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new shard set")
     parser.add_argument("--batch", type=positive, default=64, help="images encoded together (default 64)")
+    add_device(parser)
     add_overrides(parser)
     arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.overrides)
-    world = init_ranks()
+    world = init_ranks(arguments.device)
     try:
         manifest = cache_features(config, arguments.out, world, arguments.batch)
         if manifest is not None:

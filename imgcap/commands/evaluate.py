@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from imgcap.commands.arguments import MODEL, add_overrides, add_which, parser_for
+from imgcap.commands.arguments import MODEL, add_device, add_overrides, add_which, parser_for
 from imgcap.data.dataset import place_of
 from imgcap.errors import exits_cleanly
 from imgcap.evaluation.evaluator import Evaluator
@@ -30,10 +30,11 @@ def main() -> None:
     parser.add_argument("--beam", type=int, help="default: eval.beam of the run")
     parser.add_argument("--out", type=Path, help="also write the scores to this file")
     add_which(parser)
+    add_device(parser)
     add_overrides(parser, "override the run's configuration")
     arguments = parser.parse_intermixed_args()
     overrides = arguments.overrides + ([] if arguments.beam is None else [f"eval.beam={arguments.beam}"])
-    world = init_ranks()
+    world = init_ranks(arguments.device)
     try:
         loaded = open_trained(arguments.path, world.device, arguments.which, overrides)
         config = loaded.config

@@ -12,7 +12,7 @@ import json
 import shutil
 import sys
 
-from imgcap.commands.arguments import add_overrides, config_file, parser_for
+from imgcap.commands.arguments import add_device, add_overrides, config_file, parser_for
 from imgcap.errors import exits_cleanly
 from imgcap.ranks.environment import environment_report
 from imgcap.ranks.world import close_ranks, init_ranks
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--profile", type=int, metavar="STEPS", help="trace some steps to RUN/profile")
     parser.add_argument("--env", action="store_true", help="report versions, devices and settings, exit")
     parser.add_argument("--resume", default="auto", metavar="auto|PATH|no", help="default: auto")
+    add_device(parser)
     add_overrides(parser)
     arguments = parser.parse_intermixed_args()
     if arguments.env:
@@ -47,7 +48,7 @@ def main() -> None:
     if arguments.debug or arguments.overfit:
         shutil.rmtree(config.run_path, ignore_errors=True)  # a look into a run, not a run to keep
         resumption = Resumption(config.run_path, arguments.resume)
-    world = init_ranks(timeout=config.engine.timeout)
+    world = init_ranks(arguments.device, config.engine.timeout)
     try:
         trainer = assemble(config, world, resumption, dry_run=arguments.dry_run)
         del resumption  # and the checkpoint's tensors

@@ -40,6 +40,11 @@ class EvalBatch(NamedTuple):
     references: list[list[str]]
     sound: list[bool]
 
+    def first(self, images: int) -> "EvalBatch":
+        """Keep only so many of the images."""
+        each = (values[:images] for values in self[2:])
+        return EvalBatch(self.number, min(self.real, images), *each)  # type: ignore[arg-type]  # a tensor or list each
+
 
 class FixedBatches:
     """Batches of images [b·B, (b+1)·B) of `count`, filled up from the start; rank r takes batch r, r + world, …

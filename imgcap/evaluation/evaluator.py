@@ -34,6 +34,7 @@ from imgcap.models.losses import caption_loss
 from imgcap.models.precision import autocast
 from imgcap.pictures.files import decode
 from imgcap.ranks.collectives import broadcast_object, gather_objects, sum_across_ranks
+from imgcap.ranks.memory import batch_that_fits, within_memory
 from imgcap.ranks.watchdog import doing
 from imgcap.ranks.world import World
 from imgcap.shards.reader import ShardReader
@@ -139,7 +140,7 @@ class Evaluator:
         decoded: list[_Decoded] = []
         with reading(self.batches.loader(self.dataset, self.data.workers, self.world.device.type == "cuda")) as batches:
             for number in self.batches.numbers:
-                outcome = _attempt(lambda: self._decode(model, next(batches)))
+                outcome = _attempt(lambda: self._decode_within_memory(model, next(batches)))
                 if outcome.result is not None and self.batches.real(number):
                     decoded.append(outcome.result)
                 votes = torch.tensor([outcome.result is None, asked_to_stop()], dtype=torch.int32)
@@ -149,6 +150,18 @@ class Evaluator:
                 if asked:
                     raise EvaluationStopped
         return _Outcome(decoded)
+
+    def _decode_within_memory(self, model: Captioner, batch: EvalBatch) -> _Decoded:
+        def explain() -> str:
+            return batch_that_fits(
+                lambda size: self._decode(model, batch.first(size)),
+                len(batch.images_BCHW),
+                self.world.device,
+                "caption and score",
+                "eval.batch",
+            )
+
+        return within_memory(lambda: self._decode(model, batch), explain)
 
     def _decode(self, model: Captioner, batch: EvalBatch) -> _Decoded:
         """Encode a batch once, for its captions and for its loss."""

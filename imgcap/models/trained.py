@@ -9,8 +9,8 @@ Every command opens its models here, so one model says the same through all of t
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -55,11 +55,14 @@ class LoadedCaptioner:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def autocast(self) -> AbstractContextManager[None]:
-        """Context of the precision that the model was trained and scored in; it computes in no other."""
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Context of the model's GPU, and of the precision that it was trained and scored in: its only one."""
         precision = self.config.train.precision
         set_float32_matmul(precision)  # each time: this process may have another model too
-        return autocast(self.device, precision)
+        on_gpu = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+        with on_gpu, autocast(self.device, precision):
+            yield
 
 
 def open_trained(

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,20 +36,20 @@ class World:
 def init_ranks(device: str | None = None, timeout: float = TIMEOUT) -> World:
     """Join the ranks that torchrun (or deepspeed) started, on the best device there is.
 
-    A rank that then stands still for `timeout` seconds ends the run (`imgcap.ranks.watchdog`). Raises `UserError`
-    where the rendezvous fails, for example because its port is in use.
+    A rank that then stands still for `timeout` seconds ends the run (`imgcap.ranks.watchdog`). Raises `UserError` for
+    a device that isn't there (`choose_device`), and where the rendezvous fails, for example because its port is in use.
     """
     rank = int(os.environ.get("RANK", 0))
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    chosen = choose_device(device, local_rank)
+    chosen = choose_device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if chosen.type == "cpu":
         _keep_freed_memory()
     if world_size > 1 and not distributed.is_initialized():
-        backend = "nccl" if chosen.type == "cuda" else "gloo"
-        device_id = chosen if chosen.type == "cuda" else None
+        backend = _backend(chosen)
+        device_id = chosen if backend == "nccl" else None
         try:
             limit = timedelta(seconds=timeout + MARGIN)
             store, rank, world_size = next(distributed.rendezvous("env://", timeout=limit))
@@ -88,21 +89,49 @@ def _keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, -1)
 
 
-def choose_device(asked: str | None, local_rank: int = 0) -> torch.device:
-    """Choose the device asked for, else the best there is; `UserError` for one that isn't there for every process."""
-    if asked:
-        try:
-            return torch.device(asked)
-        except RuntimeError:
-            raise UserError(f"{asked!r} is no device; give cpu, cuda, cuda:1 or mps") from None
+def choose_device(asked: str | None = None) -> torch.device:
+    """Choose the device asked for, else the best there is; `cuda` is the GPU of this process's number on its machine.
+
+    Raises `UserError` for a device that isn't there, and where processes are more than GPUs: NCCL wants one for each.
+    With IMGCAP_BACKEND=gloo they share what there is.
+    """
+    name = asked or _best_sort()
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise UserError(f"{name!r} is no device; give cpu, cuda, cuda:1 or mps")
+    device = torch.device(name)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("mps was asked for, and torch finds no such GPU on this machine; give cpu")
+    return _gpu(device) if device.type == "cuda" else device
+
+
+def _best_sort() -> str:
     if torch.cuda.is_available():
-        processes = max(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), local_rank + 1)
-        if processes > torch.cuda.device_count():
-            raise UserError(
-                f"{processes} processes were started on this machine, which has {torch.cuda.device_count()} GPUs; "
-                "lower --nproc_per_node"
-            )
-        return torch.device("cuda", local_rank)
-    if torch.backends.mps.is_available() and int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        return torch.device("mps")
-    return torch.device("cpu")
+        return "cuda"
+    alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
+    return "mps" if alone and torch.backends.mps.is_available() else "cpu"
+
+
+def _gpu(asked: torch.device) -> torch.device:
+    """The GPU asked for, or where no number was given that of this process."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = f"{count or 'no'} GPU{'' if count == 1 else 's'}"
+    if not count or (asked.index or 0) >= count:
+        raise UserError(f"{asked} was asked for, and torch finds {there} on this machine; imgcap train --env says more")
+    if ":" in str(asked):
+        return asked
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    processes = max(int(os.environ.get("LOCAL_WORLD_SIZE", 1)), local_rank + 1)
+    if processes > count and _backend(asked) == "nccl":
+        raise UserError(
+            f"{processes} processes were started on this machine, which has {there}; lower --nproc_per_node, or set "
+            "IMGCAP_BACKEND=gloo: they then share, which is slow"
+        )
+    return torch.device("cuda", local_rank % count)
+
+
+def _backend(device: torch.device) -> str:
+    """What exchanges tensors between ranks: NCCL on GPUs and gloo elsewhere, or gloo by IMGCAP_BACKEND."""
+    asked = os.environ.get("IMGCAP_BACKEND")
+    if asked not in (None, "", "gloo"):
+        raise UserError(f"IMGCAP_BACKEND={asked} is none to choose; set it to gloo, or leave it out")
+    return "gloo" if asked or device.type != "cuda" else "nccl"

@@ -19,7 +19,7 @@ from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of_bytes, write_hashed
 from imgcap.models.encoders.base import Encoder
 from imgcap.models.encoders.weights import load_pretrained
-from imgcap.models.precision import autocast
+from imgcap.models.precision import autocast, set_float32_matmul
 from imgcap.models.trained import load_captioner
 from imgcap.pictures.files import decode
 from imgcap.ranks.collectives import gather_objects, on_main
@@ -76,6 +76,7 @@ def cache_features(config: Config, out: Path, world: World, batch: int = 64) -> 
     if (out / MANIFEST_NAME).exists():
         raise UserError(f"{out} holds a shard set already; choose another --out, or remove it first")
     on_main(lambda: (out / RECORDS).mkdir(parents=True, exist_ok=True))
+    set_float32_matmul(config.train.precision)
     encoder = encoder_of(config, world.device)
     features = describe(encoder, config.data.image_size)
     source = ShardReader(place_of(config.data), "train").manifest

@@ -24,6 +24,7 @@ from imgcap.evaluation.evaluator import EvaluationStopped, Evaluator
 from imgcap.models.encoders.base import Encoder
 from imgcap.models.losses import Loss
 from imgcap.ranks.collectives import broadcast_object, gather_objects, on_main, sum_across_ranks
+from imgcap.ranks.memory import within_memory
 from imgcap.ranks.progress import Progress
 from imgcap.ranks.watchdog import at_step, doing
 from imgcap.ranks.world import World
@@ -33,6 +34,7 @@ from imgcap.training.engines.protocol import Engine, Numbers, Step, StepResult, 
 from imgcap.training.engines.state import parameter_counts
 from imgcap.training.feed import Feed
 from imgcap.training.meter import Meter, StepCounts
+from imgcap.training.micro_batch import micro_batch_that_fits
 from imgcap.training.monitor.writers import Monitor
 from imgcap.training.optim.ema import WeightAverage
 from imgcap.training.optim.learning_rate import LearningRate
@@ -90,6 +92,7 @@ class Trainer:
         self.bottlenecks = Bottlenecks(self.world, self._trainable, self.plan.global_batch)
         self._asked_to_stop = False
         self.logged: dict[str, float] | None = None
+        self._taken: list[Batch] = []  # of this rank, at the step under way
 
     def fit(self) -> None:
         """Train to the end of the timetable or until early stopping; raises `Preempted` when asked to stop."""
@@ -106,7 +109,7 @@ class Trainer:
         self.meter.restart_clock()
         while not self._finished:
             self._unfreeze_by_schedule(self.step)
-            values = self.train_step(feed)
+            values = within_memory(partial(self.train_step, feed), self._micro_batch_that_fits)
             if values:
                 progress.update(self.step, loss=values["train/loss"], images_per_s=values["perf/images_per_s"])
             if self._evaluation_is_due or self._asked_to_stop or self.timetable.is_due(self.timetable.save, self.step):
@@ -153,6 +156,7 @@ class Trainer:
         at_step(self.step + 1)
         with self._waiting_for_the_loader():
             micro_batches, on_device = feed.take()
+        self._taken = micro_batches
         epoch = self.step // self.plan.steps_per_epoch
         stop = self.notice.requested or self.saver.failed
         counts = cache(StepCounts.begin(micro_batches, epoch, stop, self.world.device))
@@ -190,6 +194,12 @@ class Trainer:
         started = time.perf_counter()
         yield
         self.meter.waited += time.perf_counter() - started
+
+    def _micro_batch_that_fits(self) -> str:
+        doing("looking for a micro-batch that fits")
+        return micro_batch_that_fits(
+            self.engine, self._taken[0], self.accumulation, self.world.device, first=self.step == 0
+        )
 
     def _unfreeze_by_schedule(self, step: int) -> None:
         """Let the parts of the encoder train that `train.unfreeze` trains in the update after `step` finished ones."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from imgcap.ranks.world import choose_device
 from tools.bench.measures import MEASURES
 from tools.bench.timing import machine
 
@@ -32,7 +33,9 @@ def print_table(result: dict[str, Any]) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     measure = MEASURES[arguments.measure]
-    arguments.device = torch.device(measure.device or arguments.device)
+    arguments.device = choose_device(measure.device or arguments.device)
+    if arguments.device.type == "cuda":
+        torch.cuda.set_device(arguments.device)
     result = {"measure": arguments.measure, "machine": machine(arguments.device)} | measure.run(arguments)
     result["torch"] = torch.__version__
     print_table(result)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from imgcap.config.engine import EngineConfig
 from imgcap.config.training import OptimConfig, TrainConfig
+from imgcap.errors import UserError
 from imgcap.models.captioner import Captioner
 from imgcap.models.losses import Loss
 from imgcap.models.precision import set_float32_matmul
@@ -213,10 +214,13 @@ def _own_part(value: Tensor, size: int, rank: int) -> Tensor:
 
 def _join_alone(world: World) -> None:
     """Join a process group of one, which DeepSpeed wants also of one process."""
-    os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
+    # DeepSpeed takes the local rank for the number of the GPU.
+    os.environ["LOCAL_RANK"] = str(world.local_rank if world.device.index is None else world.device.index)
+    backend = "nccl" if world.device.type == "cuda" else "gloo"
     if not distributed.is_initialized():
-        backend = "nccl" if world.device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
+    if distributed.get_backend() != backend:
+        raise UserError("engine.name=deepspeed exchanges by NCCL on GPUs; leave out IMGCAP_BACKEND=gloo")
 
 
 def _quiet() -> None:

@@ -1,0 +1,65 @@
+"""When a device's memory runs out: one line that says what would fit, found by trying."""
+
+import gc
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import torch
+
+from imgcap.errors import UserError
+
+T = TypeVar("T")
+
+
+def within_memory(run: Callable[[], T], explain: Callable[[], str]) -> T:
+    """Run, and raise `UserError` with what `explain` then finds where the device's memory runs out."""
+    try:
+        return run()
+    except torch.OutOfMemoryError:
+        pass  # behind this line its traceback is gone, and with that all that `run` held
+    raise UserError(explain())
+
+
+def largest_that_fits(run: Callable[[int], object], sizes: Iterable[int]) -> int | None:
+    """Run with one size after another, and return the first that the memory is enough for; None where it never is."""
+    return next((size for size in sizes if _fits(run, size)), None)
+
+
+def halves(size: int, of: int = 0) -> list[int]:
+    """Sizes below `size`, each half of the last or less, down to 1; with `of` only those that divide it.
+
+    >>> halves(20), halves(20, of=60), halves(1)
+    ([10, 5, 2, 1], [10, 5, 2, 1], [])
+    >>> halves(18, of=18)
+    [9, 3, 1]
+    """
+    found = []
+    while size > 1:
+        size = next(smaller for smaller in range(size // 2, 0, -1) if not of % smaller)
+        found.append(size)
+    return found
+
+
+def batch_that_fits(run: Callable[[int], object], batch: int, device: torch.device, what: str, key: str) -> str:
+    """Try smaller batches, and tell in a line of `what` so many don't fit, and which number of them does as `key`."""
+    fits = largest_that_fits(run, halves(batch))
+    mend = f"{key}={fits} fits" if fits else "not even one fits: lower data.image_size or the beam"
+    return f"{place_of(device)} has no room to {what} {batch} pictures at once; {mend}"
+
+
+def place_of(device: torch.device) -> str:
+    """A device as an error names it, a GPU with the size of its memory."""
+    if device.type != "cuda":
+        return f"the {device.type}"
+    gpu = torch.cuda.get_device_properties(device)
+    return f"GPU {device.index} ({gpu.name}, {gpu.total_memory / 2**30:.0f} GiB)"
+
+
+def _fits(run: Callable[[int], object], size: int) -> bool:
+    gc.collect()
+    torch.cuda.empty_cache()
+    try:
+        run(size)
+    except torch.OutOfMemoryError:
+        return False
+    return True
