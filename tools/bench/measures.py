@@ -11,6 +11,7 @@ from tools.bench import (
     captioning,
     decoder,
     decoding,
+    gpu,
     loader,
     parts,
     peer_beams,
@@ -37,6 +38,7 @@ class Measure:
     shards: bool = False  # it takes a shard set
     in_all: bool = True  # False: it needs what only a user can give
     device: str | None = None  # where it runs, if only there
+    speaks: bool = False  # it prints what it finds itself
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
         """Give a parser the measurement's arguments."""
@@ -70,8 +72,7 @@ MEASURES = {
     "linear": Measure(training.bench_linear, training.LINEAR_OPTIONS),
     "scoring": Measure(scoring.bench_scoring, scoring.OPTIONS, shards=True, device="cpu"),
     "scaling": Measure(scaling.bench_scaling, scaling.OPTIONS, shards=True, device="cpu"),
-    "peers": Measure(peers.bench_peers, peers.OPTIONS, peers.arguments, in_all=False, device="cpu"),
-    "peer-beams": Measure(
-        peer_beams.bench_peer_beams, peer_beams.OPTIONS, peer_beams.arguments, in_all=False, device="cpu"
-    ),
+    "gpu": Measure(gpu.bench_gpu, gpu.OPTIONS, in_all=False, speaks=True),
+    "peers": Measure(peers.bench_peers, peers.OPTIONS, peers.arguments, in_all=False),
+    "peer-beams": Measure(peer_beams.bench_peer_beams, peer_beams.OPTIONS, peer_beams.arguments, in_all=False),
 }
