@@ -8,7 +8,10 @@ from imgcap.config.model import AttentionLSTMConfig, DecoderConfig
 
 
 def row_operations(config: DecoderConfig, vocabulary: int, cells: int, width: int) -> float:
-    """Count the operations of one step of one caption, forward: the products, and attention's scores and contexts."""
+    """Count the operations of one step of one caption, forward: the products, and attention's scores and contexts.
+
+    Without a gate a decoder of many captions can do with fewer: it may multiply an image's cells in place of contexts.
+    """
     embed, hidden = config.embed_dim, config.hidden_dim
     stack = 4 * hidden * (embed + hidden) + (config.layers - 1) * 4 * hidden * 2 * hidden
     if not isinstance(config, AttentionLSTMConfig):

@@ -84,11 +84,12 @@ def bench_gpu(arguments: argparse.Namespace) -> dict[str, Any]:
         return {}
     world = init_ranks(str(arguments.device))
     sizes = TINY if arguments.tiny else FULL
-    torch.compiler.set_stance("force_eager" if arguments.tiny else "default")
     about = {"machine": machine(world.device), "torch": torch.__version__, "tiny": arguments.tiny}
     report = Report(arguments.out, about | {"minutes": arguments.minutes, "cores": len(os.sched_getaffinity(0))})
-    with TemporaryDirectory() as folder:
-        bench = Bench(world, sizes, PRECISIONS[world.device.type], Path(folder), arguments.checkouts)
+    stance = torch.compiler.set_stance("force_eager" if arguments.tiny else "default")
+    with TemporaryDirectory() as folder, stance:
+        precisions = PRECISIONS[world.device.type]
+        bench = Bench(world, sizes, precisions, Path(folder), arguments.repeats, arguments.checkouts)
         planned = parts(bench)
         if arguments.only:
             planned = [part for part in planned if any(word in name for name in part.names for word in arguments.only)]
@@ -102,9 +103,13 @@ def bench_gpu(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def all_names() -> list[str]:
-    """The names of all figures of a GPU, in the order of their measuring."""
+    """The names of all figures of a GPU, those of a kind together."""
     anywhere = Bench(World(0, 1, 0, torch.device("cuda", 0)), FULL, PRECISIONS["cuda"], Path())
-    return [name for part in parts(anywhere) for name in part.names]
+    kinds: dict[str, list[str]] = {}
+    for part in parts(anywhere):
+        for name in part.names:
+            kinds.setdefault(name.partition(",")[0], []).append(name)
+    return [name for names in kinds.values() for name in names]
 
 
 def measure_all(
@@ -140,11 +145,11 @@ def at_most(seconds: float) -> Iterator[None]:
         raise OutOfTime
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    others, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, others)
         signal.signal(signal.SIGALRM, before)
 
 

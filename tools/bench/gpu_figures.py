@@ -71,7 +71,6 @@ class Sizes:
     searched: tuple[int, ...]
     beam: int
     words: int  # of a caption that a search finds; one step more ends it
-    repeats: int
     steps: int  # of a repeat
     peers: int  # images
 
@@ -104,11 +103,10 @@ FULL = Sizes(
     encoded=256,
     image_size=224,
     trained=128,
-    shard_images=2048,
+    shard_images=1024,
     searched=(64, 512),
     beam=5,
     words=19,
-    repeats=5,
     steps=8,
     peers=64,
 )
@@ -128,7 +126,6 @@ TINY = Sizes(
     searched=(2, 3),
     beam=2,
     words=3,
-    repeats=2,
     steps=1,
     peers=1,
 )
@@ -151,15 +148,15 @@ class Bench:
     sizes: Sizes
     precisions: Sequence[str]
     folder: Path  # for what a part writes, to be removed by the caller
+    repeats: int = 5
     checkouts: Path | None = None
 
     def shards(self) -> Path:
         """Build the synthetic shards, once."""
         sizes, place = self.sizes, self.folder / "shards"
         if not place.exists():
-            words, processes = sizes.tokens - 2, min(processors(), 8)
-            shape = (sizes.shard_images, sizes.image_size, sizes.captions, words)
-            synthetic_shards(self.folder, *shape, sizes.vocabulary, processes)
+            shape = (sizes.shard_images, sizes.image_size, sizes.captions, sizes.tokens - 2)
+            synthetic_shards(self.folder, *shape, sizes.vocabulary)
         return place
 
 
@@ -241,7 +238,7 @@ def figure(bench: Bench, name: str, run: Callable[[], object], work: Work, **set
         for _ in range(work.calls):
             run()
 
-    seconds = [timed(repeat, device)() / work.calls for _ in range(bench.sizes.repeats)]
+    seconds = [timed(repeat, device)() / work.calls for _ in range(bench.repeats)]
     return entry(bench, name, seconds, work) | {
         "first_s": round(warm[0], 2),
         "warm_s": round(sum(warm), 2),
@@ -336,7 +333,7 @@ def _whole_step(bench: Bench, trained: str, way: str) -> Part:
             once()
             trainer.meter.restart_clock()
             block = timed(lambda: [step() for _ in range(calls)], device)
-            seconds = [block() / calls for _ in range(sizes.repeats)]
+            seconds = [block() / calls for _ in range(bench.repeats)]
             waited = trainer.meter.waited / (sum(seconds) * calls)
         rows, (high, wide) = (
             sizes.captions * (sizes.tokens - 1),
@@ -417,7 +414,7 @@ def _peer(bench: Bench, name: str) -> Part:
             raise NotHere(f"no checkout {checkout or name} was given by --checkouts")
         inputs = Inputs(sizes.peers, 5, 22, device)
         runs = {run: timed(step, device) for run, step in steps(name, checkout, inputs, bench.world).items()}
-        seconds = alternate(runs, sizes.repeats, warm_up(device))
+        seconds = alternate(runs, bench.repeats, warm_up(device))
         for run, values in seconds.items():
             captions = len(inputs.tokens_NT)
             yield row(f"{name}, {run}", values, captions, "captions", seconds["theirs"]) | {

@@ -74,7 +74,7 @@ def reference() -> Iterator[None]:
 
 def distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """The largest relative distance of a tensor from the expected one, by their norms."""
-    pairs = ((a.double(), b.double()) for a, b in zip(found, expected, strict=True))
+    pairs = ((a.detach().double(), b.detach().double()) for a, b in zip(found, expected, strict=True))
     return max(float((a - b).norm() / b.norm().clamp(min=1e-30)) for a, b in pairs)
 
 

@@ -22,9 +22,7 @@ class Words:
         return caption.split()
 
 
-def synthetic_shards(
-    folder: Path, images: int, image_size: int, captions: int, words: int, vocabulary: int, processes: int
-) -> Path:
+def synthetic_shards(folder: Path, images: int, image_size: int, captions: int, words: int, vocabulary: int) -> Path:
     """Build shards of so many images, each with `captions` captions of `words` words, in a folder; return their place.
 
     Every word of a vocabulary of that size occurs, as far as there are places for it.
@@ -40,7 +38,7 @@ def synthetic_shards(
     ]
     val = [Record(images, "val.jpg", drawn[0], records[0].captions)]
     source = Source("synthetic", {"train": records, "val": val}, [])
-    build(source, folder / "shards", Words(), workers=processes)
+    build(source, folder / "shards", Words())
     return folder / "shards"
 
 
