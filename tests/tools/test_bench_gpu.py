@@ -16,7 +16,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from imgcap.config.model import AttentionLSTMConfig, DecoderConfig, LSTMConfig
 from imgcap.models.decoders.build import build_decoder
 from imgcap.models.decoders.forcing import unroll
-from imgcap.models.kernels import graphs
 from imgcap.models.precision import autocast
 from imgcap.ranks.world import World, choose_device
 from tools.bench import kernels
@@ -157,11 +156,9 @@ def test_operations_of_an_encoder() -> None:
 def test_what_has_kernels_computes_outputs_and_gradients(name: str) -> None:
     size = kernels.Size(2, 3, 5, 4, 24, 60, TINY.decoder)
     run = kernels.run_of(name, size, torch.device("cpu"), "fp32")
-    warm = graphs.WARM
     with kernels.reference():
         expected = run.results()
-        assert graphs.WARM > 1_000_000  # nothing is captured
-    assert warm == graphs.WARM and len(expected) > 3 and run.operations > 0
+    assert len(expected) > 3 and run.operations > 0
     assert all(bool(tensor.isfinite().all()) and bool(tensor.any()) for tensor in expected)
     assert kernels.distance(run.results(), expected) < 1e-6
     assert kernels.distance([1.5 * expected[0]], expected[:1]) == pytest.approx(0.5)

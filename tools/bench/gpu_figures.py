@@ -48,6 +48,12 @@ WAYS: dict[str, dict[str, str]] = {  # of launching a step: keys of the section 
 }
 
 
+def keys_of(way: str, device: torch.device) -> dict[str, str]:
+    """The keys of a way; those of a rehearsal where there is no GPU, and so nothing to capture, ask for it nowhere."""
+    keys = WAYS[way]
+    return keys if device.type == "cuda" or keys["capture"] != "on" else keys | {"capture": "auto"}
+
+
 class NotHere(Exception):
     """A figure that can't be measured here, with the reason."""
 
@@ -263,7 +269,8 @@ def _step(bench: Bench, images: int, precision: str, way: str, kind: str = "") -
 
     def measure() -> Iterator[Row]:
         config = sizes.kinds[kind] if kind else sizes.decoder
-        options = {"precision": precision, "label_smoothing": SMOOTHING, "attention_penalty": PENALTY, **WAYS[way]}
+        keys = keys_of(way, device)
+        options = {"precision": precision, "label_smoothing": SMOOTHING, "attention_penalty": PENALTY, **keys}
         engine = decoder_engine(config, TrainConfig(**options), bench.world, sizes.vocabulary, sizes.width)
         features_BPE = torch.randn(images, sizes.cells, sizes.width, device=device).relu()
         tokens_BKT = random_tokens((images, sizes.captions, sizes.tokens), sizes.vocabulary, device)
@@ -273,7 +280,7 @@ def _step(bench: Bench, images: int, precision: str, way: str, kind: str = "") -
         # Of AdamW, the fewest: weight, gradient and two moments are read, and three of them written.
         moved = 7.0 * sum(parameter.nbytes for parameter in engine.raw_model.decoder.parameters())
         work = Work(images, "images", precision, operations, moved, sizes.steps)
-        yield figure(bench, name, step, work, images=images, captions=sizes.captions, tokens=sizes.tokens, **WAYS[way])
+        yield figure(bench, name, step, work, images=images, captions=sizes.captions, tokens=sizes.tokens, **keys)
 
     return Part((name,), measure, 150.0 if way == COMPILED else 60.0)
 
@@ -389,7 +396,7 @@ def _kernel(bench: Bench, name: str, precision: str) -> Part:
 
     def measure() -> Iterator[Row]:
         if not kernels.are_here():
-            raise NotHere(f"there are no kernels beside the reference ({kernels.SWITCH[0]})")
+            raise NotHere(f"there are no kernels beside the reference ({kernels.KERNELS})")
         shape = (sizes.images[1], sizes.captions, sizes.tokens, sizes.cells, sizes.width, sizes.vocabulary)
         run = kernels.run_of(name, kernels.Size(*shape, sizes.decoder), device, precision)
         work = Work(sizes.images[1], "images", precision, run.operations)

@@ -3,9 +3,9 @@
 Dimensions: B images, K captions an image, T tokens, P grid cells, E encoder width, A attention width, R readout width.
 """
 
-import importlib
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 from unittest.mock import patch
 
@@ -16,15 +16,15 @@ from imgcap.config.model import DecoderConfig
 from imgcap.models.decoders.attention import AdditiveAttention
 from imgcap.models.decoders.build import build_decoder
 from imgcap.models.decoders.forcing import unroll
-from imgcap.models.kernels import graphs
 from imgcap.models.kernels.linear import Linear
 from imgcap.models.losses import caption_loss
 from imgcap.models.precision import autocast, set_float32_matmul
 from tools.bench.counting import training_operations
 from tools.bench.engine import random_tokens
 
-# The name that says on which devices the kernels compute; without any, everything is the reference.
-SWITCH = ("imgcap.models.kernels.gpu.dispatch", "DEVICES")
+KERNELS = "imgcap.models.kernels.gpu.dispatch"
+# The modules with a name `DEVICES`, on which they do things in a way of their own; without any, all is the reference.
+SWITCHES = (KERNELS, "imgcap.decoding.captured")
 SMOOTHING = 0.1
 
 
@@ -54,22 +54,17 @@ class Run(NamedTuple):
 
 def are_here() -> bool:
     """Whether there are kernels beside the reference."""
-    try:
-        importlib.import_module(SWITCH[0])
-    except ImportError:
-        return False
-    return True
+    return importlib.util.find_spec(KERNELS.rpartition(".")[0]) is not None
 
 
 @contextmanager
 def reference() -> Iterator[None]:
-    """Compute by the reference alone, launched as it is written: without the kernels, and without graphs."""
-    with patch.object(graphs, "WARM", 1 << 62):
-        if not are_here():
-            yield
-            return
-        with patch.object(importlib.import_module(SWITCH[0]), SWITCH[1], frozenset()):
-            yield
+    """Compute by the reference alone, launched as it is written: without the kernels, and search without graphs."""
+    with ExitStack() as stack:
+        for name in SWITCHES:
+            if importlib.util.find_spec(name.rpartition(".")[0]) and importlib.util.find_spec(name):
+                stack.enter_context(patch.object(importlib.import_module(name), "DEVICES", ()))
+        yield
 
 
 def distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
