@@ -22,8 +22,9 @@ from tools.bench import kernels
 from tools.bench.counting import decoding_operations, encoder_operations
 from tools.bench.engine import random_tokens
 from tools.bench.gpu import Report, all_names, measure_all
-from tools.bench.gpu_figures import TINY, Bench, Part, parts
+from tools.bench.gpu_figures import parts
 from tools.bench.gpu_table import BEFORE, BOUNDS, table
+from tools.bench.gpu_timing import TINY, Bench, Part
 from tools.bench.measures import MEASURES, Measure
 from tools.bench.peers import PEERS
 from tools.bench.timing import PRECISIONS, Row

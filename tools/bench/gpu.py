@@ -24,8 +24,9 @@ from imgcap.errors import UserError
 from imgcap.files.durable import write_whole
 from imgcap.ranks.world import World, init_ranks
 from tools.bench import STARTED
-from tools.bench.gpu_figures import FULL, TINY, Bench, NotHere, Part, free_memory, parts
+from tools.bench.gpu_figures import parts
 from tools.bench.gpu_table import table
+from tools.bench.gpu_timing import FULL, TINY, Bench, NotHere, Part, free_memory
 from tools.bench.timing import PRECISIONS, Row, machine
 
 OPTIONS = {
