@@ -21,21 +21,23 @@ from tools.bench.decoder import VOCABULARY, WIDTH
 IMGCAP_FILE = Path("trainning") / "ImgCap-prototyping" / "ImgCapAttention_prototyping.py"
 
 
-def show_attend_tell_decoder(checkout: Path) -> torch.nn.Module:
-    return execute(checkout / "models.py")["DecoderWithAttention"](512, 512, 512, VOCABULARY, WIDTH)
+def show_attend_tell_decoder(checkout: Path, device: torch.device) -> torch.nn.Module:
+    classes = execute(checkout / "models.py")
+    classes["device"] = device  # which its forward reads as a global
+    return classes["DecoderWithAttention"](512, 512, 512, VOCABULARY, WIDTH).to(device)
 
 
-def imgcap_model(checkout: Path) -> Any:
+def imgcap_model(checkout: Path, device: torch.device) -> Any:
     """Load ImgCap's whole model, its ResNet replaced by nothing; `lstm` is the decoder."""
     names = {"nn": torch.nn, "F": torch.nn.functional, "vocab": {"<sos>": SOS, "<eos>": EOS}}
     names["ResNet50"] = torch.nn.Identity
     classes = execute(checkout / IMGCAP_FILE, only=("Attention", "lstm", "ImgCap"), names=names)
-    model = classes["ImgCap"](WIDTH, 1024, 2, VOCABULARY, 1024)
+    model = classes["ImgCap"](WIDTH, 1024, 2, VOCABULARY, 1024).to(device)
     classes["model"] = model  # their beam search reads it as a global
     return model
 
 
-def att2in_model(checkout: Path, length: int) -> torch.nn.Module:
+def att2in_model(checkout: Path, length: int, device: torch.device) -> torch.nn.Module:
     # Its packages import every model it has, and what those need; only the one module is wanted.
     for package in ("captioning", "captioning.models", "captioning.utils"):
         module = types.ModuleType(package)
@@ -50,7 +52,7 @@ def att2in_model(checkout: Path, length: int) -> torch.nn.Module:
     widths |= {"fc_feat_size": WIDTH, "att_feat_size": WIDTH, "vocab_size": VOCABULARY - 1}  # it adds one word
     options = types.SimpleNamespace(**widths, num_layers=1, drop_prob_lm=0.5, max_length=length, vocab={})
     try:
-        return importlib.import_module("captioning.models.AttModel").Att2in2Model(options)
+        return importlib.import_module("captioning.models.AttModel").Att2in2Model(options).to(device)
     except ImportError as error:
         raise UserError(f"{checkout} can't be imported from ({error}); is this a checkout of that peer?") from None
 

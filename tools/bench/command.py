@@ -17,10 +17,14 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    anywhere = argparse.ArgumentParser(add_help=False)  # the same two, behind the measurement's name
+    anywhere.add_argument("--repeats", type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    anywhere.add_argument("--device", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     names = parser.add_subparsers(dest="measure", required=True)
     for name, measure in MEASURES.items():
-        measure.add_to(names.add_parser(name, help=(measure.run.__doc__ or "").partition("\n")[0]))
-    everything = names.add_parser("all", help="all of them but the peers, which need checkouts")
+        first_line = (measure.run.__doc__ or "").partition("\n")[0]
+        measure.add_to(names.add_parser(name, help=first_line, parents=[anywhere]))
+    everything = names.add_parser("all", help="all that needs nothing but shards", parents=[anywhere])
     everything.add_argument("shards", type=Path)
     return parser
 
@@ -36,6 +40,9 @@ def run(arguments: argparse.Namespace) -> None:
     arguments.device = choose_device(measure.device or arguments.device)
     if arguments.device.type == "cuda":
         torch.cuda.set_device(arguments.device)
+    if measure.speaks:
+        measure.run(arguments)
+        return
     result = {"measure": arguments.measure, "machine": machine(arguments.device)} | measure.run(arguments)
     result["torch"] = torch.__version__
     print_table(result)

@@ -15,15 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imgcap.config.model import AttentionLSTMConfig
+from imgcap.config.model import AttentionLSTMConfig, DecoderConfig
+from imgcap.config.training import TrainConfig
 from imgcap.decoding.search import beam_search
 from imgcap.models.decoders.attention_lstm import AttentionLSTMDecoder
+from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.build import build_decoder
-from imgcap.models.decoders.forcing import unroll
 from imgcap.models.decoders.lstm_stack import LSTMStackDecoder
-from imgcap.models.losses import caption_loss
 from imgcap.models.precision import autocast, set_float32_matmul
-from imgcap.types import EOS, PAD, SOS, SPECIAL_TOKENS, Forcing
+from imgcap.ranks.world import World, init_ranks
+from imgcap.types import EOS, PAD, SOS, Forcing, StepInputs
+from tools.bench.counting import decoding_operations, training_operations
+from tools.bench.engine import batch_of_features, decoder_engine, random_tokens, step_of
 from tools.bench.timing import PRECISIONS, alternate, ceilings, row, timed
 
 CELLS, WIDTH, VOCABULARY = 49, 2048, 4096  # ResNet-50 at 224 pixels, a Flickr30k vocabulary
@@ -40,6 +43,13 @@ def random_decoder(device: torch.device) -> AttentionLSTMDecoder:
     return decoder.to(device)
 
 
+def search_all(decoder: Decoder, features_BPE: Tensor, precision: str, beam: int, words: int) -> Tensor:
+    """Search all images at once, in a precision; return the best captions' tokens_BL."""
+    set_float32_matmul(precision)
+    with autocast(features_BPE.device, precision):
+        return beam_search(decoder, features_BPE, beam, words, forbidden=NEVER).tokens_BL
+
+
 def bench_beam(arguments: argparse.Namespace) -> dict[str, Any]:
     """Batched beam search in each precision against the usual one, in float32, of one image at a time."""
     device, words = arguments.device, arguments.steps - 1  # the last step is <eos>
@@ -49,9 +59,7 @@ def bench_beam(arguments: argparse.Namespace) -> dict[str, Any]:
     for beam in arguments.beams:
 
         def batched(precision: str, beam: int = beam) -> Tensor:
-            set_float32_matmul(precision)
-            with autocast(device, precision):
-                return beam_search(decoder, features_BPE, beam, words, forbidden=NEVER).tokens_BL
+            return search_all(decoder, features_BPE, precision, beam, words)
 
         def image_by_image(beam: int = beam) -> Tensor:
             return torch.stack([usual_search(decoder, features_PE, beam, words) for features_PE in features_BPE])
@@ -60,7 +68,8 @@ def bench_beam(arguments: argparse.Namespace) -> dict[str, Any]:
         runs = {"usual, fp32": timed(image_by_image, device)}
         runs |= {precision: timed(partial(batched, precision), device) for precision in PRECISIONS[device.type]}
         seconds = alternate(runs, arguments.repeats)
-        operations = sum(forward_operations(arguments.images, beam, arguments.steps + 1))
+        rows_read = arguments.images * beam * arguments.steps
+        operations = decoding_operations(DECODER, VOCABULARY, CELLS, WIDTH, arguments.images, rows_read)
         for name, values in seconds.items():
             floor = {"floor_ms": ceilings(device).floor_ms(name.removeprefix("usual, "), operations)}
             usual = seconds["usual, fp32"]
@@ -136,49 +145,35 @@ VARIANTS = {
 
 def bench_step(arguments: argparse.Namespace) -> dict[str, Any]:
     """The decoder's training step in each precision, on ready features, beside a tutorial's way to write it."""
-    device, shape = arguments.device, (arguments.images, arguments.captions, arguments.tokens)
+    world, shape = init_ranks(str(arguments.device)), (arguments.images, arguments.captions, arguments.tokens)
+    device = world.device
     features_BPE = torch.randn(arguments.images, CELLS, WIDTH, device=device).relu()
     steps = {"usual, fp32": usual_training_step(features_BPE, *shape[1:])}
-    precisions: dict[str, str] = {"usual, fp32": "fp32"}
-    for compiled in (False, True) if arguments.compile else (False,):
+    computed: dict[str, tuple[str, AttentionLSTMConfig]] = {"usual, fp32": ("fp32", DECODER)}
+    for compiling in ("off", "default") if arguments.compile else ("off",):
         for precision in PRECISIONS[device.type]:
+            train = TrainConfig(precision=precision, compile=compiling, capture="off", attention_penalty=1.0)
             for name, variant in VARIANTS.items():
-                label = precision + name + (", compiled" if compiled else "")
-                step = training_step(variant.config, features_BPE, *shape[1:], precision, compiled, variant)
-                steps[label], precisions[label] = step, precision
+                label = precision + name + (", compiled" if compiling == "default" else "")
+                step = training_step(variant.config, features_BPE, *shape[1:], train, world, variant)
+                steps[label], computed[label] = step, (precision, variant.config)
     seconds = alternate({name: timed(step, device) for name, step in steps.items()}, arguments.repeats)
-    operations, rows = step_operations(*shape), []
+    read = arguments.images * arguments.captions * (arguments.tokens - 1)
+    rows = []
     for name, values in seconds.items():
+        precision, config = computed[name]
+        operations = training_operations(config, VOCABULARY, CELLS, WIDTH, arguments.images, read)
+        floor = {"floor_ms": ceilings(device).floor_ms(precision, operations)}
         entry = row(name, values, arguments.images * arguments.captions, "captions", seconds["usual, fp32"])
-        if "query" not in name:
-            entry["floor_ms"] = ceilings(device).floor_ms(precisions[name], operations)
-        rows.append(entry)
+        rows.append(entry | floor)
     return {"rows": rows}
-
-
-def forward_operations(images: int, captions: int, tokens: int) -> tuple[float, float]:
-    """Count operations of `DECODER`'s products: of all steps, and of the cells' projection, done once an image.
-
-    Each multiplication and each addition counts.
-    """
-    embed, hidden, attention = DECODER.embed_dim, DECODER.hidden_dim, DECODER.attention_dim
-    rows, gates = images * captions * (tokens - 1), 4 * DECODER.hidden_dim
-    of_a_row = gates * (embed + WIDTH) + hidden * (attention + gates + WIDTH) + hidden * VOCABULARY
-    of_a_row += CELLS * (attention + WIDTH)  # scores and contexts
-    return 2.0 * rows * of_a_row, 2.0 * images * CELLS * WIDTH * attention
-
-
-def step_operations(images: int, captions: int, tokens: int) -> float:
-    """Count operations of forward and backward, which is twice as much, but for the cells: they take no gradient."""
-    of_steps, of_cells = forward_operations(images, captions, tokens)
-    return 3 * of_steps + 2 * of_cells
 
 
 def usual_training_step(features_BPE: Tensor, captions: int, tokens: int) -> Callable[[], None]:
     """Make a step as tutorials write it: a copy of the features for each caption, all anew at each step, autograd."""
     decoder = random_decoder(features_BPE.device).train()
     optimiser = torch.optim.Adam(decoder.parameters(), lr=1e-4)
-    tokens_NT = random_tokens((len(features_BPE) * captions, tokens), features_BPE.device)
+    tokens_NT = random_tokens((len(features_BPE) * captions, tokens), VOCABULARY, features_BPE.device)
     assert decoder.init_hidden is not None and decoder.init_cell is not None
     init_hidden, init_cell = decoder.init_hidden, decoder.init_cell
 
@@ -198,44 +193,30 @@ def usual_training_step(features_BPE: Tensor, captions: int, tokens: int) -> Cal
     return step
 
 
-def random_tokens(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Random captions of full length."""
-    tokens_NT = torch.randint(len(SPECIAL_TOKENS), VOCABULARY, shape, device=device)
-    tokens_NT[..., 0], tokens_NT[..., -1] = SOS, EOS
-    return tokens_NT
-
-
 def training_step(
-    config: AttentionLSTMConfig,
+    config: DecoderConfig,
     features_BPE: Tensor,
     captions: int,
     tokens: int,
-    precision: str,
-    compiled: bool = False,
+    train: TrainConfig,
+    world: World,
     variant: Variant | None = None,
 ) -> Callable[[], None]:
-    """Make a step of a new decoder: cross-entropy and attention penalty, backward, clipping, AdamW."""
-    device, shape, variant = features_BPE.device, (len(features_BPE), captions, tokens), variant or Variant()
-    torch.manual_seed(0)
-    decoder = build_decoder(config, VOCABULARY, features_BPE.shape[-1]).to(device).train()
+    """Make a step of a new decoder through the project's engine, in the precision of `train` whoever ran before."""
+    device, shape, variant = world.device, (len(features_BPE), captions, tokens), variant or Variant()
+    engine = decoder_engine(config, train, world, VOCABULARY, features_BPE.shape[-1])
+    decoder = engine.raw_model.decoder
     if variant.plain_loop:
         decoder.read = MethodType(LSTMStackDecoder.read, decoder)  # type: ignore[method-assign]
-    optimiser = torch.optim.AdamW(decoder.parameters(), lr=1e-4, fused=True)
-    tokens_BKT = random_tokens(shape, device)
-    run = torch.compile(partial(unroll, decoder), dynamic=False) if compiled else partial(unroll, decoder)
     forcing = None
     if variant.forcing is not None:
         ratio = torch.tensor(variant.forcing, device=device)
         forcing = Forcing(ratio, torch.rand(shape, device=device), variant.two_pass)
+    batch = batch_of_features(features_BPE, random_tokens(shape, VOCABULARY, device))
+    take = step_of(engine, batch, StepInputs(forcing))
 
     def step() -> None:
-        set_float32_matmul(precision)
-        with autocast(device, precision):
-            readout_BKTR, attention_BKTP = run(features_BPE, tokens_BKT, forcing)
-            loss = caption_loss(readout_BKTR, decoder.output, tokens_BKT, 0.0, attention_BKTP, 1.0)
-        (loss.total / loss.tokens).backward()
-        torch.nn.utils.clip_grad_norm_(decoder.parameters(), 5.0)
-        optimiser.step()
-        optimiser.zero_grad()
+        set_float32_matmul(train.precision)
+        take()
 
     return step

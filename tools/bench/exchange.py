@@ -223,7 +223,7 @@ def ready_gradients(trains: Any, images: int) -> list[Gradients]:
     model = Captioner(ModelConfig(encoder=EncoderConfig(weights=None, train=trains), decoder=DECODER), WORDS).train()
     images_BCHW = torch.randint(256, (images, 3, PIXELS, PIXELS), dtype=torch.uint8)
     read = torch.randn(images, CELLS, WIDTH).relu() if trains == "none" else images_BCHW
-    tokens_BKT = random_tokens((images, CAPTIONS, TOKENS), torch.device("cpu"))
+    tokens_BKT = random_tokens((images, CAPTIONS, TOKENS), WORDS, torch.device("cpu"))
     moments: dict[Tensor, float] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:

@@ -12,6 +12,7 @@ from tools.bench import (
     decoder,
     decoding,
     exchange,
+    gpu,
     loader,
     parts,
     peer_beams,
@@ -38,6 +39,7 @@ class Measure:
     shards: bool = False  # it takes a shard set
     in_all: bool = True  # False: it needs what only a user can give
     device: str | None = None  # where it runs, if only there
+    speaks: bool = False  # it prints what it finds itself
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
         """Give a parser the measurement's arguments."""
@@ -72,8 +74,7 @@ MEASURES = {
     "scoring": Measure(scoring.bench_scoring, scoring.OPTIONS, shards=True, device="cpu"),
     "scaling": Measure(scaling.bench_scaling, scaling.OPTIONS, shards=True, device="cpu"),
     "exchange": Measure(exchange.bench_exchange, exchange.OPTIONS, device="cpu"),
-    "peers": Measure(peers.bench_peers, peers.OPTIONS, peers.arguments, in_all=False, device="cpu"),
-    "peer-beams": Measure(
-        peer_beams.bench_peer_beams, peer_beams.OPTIONS, peer_beams.arguments, in_all=False, device="cpu"
-    ),
+    "gpu": Measure(gpu.bench_gpu, gpu.OPTIONS, in_all=False, speaks=True),
+    "peers": Measure(peers.bench_peers, peers.OPTIONS, peers.arguments, in_all=False),
+    "peer-beams": Measure(peer_beams.bench_peer_beams, peer_beams.OPTIONS, peer_beams.arguments, in_all=False),
 }

@@ -18,14 +18,12 @@ from torch import Tensor
 from torchvision import transforms
 
 from imgcap.config.model import AttentionLSTMConfig
-from imgcap.decoding.search import beam_search
 from imgcap.errors import UserError
 from imgcap.models.decoders.build import build_decoder
-from imgcap.models.precision import autocast
 from imgcap.types import EOS, PAD, SOS
 from tools.bench.checkouts import att2in_model, execute, imgcap_model, show_attend_tell_decoder
-from tools.bench.decoder import CELLS, NEVER, VOCABULARY, WIDTH
-from tools.bench.peers import PEERS, Step, beside_peers
+from tools.bench.decoder import CELLS, VOCABULARY, WIDTH, search_all
+from tools.bench.peers import OURS, PEERS, Step, beside_peers
 
 Searcher = Callable[[Path, Tensor, int, int], Step]  # checkout, features_BPE, beam, steps
 
@@ -49,12 +47,12 @@ class _Mend(ast.NodeTransformer):
 
 def show_attend_tell(checkout: Path, features_BPE: Tensor, beam: int, steps: int) -> Step:
     """sgrvinod/a-PyTorch-Tutorial-to-Image-Captioning, image by image, without its encoder."""
-    decoder, side = show_attend_tell_decoder(checkout).eval(), round(CELLS**0.5)
+    decoder, side = show_attend_tell_decoder(checkout, features_BPE.device).eval(), round(CELLS**0.5)
     names = {
         "np": np,
         "F": torch.nn.functional,
         "transforms": transforms,
-        "device": torch.device("cpu"),
+        "device": features_BPE.device,
         "imread": lambda path: np.zeros((1, 1, 3)),
         "imresize": lambda image, size: image,
     }
@@ -76,18 +74,19 @@ def show_attend_tell(checkout: Path, features_BPE: Tensor, beam: int, steps: int
 
 def imgcap(checkout: Path, features_BPE: Tensor, beam: int, steps: int) -> Step:
     """Sh-31/ImgCap's attention model, image by image."""
-    model, vocabulary = imgcap_model(checkout), {"<sos>": SOS, "<eos>": EOS}
+    model, vocabulary = imgcap_model(checkout, features_BPE.device), {"<sos>": SOS, "<eos>": EOS}
+    options = {"device": features_BPE.device, "beam_width": beam, "max_seq_length": steps}
 
     def run() -> None:
         for features_PE in features_BPE:
-            model.beam_search_caption(features_PE[None], vocabulary, list, beam_width=beam, max_seq_length=steps)
+            model.beam_search_caption(features_PE[None], vocabulary, list, **options)
 
     return run
 
 
 def att2in(checkout: Path, features_BPE: Tensor, beam: int, steps: int) -> Step:
     """ruotianluo/ImageCaptioning.pytorch's Att2in2, all images at once."""
-    model, means_BE = att2in_model(checkout, steps).eval(), features_BPE.mean(1)
+    model, means_BE = att2in_model(checkout, steps, features_BPE.device).eval(), features_BPE.mean(1)
 
     @torch.no_grad()
     def run() -> None:
@@ -106,8 +105,8 @@ def hugging_face(_: Path, features_BPE: Tensor, beam: int, steps: int) -> Step:
     tokens = {"bos_token_id": SOS, "eos_token_id": EOS, "pad_token_id": PAD}
     config = transformers.GPT2Config(**shape, **tokens, add_cross_attention=True)
     decoder, length = transformers.GPT2LMHeadModel(config).eval(), {"min_new_tokens": steps, "max_new_tokens": steps}
-    project = torch.nn.Linear(WIDTH, 512)
-    first_B1 = torch.full((len(features_BPE), 1), SOS)
+    project, decoder = torch.nn.Linear(WIDTH, 512).to(features_BPE.device), decoder.to(features_BPE.device)
+    first_B1 = torch.full((len(features_BPE), 1), SOS, device=features_BPE.device)
 
     @torch.no_grad()
     def run() -> None:
@@ -134,17 +133,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def bench_peer_beams(arguments: argparse.Namespace) -> dict[str, Any]:
     """Other projects' beam searches, of each checkout that is given, beside ours with a decoder of the same shape."""
     random = torch.Generator().manual_seed(0)
-    features_BPE = torch.randn(arguments.images, CELLS, WIDTH, generator=random).relu()
+    features_BPE = torch.randn(arguments.images, CELLS, WIDTH, generator=random).relu().to(arguments.device)
 
     def runs(name: str, checkout: Path) -> dict[str, Step]:
         search, ours = PEER_BEAMS[name]
-        decoder = build_decoder(ours, VOCABULARY, WIDTH).eval()
+        decoder = build_decoder(ours, VOCABULARY, WIDTH).to(arguments.device).eval()
 
-        def our_search(precision: str) -> None:
-            with autocast(torch.device("cpu"), precision):  # the last of the steps is <eos>
-                beam_search(decoder, features_BPE, arguments.beam, arguments.steps - 1, forbidden=NEVER)
+        def our_search(precision: str) -> None:  # the last of the steps is <eos>
+            search_all(decoder, features_BPE, precision, arguments.beam, arguments.steps - 1)
 
         theirs = search(checkout, features_BPE, arguments.beam, arguments.steps)
-        return {"theirs": theirs} | {f"ours, {name}": partial(our_search, name) for name in ("fp32", "bf16")}
+        return {"theirs": theirs} | {f"ours, {name}": partial(our_search, name) for name in OURS}
 
     return beside_peers(arguments, tuple(PEER_BEAMS), runs, arguments.images)

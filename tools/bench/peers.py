@@ -14,13 +14,17 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from imgcap.config.model import AttentionLSTMConfig
+from imgcap.config.training import TrainConfig
 from imgcap.errors import UserError
+from imgcap.models.precision import set_float32_matmul
+from imgcap.ranks.world import World, init_ranks
 from imgcap.types import SOS, SPECIAL_TOKENS
 from tools.bench.checkouts import att2in_model, imgcap_model, show_attend_tell_decoder
 from tools.bench.decoder import CELLS, VOCABULARY, WIDTH, training_step
-from tools.bench.timing import alternate, row, timed
+from tools.bench.timing import alternate, row, timed, warm_up
 
 Step = Callable[[], None]
+OURS = ("fp32", "bf16")
 
 
 @dataclass
@@ -30,23 +34,24 @@ class Inputs:
     images: int
     captions: int
     tokens: int
+    device: torch.device
 
     def __post_init__(self) -> None:
         random = torch.Generator().manual_seed(0)
-        self.features_BPE = torch.randn(self.images, CELLS, WIDTH, generator=random).relu()
+        self.features_BPE = torch.randn(self.images, CELLS, WIDTH, generator=random).relu().to(self.device)
         self.features_NPE = self.features_BPE.repeat_interleave(self.captions, 0)
         shape = (len(self.features_NPE), self.tokens)
-        self.tokens_NT = torch.randint(len(SPECIAL_TOKENS), VOCABULARY, shape, generator=random)
+        self.tokens_NT = torch.randint(len(SPECIAL_TOKENS), VOCABULARY, shape, generator=random).to(self.device)
         self.tokens_NT[:, 0] = SOS
 
 
 def show_attend_tell(checkout: Path, inputs: Inputs) -> Step:
     """sgrvinod/a-PyTorch-Tutorial-to-Image-Captioning, as its train.py takes a step without fine-tuning."""
-    decoder = show_attend_tell_decoder(checkout)
+    decoder = show_attend_tell_decoder(checkout, inputs.device)
     optimiser = torch.optim.Adam(decoder.parameters(), lr=4e-4)
     side = round(CELLS**0.5)
     features = inputs.features_NPE.view(-1, side, side, WIDTH)
-    lengths = torch.full((len(features), 1), inputs.tokens)
+    lengths = torch.full((len(features), 1), inputs.tokens, device=inputs.device)
 
     def step() -> None:
         scores, captions, decoded, attention, _ = decoder(features, inputs.tokens_NT, lengths)
@@ -63,7 +68,7 @@ def show_attend_tell(checkout: Path, inputs: Inputs) -> Step:
 
 def imgcap_attention(checkout: Path, inputs: Inputs) -> Step:
     """Sh-31/ImgCap's attention model, as its trainer takes a step in float32, every token given."""
-    decoder = imgcap_model(checkout).lstm
+    decoder = imgcap_model(checkout, inputs.device).lstm
     optimiser = torch.optim.Adam(decoder.parameters(), lr=1e-4)
 
     def step() -> None:
@@ -78,7 +83,7 @@ def imgcap_attention(checkout: Path, inputs: Inputs) -> Step:
 
 def att2in(checkout: Path, inputs: Inputs) -> Step:
     """ruotianluo/ImageCaptioning.pytorch's Att2in2, which copies the features itself and only after embedding them."""
-    model = att2in_model(checkout, inputs.tokens - 2)
+    model = att2in_model(checkout, inputs.tokens - 2, inputs.device)
     optimiser = torch.optim.Adam(model.parameters(), lr=5e-4)
     captions = inputs.tokens_NT.view(inputs.images, inputs.captions, inputs.tokens)
     means = inputs.features_BPE.mean(1)
@@ -116,14 +121,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def bench_peers(arguments: argparse.Namespace) -> dict[str, Any]:
     """Other projects' training steps, of each checkout that is given, beside ours with a decoder of the same shape."""
-    inputs = Inputs(arguments.images, arguments.captions, arguments.tokens)
+    world = init_ranks(str(arguments.device))
+    inputs = Inputs(arguments.images, arguments.captions, arguments.tokens, world.device)
+    return beside_peers(
+        arguments, tuple(PEERS), lambda name, checkout: steps(name, checkout, inputs, world), len(inputs.tokens_NT)
+    )
 
-    def runs(name: str, checkout: Path) -> dict[str, Step]:
-        sizes = (inputs.features_BPE, inputs.captions, inputs.tokens)
-        ours = {f"ours, {p}": training_step(PEERS[name].ours, *sizes, p) for p in ("fp32", "bf16")}
-        return {"theirs": PEERS[name].step(checkout, inputs)} | ours
 
-    return beside_peers(arguments, tuple(PEERS), runs, len(inputs.tokens_NT))
+def steps(name: str, checkout: Path, inputs: Inputs, world: World) -> dict[str, Step]:
+    """Make a peer's step, `theirs`, and ours with a decoder of its shape, as a run on this device takes it."""
+    theirs, sizes = PEERS[name].step(checkout, inputs), (inputs.features_BPE, inputs.captions, inputs.tokens)
+
+    def in_full_float32() -> None:
+        set_float32_matmul("fp32")
+        theirs()
+
+    trained = {p: TrainConfig(precision=p, attention_penalty=1.0) for p in OURS}
+    ours = {f"ours, {p}": training_step(PEERS[name].ours, *sizes, train, world) for p, train in trained.items()}
+    return {"theirs": in_full_float32} | ours
 
 
 def beside_peers(
@@ -138,7 +153,8 @@ def beside_peers(
         if name not in known:
             raise UserError(f"there is no peer {name!r} for this; those known are {', '.join(known)}")
         steps = runs(name, Path(checkout)).items()
-        seconds = alternate({run: timed(step, torch.device("cpu")) for run, step in steps}, arguments.repeats)
+        timers = {run: timed(step, arguments.device) for run, step in steps}
+        seconds = alternate(timers, arguments.repeats, warm_up(arguments.device))
         for run, values in seconds.items():
             rows.append(row(f"{name}, {run}", values, captions, "captions", seconds["theirs"]))
     return {"rows": rows}

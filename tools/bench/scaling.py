@@ -53,7 +53,7 @@ def _images_per_second(runs: list[int], arguments: argparse.Namespace) -> float:
     """Images a second of runs at the same time, each of so many ranks; together."""
     mine = os.sched_getaffinity(0)
     free = cores()
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}  # a GPU would be every rank's
     with TemporaryDirectory() as folder, contextlib.ExitStack() as started:
         folders = [Path(folder) / str(number) for number in range(len(runs))]
         processes = []

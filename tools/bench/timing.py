@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from imgcap.models.kernels.graphs import WARM
 from imgcap.models.kernels.linear import product
 from imgcap.models.precision import set_float32_matmul
 
@@ -30,13 +31,18 @@ def timed(run: Callable[[], object], device: torch.device) -> Callable[[], float
     return measured
 
 
-def alternate(runs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each run, in turns, after one round of warm-up."""
+def warm_up(device: torch.device) -> int:
+    """Calls after which nothing is new: on a GPU a step may be captured after the first ones, and is then replayed."""
+    return WARM + 3 if device.type == "cuda" else 1
+
+
+def alternate(runs: Mapping[str, Callable[[], float]], repeats: int, rounds: int = 1) -> dict[str, list[float]]:
+    """Seconds of each run, in turns, after so many rounds of warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(repeats + 1):
+    for turn in range(-rounds, repeats):
         for name, run in runs.items():
             value = run()
-            if turn:
+            if turn >= 0:
                 seconds[name].append(value)
     return seconds
 

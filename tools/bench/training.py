@@ -30,8 +30,9 @@ from imgcap.training.engines.protocol import Engine
 from imgcap.training.objectives.cross_entropy import CrossEntropy
 from imgcap.training.resumption import Resumption
 from imgcap.training.trainer import Trainer
-from imgcap.types import Batch, StepInputs
-from tools.bench.decoder import VOCABULARY, random_tokens
+from imgcap.types import Batch
+from tools.bench.decoder import VOCABULARY
+from tools.bench.engine import random_tokens, step_of
 from tools.bench.parts import MODEL
 from tools.bench.timing import PRECISIONS, Row, alternate, row, timed
 
@@ -173,12 +174,5 @@ def _synthetic_step(engine: Engine, images: int, captions: int, arguments: argpa
     device, size = arguments.device, arguments.image_size
     images_BCHW = torch.randint(256, (images, 3, size, size), dtype=torch.uint8, device=device)
     images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
-    tokens_BKT = random_tokens((images, captions, arguments.tokens), device)
-    batch = Batch(images_BCHW, tokens_BKT, torch.arange(images, device=device))
-
-    def step() -> None:
-        loss = engine.loss(batch, StepInputs())
-        engine.backward(loss.total, loss.tokens)
-        engine.step(torch.ones(()))
-
-    return step
+    tokens_BKT = random_tokens((images, captions, arguments.tokens), VOCABULARY, device)
+    return step_of(engine, Batch(images_BCHW, tokens_BKT, torch.arange(images, device=device)))
