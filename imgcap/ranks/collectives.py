@@ -32,9 +32,9 @@ def begin_sum_across_ranks(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
     return wait
 
 
-def exchange_seconds(numbers: int, device: torch.device) -> float:
-    """Measure, with some of them, how many seconds the ranks take to sum `numbers` float32; the same on all ranks."""
-    tried = torch.zeros(max(min(numbers, TRIED), 1), device=device)
+def exchange_seconds(numbers: int, dtype: torch.dtype, device: torch.device) -> float:
+    """Measure, with some of them, how many seconds the ranks take to sum so many numbers; the same on all ranks."""
+    tried = torch.zeros(max(min(numbers, TRIED), 1), dtype=dtype, device=device)
     sum_across_ranks(torch.zeros(1, device=device)).item()  # they begin together
     started = time.perf_counter()
     sum_across_ranks(tried)[0].item()

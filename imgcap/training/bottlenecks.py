@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Mapping
 
+import torch
+
 from imgcap.ranks.collectives import exchange_seconds
 from imgcap.ranks.world import World
 
@@ -14,9 +16,9 @@ SETTLED = 10  # steps; the loader only begins in the first
 class Bottlenecks:
     """Tells what a run waits for, each once, on rank 0. The exchange is timed once, with the ranks otherwise idle."""
 
-    def __init__(self, world: World, gradients: int, images: int):
-        """Take what a step exchanges, so many float32 gradients, and what it trains on, so many images."""
-        self.world, self.gradients, self.images = world, gradients, images
+    def __init__(self, world: World, gradients: int, dtype: torch.dtype, images: int):
+        """Take what a step exchanges, so many gradients of a dtype, and what it trains on, so many images."""
+        self.world, self.gradients, self.dtype, self.images = world, gradients, dtype, images
         self._exchange: float | None = 0.0 if world.world_size == 1 else None
         self._told: set[str] = set()
 
@@ -25,7 +27,7 @@ class Bottlenecks:
         if step <= SETTLED:
             return {}
         if self._exchange is None:
-            self._exchange = exchange_seconds(self.gradients, self.world.device)
+            self._exchange = exchange_seconds(self.gradients, self.dtype, self.world.device)
         waited, exchanged = values["perf/data_wait_share"], self._exchange * values["perf/images_per_s"] / self.images
         if waited > STARVED:
             self._tell(
@@ -33,10 +35,12 @@ class Bottlenecks:
                 "or build the shards with --resize"
             )
         if exchanged > EXCHANGING:
+            volume = self.gradients * self.dtype.itemsize / 1e6
             self._tell(
-                f"the interconnect is the bottleneck: exchanging {self.gradients * 4 / 1e6:.0f} MB of gradients takes "
+                f"the interconnect is the bottleneck: exchanging {volume:.0f} MB of gradients takes "
                 f"{self._exchange:.3g} s, {exchanged:.0%} of a step's time; raise train.global_batch (with "
-                "train.micro_batch, if memory is short), or see with imgcap train --env which network is used"
+                "train.micro_batch, if memory is short), set engine.exchange=bf16, or see with imgcap train --env "
+                "which network is used"
             )
         return {"perf/exchange_share": exchanged} if self.world.world_size > 1 else {}
 

@@ -89,7 +89,7 @@ class Trainer:
     def __post_init__(self) -> None:
         self.meter = Meter(self.world.device)
         self.saver = Saver()
-        self.bottlenecks = Bottlenecks(self.world, self._trainable, self.plan.global_batch)
+        self.bottlenecks = self._new_bottlenecks()
         self._asked_to_stop = False
         self.logged: dict[str, float] | None = None
         self._taken: list[Batch] = []  # of this rank, at the step under way
@@ -208,11 +208,14 @@ class Trainer:
             return
         self.engine.freeze_encoder(frozen)
         self.average.to_evaluate().encoder.freeze(frozen)  # its folded copy of them would follow no longer
-        self.bottlenecks = Bottlenecks(self.world, self._trainable, self.plan.global_batch)
+        self.bottlenecks = self._new_bottlenecks()
         if self.world.is_main:
             stage = list(self._encoder.stages.values())[frozen]
             told = f"step {step + 1}: the encoder trains from {stage[0]} on"
             print(f"{told}, {self._trainable:,} parameters in all", file=sys.stderr, flush=True)
+
+    def _new_bottlenecks(self) -> Bottlenecks:
+        return Bottlenecks(self.world, self._trainable, self.engine.exchanged, self.plan.global_batch)
 
     @property
     def _encoder(self) -> Encoder:

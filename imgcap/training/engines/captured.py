@@ -21,7 +21,7 @@ from imgcap.models.losses import Loss
 from imgcap.ranks.watchdog import doing
 from imgcap.ranks.world import World
 from imgcap.training.engines.ddp import DDPEngine
-from imgcap.training.engines.exchange import DTYPES, average_
+from imgcap.training.engines.exchange import average_
 from imgcap.training.engines.protocol import Numbers, Outcome, Step, StepResult
 from imgcap.training.engines.state import share_weights
 from imgcap.training.objectives.base import Objective
@@ -89,7 +89,7 @@ class CapturedEngine(DDPEngine):
     def exchange(self) -> None:
         """Average the gradient over the ranks."""
         doing("exchange of gradients", waits=True)
-        average_(self.gradient, DTYPES[self.config.exchange]).wait()
+        average_(self.gradient, self.exchanged).wait()
 
     def step(self, rate: Tensor) -> StepResult:
         capturing = self.world.device.type == "cuda" and torch.cuda.is_current_stream_capturing()

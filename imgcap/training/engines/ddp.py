@@ -37,6 +37,7 @@ class DDPEngine:
         self.objective = objective.to(world.device)
         self.raw_model = objective.captioner
         self.world, self.config, self.optim = world, config, optim
+        self.exchanged = DTYPES[config.exchange]
         self.clip_norm = train.clip_norm or float("inf")
         set_float32_matmul(train.precision)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=train.precision == "fp16")
@@ -70,8 +71,8 @@ class DDPEngine:
             static_graph=self.config.static_graph,
             gradient_as_bucket_view=True,
         )
-        if self.config.exchange != "fp32":
-            wrapped.register_comm_hook(DTYPES[self.config.exchange], average_bucket)
+        if self.exchanged != torch.float32:
+            wrapped.register_comm_hook(self.exchanged, average_bucket)
         return wrapped
 
     def run(self, step: Step) -> Outcome:

@@ -59,6 +59,7 @@ class Engine(Protocol):
 
     objective: Objective
     raw_model: Captioner  # that of the objective
+    exchanged: torch.dtype  # of the gradients, between ranks
 
     def run(self, step: Step) -> Outcome:
         """Take a step: the losses of its micro-batches, their gradient, and the update of the weights."""

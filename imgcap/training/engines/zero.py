@@ -32,6 +32,7 @@ from imgcap.models.precision import set_float32_matmul
 from imgcap.ranks.watchdog import doing
 from imgcap.ranks.world import World
 from imgcap.training.engines.deepspeed_config import deepspeed_config
+from imgcap.training.engines.exchange import DTYPES
 from imgcap.training.engines.loss_scale import LossScale
 from imgcap.training.engines.protocol import Outcome, Step, StepResult, run_plainly
 from imgcap.training.engines.state import MOMENTS, check_names, load_whole_state, share_buffers, trainable, whole_state
@@ -51,6 +52,7 @@ class DeepSpeedEngine:
         set_float32_matmul(train.precision)
         self.objective = objective.to(world.device)
         self.raw_model, self.world, self.stage = objective.captioner, world, config.zero_stage
+        self.exchanged = DTYPES[config.exchange]
         self.clip_norm = train.clip_norm or float("inf")
         self.loss_scale = LossScale(train.precision == "fp16")
         share_buffers(self.raw_model)
