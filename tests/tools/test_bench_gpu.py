@@ -174,6 +174,7 @@ def test_a_measurement_gets_the_device_that_a_run_would(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "get_device_name", str)
     monkeypatch.setitem(MEASURES, "plan", Measure(lambda arguments: got.append(arguments.device) or {}, speaks=True))
     ended = command("tools/bench.py", "plan", *(["--device", given] if given else []))
     assert ended.returncode == 0, ended.stderr

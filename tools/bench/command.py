@@ -40,13 +40,11 @@ def run(arguments: argparse.Namespace) -> None:
     arguments.device = choose_device(measure.device or arguments.device)
     if arguments.device.type == "cuda":
         torch.cuda.set_device(arguments.device)
-    if measure.speaks:
-        measure.run(arguments)
-        return
     result = {"measure": arguments.measure, "machine": machine(arguments.device)} | measure.run(arguments)
     result["torch"] = torch.__version__
-    print_table(result)
-    print(json.dumps(result), flush=True)
+    if not measure.speaks:
+        print_table(result)
+        print(json.dumps(result), flush=True)
 
 
 def main(description: str | None) -> None:
