@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 
 from imgcap.decoding.ensemble import Ensemble
 from imgcap.decoding.frontier import Frontier
@@ -92,7 +92,8 @@ class _Steps:
     """The graphs of one kind of search and one number of images: of the last step and of those before it."""
 
     def __init__(self, key: object, live: Live, members: Members, memory: Pool):
-        self.key, self.members, self.static = key, members, Static(live)
+        self.key, self.members = key, members
+        self.static = Static(tree_map_only(Tensor, Tensor.contiguous, live))
         self._functions = {last: partial(_step, self.static, members, last) for last in (False, True)}
         self._graphs: dict[bool, Callable[[], None]] = {
             last: Graph(function, memory.device, memory) for last, function in self._functions.items()
@@ -109,7 +110,14 @@ class _Steps:
 
 
 def _step(static: Static[Live], members: Members, last: bool) -> None:
-    static.put(advance(static.value, Ensemble([member() for member in members]), last))  # type: ignore[misc]
+    """Take a step from the static tensors to themselves; those of one dtype are written at once."""
+    after = advance(static.value, Ensemble([member() for member in members]), last)  # type: ignore[misc]
+    written: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
+    for kept, new in zip(tree_leaves(static.value), tree_leaves(after), strict=True):
+        if isinstance(new, Tensor) and new is not kept:
+            written.setdefault(kept.dtype, []).append((kept, new))
+    for pairs in written.values():
+        torch._foreach_copy_([kept for kept, _ in pairs], [new for _, new in pairs])
 
 
 def _key(live: Live, ensemble: Ensemble) -> object:
@@ -120,7 +128,7 @@ def _key(live: Live, ensemble: Ensemble) -> object:
         [tensor.data_ptr() for tensor in chain(decoder.parameters(), decoder.buffers())]
         for decoder in ensemble.decoders
     ]
-    device = live.open_R.device.type
+    device = live.step.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     modes = autocast, torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
     members = [(weakref.ref(decoder), decoder.training) for decoder in ensemble.decoders]

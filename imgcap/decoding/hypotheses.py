@@ -54,9 +54,15 @@ class Hypotheses:
         )
 
 
+def choose(said_RWLX: Tensor, row_RK: Tensor) -> Tensor:
+    """Take some rows of each image, or of each pool."""
+    index_RKLX = row_RK[..., None, None].expand(*row_RK.shape, *said_RWLX.shape[-2:])
+    return said_RWLX.gather(row_RK.ndim - 1, index_RKLX)
+
+
 def go_on(said_RWLX: Tensor, step: Tensor, parent_RW: Tensor, token_RW: Tensor) -> Tensor:
     """Let row w be what its parent was, with a token after its first `step` ones."""
-    said_RWLX = said_RWLX.take_along_dim(parent_RW[..., None, None], 1)
+    said_RWLX = choose(said_RWLX, parent_RW)
     for known_RWL, new_RW in zip(said_RWLX.unbind(3), (token_RW, parent_RW), strict=False):
         known_RWL.index_copy_(2, step.view(1), new_RW[..., None])
     return said_RWLX
@@ -89,7 +95,7 @@ class Pool(NamedTuple):
         score_RGN = torch.cat([self.score_RGK, score_RW.unflatten(1, (pools, -1))], dim=2)
         said_RGNLX = torch.cat([self.said_RGKLX, said_RWLX.unflatten(1, (pools, -1))], dim=2)
         score_RGK, kept_RGK = score_RGN.topk(size, dim=2)
-        return Pool(score_RGK, said_RGNLX.take_along_dim(kept_RGK[..., None, None], 2), self.seen_RLWP)
+        return Pool(score_RGK, choose(said_RGNLX, kept_RGK), self.seen_RLWP)
 
     def is_open(self, reach_RW: Tensor) -> Tensor:
         """Whether a row of an image can still beat the worst of its pool; `reach_RW` is the most it can score."""
@@ -100,7 +106,7 @@ class Pool(NamedTuple):
         """Tell the captions of the first images."""
         score_BGK, said_BGKLX = self.score_RGK[:images], self.said_RGKLX[:images]
         score_BW, order_BW = score_BGK.flatten(1).sort(dim=1, descending=True, stable=True)
-        said_BWLX = said_BGKLX.flatten(1, 2).take_along_dim(order_BW[..., None, None], 1)
+        said_BWLX = choose(said_BGKLX.flatten(1, 2), order_BW)
         token_BWL, none_BW = said_BWLX[..., 0], score_BW == -torch.inf
         length_BW = ((token_BWL == EOS).byte().argmax(2) + 1).masked_fill(none_BW, 0)
         attention_BLP = None

@@ -37,11 +37,14 @@ class Live(NamedTuple):
     log_prob_RW: Tensor
     said_RWLX: Tensor
     pool: Pool
-    open_R: Tensor  # whether a row of an image can still beat the worst of its pool
+
+    def open(self) -> Tensor:
+        """Whether a row of an image can still beat the worst of its pool; shape (R,)."""
+        return self.pool.is_open(self.log_prob_RW / self.divisor_L[-1])
 
     def select(self, images_S: Tensor) -> "Live":
         """Go on with some of the images, in this order."""
-        tensors = {name: getattr(self, name) for name in ("images_R", "token_RW", "log_prob_RW", "said_RWLX", "open_R")}
+        tensors = {name: getattr(self, name) for name in ("images_R", "token_RW", "log_prob_RW", "said_RWLX")}
         return self._replace(
             **{name: x.index_select(0, images_S) for name, x in tensors.items()},
             frontier=self.frontier.select(images_S),
@@ -92,7 +95,6 @@ def begin(
         log_prob_RW,
         token_RW.new_full((*token_RW.shape, length, known), PAD),
         Pool(score_RGK, token_RW.new_full((*score_RGK.shape, length, known), PAD), seen_RLWP),
-        torch.ones(images, dtype=torch.bool, device=device),
     )
 
 
@@ -109,18 +111,14 @@ def advance(live: Live, ensemble: Ensemble, last: bool) -> Live:
     log_prob_RW, parent_RW, token_RW = chosen
     live.pool.see_(live.step, attention_RWP)
     said_RWLX = go_on(live.said_RWLX, live.step, parent_RW, token_RW)
-    ended_RW = token_RW == EOS
-    score_RW = log_prob_RW / live.divisor_L.take(live.step)
-    pool = live.pool.merge(score_RW.where(ended_RW, -torch.inf), said_RWLX)
-    log_prob_RW = log_prob_RW.masked_fill(ended_RW, -torch.inf)
+    score_RW = (log_prob_RW / live.divisor_L.take(live.step)).masked_fill_(token_RW != EOS, -torch.inf)
     return live._replace(
         step=live.step + 1,
         state=state if last else state.reorder(parent_RW),
         token_RW=token_RW,
-        log_prob_RW=log_prob_RW,
+        log_prob_RW=log_prob_RW.masked_fill_(token_RW == EOS, -torch.inf),
         said_RWLX=said_RWLX,
-        pool=pool,
-        open_R=pool.is_open(log_prob_RW / live.divisor_L[-1]),
+        pool=live.pool.merge(score_RW, said_RWLX),
     )
 
 

@@ -76,13 +76,14 @@ def search(
             live = steps.advance(live, ensemble, last=step == max_length)
             if step == max_length or (step + 1) % steps.look:
                 continue
-            remaining = int(live.open_R.sum())
+            open_R = live.open()
+            remaining = int(open_R.sum())
             if not remaining:
                 break
             size = steps.size(remaining, len(live.images_R))
             if size < len(live.images_R):
                 pool = live.pool if pool is None else pool.updated(live.images_R, live.pool)
-                live = live.select(live.open_R.byte().argsort(descending=True, stable=True)[:size])
+                live = live.select(open_R.byte().argsort(descending=True, stable=True)[:size])
         pool = live.pool if pool is None else pool.updated(live.images_R, live.pool)
         return pool.read_out(images)
 

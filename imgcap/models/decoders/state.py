@@ -50,7 +50,8 @@ class DecoderState(Tree):
         for name, tensor in self.tensors().items():
             image, row = self.axes[name]
             if row is not None:
-                shape = [1] * tensor.ndim
+                shape, after = [1] * tensor.ndim, list(tensor.shape)
                 shape[image], shape[row] = beams_BW.shape
-                moved[name] = tensor.take_along_dim(beams_BW.view(shape), row)
+                after[row] = shape[row]
+                moved[name] = tensor.gather(row, beams_BW.view(shape).expand(after))
         return self.with_tensors(moved)
