@@ -1,9 +1,9 @@
 """Searches on a GPU: a step is a CUDA graph, kept from search to search, and the host seldom looks.
 
-A graph has one number of images. A search begins with its batch padded to a power of two, and goes on in the next
-smaller graph that holds what is still open. What a step reads and writes lies in the graph's static tensors: all of
-`Live`, the prepared weights too, which every search prepares anew. The weights that it does not prepare are read where
-they are; a graph holds only as long as they stay there.
+A graph has one number of images. A search begins with its batch padded to a power of two, and goes on in the smallest
+graph that holds what is still open. What a step reads and writes lies at fixed addresses: all of `Live` is copied
+there, also the weights that every search prepares anew. The others are read where they are; where they have moved, the
+graph is another.
 
 Dimensions: B images of the batch, P grid cells, E encoder width.
 """
@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 from imgcap.decoding.ensemble import Ensemble
 from imgcap.decoding.frontier import Frontier
 from imgcap.decoding.live import Live, advance, begin
-from imgcap.models.kernels.graphs import Graph, NotCaptured, Pool, Static
+from imgcap.models.kernels.graphs import Graph, NotCaptured, Pool
 
 DEVICES = ("cuda",)  # whose searches are captured
 SMALLEST = 8  # images of a graph; with fewer a step takes as long
@@ -67,7 +67,7 @@ class CapturedSteps:
 
     def advance(self, live: Live, ensemble: Ensemble, last: bool) -> Live:
         """`imgcap.decoding.live.advance` as a graph; what it returns is good until the next call."""
-        if not self.kept or self.kept[0].static.value is not live:
+        if not self.kept or self.kept[0].live is not live:
             self._find(live, ensemble)
         return self.kept[0].run(last)
 
@@ -80,7 +80,7 @@ class CapturedSteps:
             found = _Steps(key, live, members, self.memory)
         else:
             self.kept.remove(found)
-            found.static.put(live)
+            _write(found.live, live)
         self.kept = [found, *self.kept[: KEPT - 1]]
 
     def _forget(self, member: "weakref.ref[Any]") -> None:
@@ -93,8 +93,8 @@ class _Steps:
 
     def __init__(self, key: object, live: Live, members: Members, memory: Pool):
         self.key, self.members = key, members
-        self.static = Static(tree_map_only(Tensor, Tensor.contiguous, live))
-        self._functions = {last: partial(_step, self.static, members, last) for last in (False, True)}
+        self.live: Live = tree_map_only(Tensor, partial(torch.clone, memory_format=torch.contiguous_format), live)
+        self._functions = {last: partial(_step, self.live, members, last) for last in (False, True)}
         self._graphs: dict[bool, Callable[[], None]] = {
             last: Graph(function, memory.device, memory) for last, function in self._functions.items()
         }
@@ -106,22 +106,28 @@ class _Steps:
             _say(f"searching without CUDA graphs, more slowly: {reason}")
             self._graphs[last] = self._functions[last]
             self._graphs[last]()
-        return self.static.value
+        return self.live
 
 
-def _step(static: Static[Live], members: Members, last: bool) -> None:
-    """Take a step from the static tensors to themselves; those of one dtype are written at once."""
-    after = advance(static.value, Ensemble([member() for member in members]), last)  # type: ignore[misc]
-    written: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
-    for kept, new in zip(tree_leaves(static.value), tree_leaves(after), strict=True):
-        if isinstance(new, Tensor) and new is not kept:
-            written.setdefault(kept.dtype, []).append((kept, new))
-    for pairs in written.values():
-        torch._foreach_copy_([kept for kept, _ in pairs], [new for _, new in pairs])
+def _step(live: Live, members: Members, last: bool) -> None:
+    """Take a step in place."""
+    _write(live, advance(live, Ensemble([member() for member in members]), last))  # type: ignore[misc]
+
+
+def _write(live: Live, new: Live) -> None:
+    """Copy a search into the place of another like it, all tensors of one dtype at once."""
+    written: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for old, value in zip(tree_leaves(live), tree_leaves(new), strict=True):
+        if isinstance(old, Tensor) and value is not old:
+            places, values = written.setdefault(old.dtype, ([], []))
+            places.append(old)
+            values.append(value.contiguous())  # others would be copied one by one
+    for places, values in written.values():
+        torch._foreach_copy_(places, values)
 
 
 def _key(live: Live, ensemble: Ensemble) -> object:
-    """All that a graph holds and that its static tensors don't."""
+    """All that a graph holds, beside the values of the search's tensors."""
     leaves, tree = tree_flatten(live)
     kinds = [(leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
     weights = [

@@ -97,7 +97,7 @@ def test_captions_are_those_of_the_plain_search(
                 decoder.output.bias[EOS] += 2.0  # captions end sooner
         features_BPE = images(count, seed=round_)
         assert_equal(*both(monkeypatch, [decoder], [features_BPE], METHODS[method], attention))
-    sizes = {len(kept.static.value.images_R) for kept in steps.kept}
+    sizes = {len(kept.live.images_R) for kept in steps.kept}
     assert sizes >= {1, 4, 8, 16}
 
 
@@ -115,7 +115,7 @@ def test_in_mixed_precision_and_without_are_other_graphs(steps: CapturedSteps, m
     for enabled in (False, True, False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             assert_equal(*both(monkeypatch, [decoder], [images(5, 1)], METHODS["beam"]))
-    dtypes = {kept.static.value.state.states[0].hidden_LBKH.dtype for kept in steps.kept}
+    dtypes = {kept.live.state.states[0].hidden_LBKH.dtype for kept in steps.kept}
     assert dtypes == {torch.float32, torch.bfloat16}
 
 
@@ -135,7 +135,7 @@ def test_graphs_are_kept_from_search_to_search_and_not_too_many(
     before = list(steps.kept)
     both(monkeypatch, [decoder], [images(3, 1)], METHODS["beam"])
     assert set(map(id, before)) <= set(map(id, steps.kept))
-    largest = steps.kept[-1] if len(steps.kept[-1].static.value.images_R) == 4 else steps.kept[0]
+    largest = steps.kept[-1] if len(steps.kept[-1].live.images_R) == 4 else steps.kept[0]
     both(monkeypatch, [decoder.train()], [images(4, 0)], DecodeOptions(beam=5, best=3))
     assert steps.kept[0] is not largest, "of a decoder in another mode"
     for beam in range(1, captured.KEPT + 2):
