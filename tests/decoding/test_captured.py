@@ -133,14 +133,31 @@ def test_graphs_are_kept_from_search_to_search_and_not_too_many(
     decoder, _ = tiny(DECODERS[1], seed=2, vocabulary=WORDS, sharp=12)
     both(monkeypatch, [decoder], [images(4, 0)], METHODS["beam"])
     before = list(steps.kept)
-    both(monkeypatch, [decoder], [images(3, 1)], METHODS["beam"])
+    both(monkeypatch, [decoder], [images(3, 1)], DecodeOptions(beam=5, length_penalty=0.2))
     assert set(map(id, before)) <= set(map(id, steps.kept))
-    largest = steps.kept[-1] if len(steps.kept[-1].live.images_R) == 4 else steps.kept[0]
-    both(monkeypatch, [decoder.train()], [images(4, 0)], DecodeOptions(beam=5, best=3))
-    assert steps.kept[0] is not largest, "of a decoder in another mode"
     for beam in range(1, captured.KEPT + 2):
-        both(monkeypatch, [decoder.eval()], [images(2, 0)], DecodeOptions(beam=beam))
+        both(monkeypatch, [decoder], [images(2, 0)], DecodeOptions(beam=beam))
     assert len(steps.kept) == captured.KEPT
+    assert steps.kept[0].live.log_prob_RW.shape[1] == captured.KEPT + 1, "those used last stay"
+
+
+def test_what_a_graph_holds_makes_another_graph(steps: CapturedSteps, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, _ = tiny(DECODERS[1], seed=2, vocabulary=WORDS, sharp=12)
+
+    def used() -> object:
+        assert_equal(*both(monkeypatch, [decoder], [images(1, 0)], METHODS["beam"]))
+        return steps.kept[0]
+
+    first = used()
+    assert used() is first
+    decoder.output.weight = torch.nn.Parameter(decoder.output.weight + 1)
+    moved = used()
+    assert moved is not first
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    assert used() not in (first, moved)
+    decoder.train()
+    decoder.dropout.p = 0.0
+    assert used() not in (first, moved) and len(steps.kept) == 4
 
 
 def test_a_decoder_that_is_no_more_takes_its_graphs_with_it(
@@ -223,3 +240,23 @@ def test_a_step_reads_nothing_on_the_host_and_stays_on_the_device(
                 assert now.device.type == "cuda"
         with pytest.raises(DataDependentOutputException):
             int(after.open().sum())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="captures need a GPU")
+@pytest.mark.parametrize("method", METHODS)
+def test_captures_on_a_gpu_find_the_plain_search_s_captions(
+    method: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = CapturedSteps(torch.device("cuda", torch.cuda.current_device()))
+    monkeypatch.setattr("imgcap.decoding.search.captured_steps", lambda device: own)
+    captured._say.cache_clear()
+    decoder = tiny(DECODERS[2], seed=2, vocabulary=WORDS, sharp=12)[0].to(own.device)
+    for seed, count in enumerate((20, 17, 20, 5, 20)):
+        features_BPE = images(count, seed).to(own.device)
+        found = []
+        for devices in ((), ("cuda",)):
+            monkeypatch.setattr(captured, "DEVICES", devices)
+            found.append(generate([decoder], [features_BPE], METHODS[method], named(WORDS), LENGTH, attention=True))
+        assert_equal(*found)
+    assert any(graph._graph is not None for kept in own.kept for graph in kept._graphs.values())  # type: ignore[attr-defined]
+    assert not capsys.readouterr().err
