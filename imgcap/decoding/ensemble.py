@@ -36,6 +36,10 @@ class Ensemble:
         assert decoders, "an ensemble has a decoder"
         self.decoders = decoders
 
+    @property
+    def attends(self) -> bool:
+        return self.decoders[0].attends
+
     def init(self, features_BPE: Sequence[Tensor], rows: int, length: int) -> EnsembleState:
         begun = (
             decoder.init(own_BPE, rows, length) for decoder, own_BPE in zip(self.decoders, features_BPE, strict=True)

@@ -2,28 +2,29 @@
 
 A frontier takes the rows so far and the log probability of every word after each, and says which rows live on: each as
 its new log probability, its parent and its word. It knows how many rows an image begins with and how many pools its
-finished captions go to.
+finished captions go to. All shapes are the same at each step, and nothing is read on the host: a graph can hold it.
 
-Dimensions: R images still searched, W rows of each, T words so far, V vocabulary, C required words, S = C + 1 banks,
-K rows of a group or bank, X candidates.
+Dimensions: R images still searched, W rows of each, L words of the longest caption, V vocabulary, C required words,
+S = C + 1 banks, K rows of a group or bank, X candidates.
 """
 
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imgcap.models.kernels.trees import Tree
 from imgcap.types import EOS
 
 
 class Prefixes(NamedTuple):
     """Beginnings of captions that a step extends. One of log probability -inf is none."""
 
-    step: int  # words of each
-    images_R: Tensor
+    step: Tensor  # words of each, 0-D
     log_prob_RW: Tensor
-    words_RWT: Tensor | None  # only where something reads them
+    words_RWL: Tensor  # <pad> from there on
 
 
 class Chosen(NamedTuple):
@@ -37,13 +38,23 @@ class Chosen(NamedTuple):
         return Chosen(*(x.gather(-1, index_RX) for x in self))
 
 
-class Frontier(Protocol):
+class Frontier(Tree):
     """A way of choosing which rows of a search live on."""
 
-    rows: int  # of an image at the first step
-    pools: int = 1  # of an image's finished captions
-    pool_size: int
-    reads_words: bool = False
+    @property
+    def rows(self) -> int:
+        """Rows of an image at the first step, each of which becomes `pool_size` rows then."""
+        return 1
+
+    @property
+    def pools(self) -> int:
+        """Pools that an image's finished captions go to."""
+        return 1
+
+    @property
+    def pool_size(self) -> int:
+        """Captions that a pool keeps."""
+        raise NotImplementedError
 
     def begin(self, images: int, device: torch.device) -> Tensor:
         """Log probabilities (images, rows) of the rows before the first word."""
@@ -51,21 +62,28 @@ class Frontier(Protocol):
 
     def extend_(self, prefixes: Prefixes, log_probs_RWV: Tensor) -> Chosen:
         """Choose the rows that live on; `log_probs_RWV` may be overwritten."""
-        ...
+        raise NotImplementedError
+
+    def select(self, images_S: Tensor) -> Self:
+        """Go on with some of the images."""
+        return self
 
 
+@dataclass(frozen=True)
 class Likeliest(Frontier):
     """Plain beam search: the `beam` likeliest of all rows × words."""
 
-    rows = 1
+    beam: int
 
-    def __init__(self, beam: int):
-        self.pool_size = beam
+    @property
+    def pool_size(self) -> int:
+        return self.beam
 
     def extend_(self, prefixes: Prefixes, log_probs_RWV: Tensor) -> Chosen:
-        return _top(log_probs_RWV.add_(prefixes.log_prob_RW[..., None]), self.pool_size)
+        return _top(log_probs_RWV.add_(prefixes.log_prob_RW[..., None]), self.beam)
 
 
+@dataclass(frozen=True)
 class Groups(Frontier):
     """Diverse beam search (Vijayakumar et al. 2018) with Hamming diversity.
 
@@ -73,17 +91,29 @@ class Groups(Frontier):
     has just chosen it. The penalty is in the choice only: log probabilities stay those of the model.
     """
 
-    def __init__(self, groups: int, beams_of_each: int, diversity: float):
-        self.rows = self.pools = groups
-        self.pool_size, self.diversity = beams_of_each, diversity
+    groups: int
+    beams: int  # of each
+    diversity: float
+
+    @property
+    def rows(self) -> int:
+        return self.groups
+
+    @property
+    def pools(self) -> int:
+        return self.groups
+
+    @property
+    def pool_size(self) -> int:
+        return self.beams
 
     def extend_(self, prefixes: Prefixes, log_probs_RWV: Tensor) -> Chosen:
         candidates_RWV = log_probs_RWV.add_(prefixes.log_prob_RW[..., None])
         penalty_RV = torch.zeros_like(candidates_RWV[:, 0])
         chosen = []
-        for group, candidates_RKV in enumerate(candidates_RWV.chunk(self.rows, dim=1)):
+        for group, candidates_RKV in enumerate(candidates_RWV.chunk(self.groups, dim=1)):
             rows, words = candidates_RKV.shape[1:]
-            penalised_RK, parent_RK, token_RK = _top(candidates_RKV - penalty_RV[:, None], self.pool_size)
+            penalised_RK, parent_RK, token_RK = _top(candidates_RKV - penalty_RV[:, None], self.beams)
             exists_RK = penalised_RK > -torch.inf
             log_prob_RK = candidates_RKV.flatten(1).gather(1, parent_RK * words + token_RK).where(exists_RK, -torch.inf)
             penalty_RV.scatter_add_(1, token_RK, exists_RK.to(penalty_RV.dtype) * self.diversity)
@@ -91,6 +121,7 @@ class Groups(Frontier):
         return Chosen(*(torch.cat(parts, dim=1) for parts in zip(*chosen, strict=True)))
 
 
+@dataclass(frozen=True)
 class Banks(Frontier):
     """Constrained beam search: a bank of `beam` rows for each number of required words that they hold.
 
@@ -99,11 +130,17 @@ class Banks(Frontier):
     holds them.
     """
 
-    reads_words = True
+    beam: int
+    required_C: Tensor
+    max_length: int
 
-    def __init__(self, beam: int, required_C: Tensor, max_length: int):
-        self.rows, self.pool_size = len(required_C) + 1, beam
-        self.required_C, self.max_length = required_C, max_length
+    @property
+    def rows(self) -> int:
+        return len(self.required_C) + 1
+
+    @property
+    def pool_size(self) -> int:
+        return self.beam
 
     def begin(self, images: int, device: torch.device) -> Tensor:
         live_S = torch.full((self.rows,), -torch.inf, device=device)
@@ -111,8 +148,7 @@ class Banks(Frontier):
         return live_S.repeat(images, 1)
 
     def extend_(self, prefixes: Prefixes, log_probs_RWV: Tensor) -> Chosen:
-        assert prefixes.words_RWT is not None, "the words say what is lacking"
-        lacks_RWC = (prefixes.words_RWT[..., None] != self.required_C).all(2)
+        lacks_RWC = (prefixes.words_RWL[..., None] != self.required_C).all(2)
         candidates_RWV = log_probs_RWV.add_(prefixes.log_prob_RW[..., None])
         in_banks_RSKV, lacks_RSKC = (x.unflatten(1, (self.rows, -1)) for x in (candidates_RWV, lacks_RWC))
         in_banks_RSKV[:, :-1, :, EOS] = -torch.inf  # only the last bank may end
@@ -123,7 +159,7 @@ class Banks(Frontier):
     def _coming(self, in_banks_RSKV: Tensor, lacks_RSKC: Tensor) -> Chosen:
         """Choose the likeliest that come to each bank from the one before, by a word that they lacked."""
         required_RSKC = in_banks_RSKV.index_select(3, self.required_C)
-        leaving = _top_of_banks(required_RSKC.masked_fill(~lacks_RSKC, -torch.inf), self.pool_size)
+        leaving = _top_of_banks(required_RSKC.masked_fill(~lacks_RSKC, -torch.inf), self.beam)
         leaving = leaving._replace(token_RW=self.required_C[leaving.token_RW])
         return Chosen(*(_to_the_next(leaving_RSX) for leaving_RSX in leaving))
 
@@ -131,32 +167,47 @@ class Banks(Frontier):
         """Choose the likeliest that stay in each bank, by any other word. Overwrites the candidates."""
         required_RSKC = in_banks_RSKV.index_select(3, self.required_C)
         in_banks_RSKV.index_copy_(3, self.required_C, required_RSKC.masked_fill(lacks_RSKC, -torch.inf))
-        return _top_of_banks(in_banks_RSKV, self.pool_size)
+        return _top_of_banks(in_banks_RSKV, self.beam)
 
-    def _best(self, staying: Chosen, coming: Chosen, step: int) -> Chosen:
+    def _best(self, staying: Chosen, coming: Chosen, step: Tensor) -> Chosen:
         """Keep the likeliest of both in each bank, but none where more words are lacking than there is room for."""
         candidates_RSX = Chosen(*(torch.cat(both, dim=2) for both in zip(staying, coming, strict=True)))
-        log_prob_RSX = candidates_RSX.log_prob_RW
-        closed = max(self.rows - (self.max_length - step), 0)
-        log_prob_RSX[:, :closed] = -torch.inf
-        best_RSK = candidates_RSX.gather(log_prob_RSX.topk(self.pool_size, dim=2).indices)
+        bank_S1 = torch.arange(self.rows, device=step.device)[:, None]
+        candidates_RSX.log_prob_RW.masked_fill_(bank_S1 < step + (self.rows - self.max_length), -torch.inf)
+        best_RSK = candidates_RSX.gather(candidates_RSX.log_prob_RW.topk(self.beam, dim=2).indices)
         return Chosen(*(x.flatten(1) for x in best_RSK))
 
 
+@dataclass(frozen=True)
 class Samples(Frontier):
     """Sampling: each row goes on with a word drawn from softmax(log P / temperature), less what is cut.
 
     `top_k` keeps the k likeliest words (Fan et al. 2018); of these, `top_p` the fewest that hold so much of the
-    probability (Holtzman et al. 2020). Drawn by `coins_BWT`, one uniform number a word.
+    probability (Holtzman et al. 2020). Drawn by `coins_RWT`, one uniform number a word.
     """
 
-    def __init__(self, coins_BWT: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float = 1.0):
-        self.rows = self.pools = coins_BWT.shape[1]
-        self.pool_size, self.coins_BWT = 1, coins_BWT
-        self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
+    coins_RWT: Tensor
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+
+    @property
+    def rows(self) -> int:
+        return self.coins_RWT.shape[1]
+
+    @property
+    def pools(self) -> int:
+        return self.rows
+
+    @property
+    def pool_size(self) -> int:
+        return 1
+
+    def select(self, images_S: Tensor) -> Self:
+        return replace(self, coins_RWT=self.coins_RWT.index_select(0, images_S))
 
     def extend_(self, prefixes: Prefixes, log_probs_RWV: Tensor) -> Chosen:
-        coin_RW = self.coins_BWT[..., prefixes.step].index_select(0, prefixes.images_R)
+        coin_RW = self.coins_RWT.index_select(2, prefixes.step.view(1)).squeeze(2)
         token_RW = self._draw(log_probs_RWV, coin_RW)
         log_prob_RW = prefixes.log_prob_RW + log_probs_RWV.gather(2, token_RW[..., None]).squeeze(2)
         return Chosen(log_prob_RW, torch.arange(self.rows, device=token_RW.device).expand_as(token_RW), token_RW)
@@ -187,10 +238,12 @@ def _top(candidates_RKV: Tensor, count: int) -> Chosen:
     """Choose the `count` likeliest rows × words."""
     rows, words = candidates_RKV.shape[-2:]
     candidates_RX = candidates_RKV.flatten(-2)
-    if rows * words < count:  # more beams than words, at the first step
-        candidates_RX = F.pad(candidates_RX, (0, count - rows * words), value=-torch.inf)
+    missing = max(count - rows * words, 0)  # more beams than words, at the first step
+    if missing:
+        candidates_RX = F.pad(candidates_RX, (0, missing), value=-torch.inf)
     log_prob_RX, index_RX = candidates_RX.topk(count, dim=-1)
-    return Chosen(log_prob_RX, (index_RX // words).clamp_(max=rows - 1), index_RX % words)
+    parent_RX = index_RX // words
+    return Chosen(log_prob_RX, parent_RX.clamp_(max=rows - 1) if missing else parent_RX, index_RX % words)
 
 
 def _top_of_banks(candidates_RSKV: Tensor, count: int) -> Chosen:

@@ -1,17 +1,17 @@
-"""Finished captions: how a search keeps them, and how it reads them back from its steps.
+"""Captions as a search carries them, the pools that keep the finished ones, and what it found in the end.
 
-Dimensions: B images, R images still searched, G pools of an image and K captions in each, W = GK captions,
-N rows that lead to a pool, P grid cells, L tokens.
+Dimensions: B images, R images still searched, W rows of each, G pools of an image and K captions in each, W = GK at the
+end, N rows that lead to a pool, P grid cells, L tokens of the longest caption, X what is known of a token: itself and,
+where attention is asked for, the row of the beam that it followed.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from imgcap.types import PAD
+from imgcap.types import EOS, PAD
 
 
 @dataclass(frozen=True)
@@ -54,72 +54,64 @@ class Hypotheses:
         )
 
 
-class Step(NamedTuple):
-    """What one step of a search chose: for each row of the new beam its parent, its word, and what the parents saw."""
+def choose(said_RWLX: Tensor, row_RK: Tensor) -> Tensor:
+    """Take some rows of each image, or of each pool."""
+    index_RKLX = row_RK[..., None, None].expand(*row_RK.shape, *said_RWLX.shape[-2:])
+    return said_RWLX.gather(row_RK.ndim - 1, index_RKLX)
 
-    images_R: Tensor  # whose these are
-    parent_RW: Tensor
-    token_RW: Tensor
-    attention_RWP: Tensor | None
 
-    def of_all(self, images: int) -> "Step":
-        """Extend the step to a row for every image; zeros where the image was done."""
-        if len(self.images_R) == images:
-            return self
-        parent_BW, token_BW, attention_BWP = (
-            None if x is None else x.new_zeros(images, *x.shape[1:]).index_copy(0, self.images_R, x) for x in self[1:]
-        )
-        assert parent_BW is not None and token_BW is not None
-        return Step(torch.arange(images, device=parent_BW.device), parent_BW, token_BW, attention_BWP)
+def go_on(said_RWLX: Tensor, step: Tensor, parent_RW: Tensor, token_RW: Tensor) -> Tensor:
+    """Let row w be what its parent was, with a token after its first `step` ones."""
+    said_RWLX = choose(said_RWLX, parent_RW)
+    for known_RWL, new_RW in zip(said_RWLX.unbind(3), (token_RW, parent_RW), strict=False):
+        known_RWL.index_copy_(2, step.view(1), new_RW[..., None])
+    return said_RWLX
 
 
 class Pool(NamedTuple):
-    """Finished captions of a search: normalised score, the step that ended each, its row in that step."""
+    """Finished captions of a search with their normalised scores, the best of each pool first."""
 
-    score_BGK: Tensor
-    step_BGK: Tensor
-    row_BGK: Tensor
+    score_RGK: Tensor
+    said_RGKLX: Tensor
+    seen_RLWP: Tensor | None  # attention of the beam's rows at each step, where it is asked for
 
-    @classmethod
-    def empty(cls, images: int, pools: int, size: int, device: torch.device) -> "Pool":
-        nothing_BGK = torch.zeros(images, pools, size, dtype=torch.int64, device=device)
-        return cls(torch.full_like(nothing_BGK, -torch.inf, dtype=torch.float32), nothing_BGK, nothing_BGK)
+    def select(self, images_S: Tensor) -> "Pool":
+        return Pool(*(None if x is None else x.index_select(0, images_S) for x in self))  # type: ignore[arg-type]
 
-    def merge(self, images_R: Tensor, score_RW: Tensor, step: int) -> "Pool":
-        """Take in what row w of some images ended at this step (-inf: nothing) and keep the best of each pool."""
-        images, pools, size = self.score_BGK.shape
-        score_RGN = score_RW.unflatten(1, (pools, -1))
-        score_BGN = score_RW.new_full((images, *score_RGN.shape[1:]), -torch.inf).index_copy(0, images_R, score_RGN)
-        row_GN = torch.arange(score_RW.shape[1], device=score_RW.device).unflatten(0, (pools, -1))
-        scores = torch.cat([self.score_BGK, score_BGN], dim=2)
-        steps = torch.cat([self.step_BGK, torch.full_like(score_BGN, step, dtype=torch.int64)], dim=2)
-        rows = torch.cat([self.row_BGK, row_GN.expand_as(score_BGN)], dim=2)
-        kept_BGK, index_BGK = scores.topk(size, dim=2)
-        return Pool(kept_BGK, steps.gather(2, index_BGK), rows.gather(2, index_BGK))
+    def updated(self, images_R: Tensor, pool: "Pool") -> "Pool":
+        """Replace the captions of some images."""
+        both = zip(self, pool, strict=True)
+        return Pool(*(None if x is None or y is None else x.index_copy(0, images_R, y) for x, y in both))  # type: ignore[arg-type]
 
-    def is_open(self, images_R: Tensor, reach_RW: Tensor) -> Tensor:
-        """Whether a row of some images can still beat the worst of its pool; `reach_RW` is the most it can score."""
-        reach_RG = reach_RW.unflatten(1, (self.score_BGK.shape[1], -1)).amax(2)
-        return (reach_RG > self.score_BGK.index_select(0, images_R).amin(2)).any(1)
+    def see_(self, step: Tensor, attention_RWP: Tensor | None) -> None:
+        """Note what the rows of a step saw."""
+        if self.seen_RLWP is not None and attention_RWP is not None:
+            seen_RLWP = self.seen_RLWP[:, :, : attention_RWP.shape[1]]
+            seen_RLWP.index_copy_(1, step.view(1), attention_RWP[:, None].to(seen_RLWP.dtype))
 
+    def merge(self, score_RW: Tensor, said_RWLX: Tensor) -> "Pool":
+        """Take in rows that ended with this score (-inf: none did) and keep the best of each pool."""
+        pools, size = self.score_RGK.shape[1:]
+        score_RGN = torch.cat([self.score_RGK, score_RW.unflatten(1, (pools, -1))], dim=2)
+        said_RGNLX = torch.cat([self.said_RGKLX, said_RWLX.unflatten(1, (pools, -1))], dim=2)
+        score_RGK, kept_RGK = score_RGN.topk(size, dim=2)
+        return Pool(score_RGK, choose(said_RGNLX, kept_RGK), self.seen_RLWP)
 
-def trace(pool: Pool, history: Sequence[Step], length: int) -> Hypotheses:
-    """Walk the parents back from where each finished caption ended."""
-    score_BW, order_BW = pool.score_BGK.flatten(1).sort(dim=1, descending=True, stable=True)
-    last_BW = pool.step_BGK.flatten(1).gather(1, order_BW).masked_fill(score_BW == -torch.inf, -1)
-    row_BW = pool.row_BGK.flatten(1).gather(1, order_BW)
-    tokens_BWL = torch.full((*row_BW.shape, length), PAD, device=row_BW.device)
-    seen: list[Tensor] = []
-    for step in reversed(range(len(history))):
-        _, parent_BW, token_BW, attention_BWP = history[step].of_all(len(row_BW))
-        inside_BW = step <= last_BW
-        tokens_BWL[..., step] = torch.where(inside_BW, token_BW.gather(1, row_BW), PAD)
-        row_BW = torch.where(inside_BW, parent_BW.gather(1, row_BW), row_BW)
-        if attention_BWP is not None:
-            best_B1P = row_BW[:, :1, None].expand(-1, -1, attention_BWP.shape[-1])
-            seen.append(attention_BWP.gather(1, best_B1P)[:, 0] * inside_BW[:, :1])
-    attention_BLP = None
-    if seen:
-        unused = [torch.zeros_like(seen[0])] * (length - len(seen))
-        attention_BLP = torch.stack(seen[::-1] + unused, dim=1)
-    return Hypotheses(tokens_BWL, score_BW, last_BW + 1, attention_BLP)
+    def is_open(self, reach_RW: Tensor) -> Tensor:
+        """Whether a row of an image can still beat the worst of its pool; `reach_RW` is the most it can score."""
+        reach_RG = reach_RW.unflatten(1, (self.score_RGK.shape[1], -1)).amax(2)
+        return (reach_RG > self.score_RGK[..., -1]).any(1)
+
+    def read_out(self, images: int) -> Hypotheses:
+        """Tell the captions of the first images."""
+        score_BGK, said_BGKLX = self.score_RGK[:images], self.said_RGKLX[:images]
+        score_BW, order_BW = score_BGK.flatten(1).sort(dim=1, descending=True, stable=True)
+        said_BWLX = choose(said_BGKLX.flatten(1, 2), order_BW)
+        token_BWL, none_BW = said_BWLX[..., 0], score_BW == -torch.inf
+        length_BW = ((token_BWL == EOS).byte().argmax(2) + 1).masked_fill(none_BW, 0)
+        attention_BLP = None
+        if self.seen_RLWP is not None:
+            row_BL11 = said_BWLX[:, 0, :, 1, None, None]  # of the best caption
+            inside_BL = torch.arange(token_BWL.shape[2], device=token_BWL.device) < length_BW[:, :1]
+            attention_BLP = self.seen_RLWP[:images].take_along_dim(row_BL11, 2).squeeze(2) * inside_BL[..., None]
+        return Hypotheses(token_BWL.masked_fill(none_BW[..., None], PAD), score_BW, length_BW, attention_BLP)

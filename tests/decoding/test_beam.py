@@ -116,7 +116,7 @@ class Counting:
     """A decoder that counts the images of its steps."""
 
     def __init__(self, decoder: Decoder):
-        self.init, self.decoder, self.images = decoder.init, decoder, 0
+        self.init, self.attends, self.decoder, self.images = decoder.init, decoder.attends, decoder, 0
 
     def step(self, state: DecoderState, token_BK: torch.Tensor) -> tuple:
         self.images += len(token_BK)

@@ -61,25 +61,28 @@ class Table:
 class Told(Likeliest):
     """Plain beam search that tells what it chooses, as lines of a table."""
 
-    reads_words = True
-
     def __init__(self, beam: int):
         super().__init__(beam)
         self.lines: list[str] = []
+        self.images = list(range(len(FOLLOWS)))
+
+    def select(self, images_S: torch.Tensor) -> "Told":
+        self.images = [self.images[place] for place in images_S.tolist()]
+        return self
 
     def extend_(self, prefixes: Prefixes, log_probs_RWV: torch.Tensor) -> Chosen:
         chosen = super().extend_(prefixes, log_probs_RWV)
-        assert prefixes.words_RWT is not None
-        for row, image in enumerate(prefixes.images_R.tolist()):
+        step = int(prefixes.step)
+        for row, image in enumerate(self.images):
             told, reach = [], -torch.inf
             for log_prob, parent, token in zip(*(values_RW[row].tolist() for values_RW in chosen), strict=True):
-                words = [*prefixes.words_RWT[row, parent].tolist(), token]
+                words = [*prefixes.words_RWL[row, parent, :step].tolist(), token]
                 told.append(f"{' '.join(WORDS[word] for word in words)} {log_prob:.2f}")
                 if token == EOS:
                     told[-1] += f" → {log_prob / len(words):.2f}"
                 else:
                     reach = max(reach, log_prob / (MAX_LENGTH + 1))
-            self.lines.append(f"| {prefixes.step} | {image} | {' | '.join(told)} | {reach:.2f} |".replace("<eos>", "∎"))
+            self.lines.append(f"| {step} | {image} | {' | '.join(told)} | {reach:.2f} |".replace("<eos>", "∎"))
         return chosen
 
 

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor
 
+from imgcap.models.kernels.trees import Tree
+
 
 class Axes(NamedTuple):
     """Axes of a tensor that count the images and an image's rows; none: the rows share it."""
@@ -19,7 +21,7 @@ class Axes(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DecoderState:
+class DecoderState(Tree):
     """A decoder's state for K rows of each of B images. A subclass adds tensors, and says which axes they have.
 
     A tensor that a decoder has no use for is None.
@@ -48,7 +50,8 @@ class DecoderState:
         for name, tensor in self.tensors().items():
             image, row = self.axes[name]
             if row is not None:
-                shape = [1] * tensor.ndim
+                shape, after = [1] * tensor.ndim, list(tensor.shape)
                 shape[image], shape[row] = beams_BW.shape
-                moved[name] = tensor.take_along_dim(beams_BW.view(shape), row)
+                after[row] = shape[row]
+                moved[name] = tensor.gather(row, beams_BW.view(shape).expand(after))
         return self.with_tensors(moved)
