@@ -37,28 +37,23 @@ class Gradients(NamedTuple):
 def attend(
     cells: Cells, query_NA: Tensor, gate_NX: Maybe, attention_NP: Tensor, context_NX: Tensor, read_NX: Tensor
 ) -> None:
-    """Write attention (float32), context and, where there is a gate, context * sigmoid(gate). Queries may be columns."""
+    """Write attention (float32), context and, with a gate, context * sigmoid(gate). Queries may be columns."""
     images, P, A = cells.projected_BPA.shape
     rows, X = len(query_NA), cells.values_BPX.shape[-1]
-    K, (block_P, block_A, warps) = rows // images, _pairs(P, A)
+    K = rows // images
     launch(
         kernels.attention_weights,
         (rows,),
         *(cells.projected_BPA, query_NA, stride(query_NA), cells.score_A, attention_NP, K, P, A),
-        BLOCK_P=block_P,
-        BLOCK_A=block_A,
-        warps=warps,
+        **_pairs(cells, 2048),
     )
-    block_K, block_P, block_X = _products(K, P, X, cells.values_BPX)
+    how = _products(cells, K)
     launch(
         kernels.attention_context,
-        (images, pieces(X, block_X), pieces(K, block_K)),
+        (images, pieces(X, how["BLOCK_X"]), pieces(K, how["BLOCK_K"])),
         *(attention_NP, cells.values_BPX, gate_NX, 0 if gate_NX is None else stride(gate_NX), context_NX, read_NX),
         *(K, P, X),
-        DOT=_dot_dtype(cells.values_BPX),
-        BLOCK_K=block_K,
-        BLOCK_P=block_P,
-        BLOCK_X=block_X,
+        **how,
     )
 
 
@@ -77,33 +72,28 @@ def attend_backward(
     images, P, A = cells.projected_BPA.shape
     rows, X = len(query_NA), cells.values_BPX.shape[-1]
     K = rows // images
-    block_K, block_P, block_X = _products(K, P, X, cells.values_BPX)
+    how = _products(cells, K)
+    some_K, block_X = pieces(K, how["BLOCK_K"]), how["BLOCK_X"]
     # Few images would leave most of a GPU idle: then each slice of X is a program, and the next kernel adds them up.
-    slices = pieces(X, block_X) if images * pieces(K, block_K) < 1024 else 1
+    slices = pieces(X, block_X) if images * some_K < 1024 else 1
     d_attention_SNP = torch.empty(slices, rows, P, dtype=torch.float32, device=query_NA.device)
     launch(
         kernels.attention_context_backward,
-        (images, slices, pieces(K, block_K)),
+        (images, slices, some_K),
         *(d_read_NX, stride(d_read_NX), also_d_read_NX, cells.values_BPX),
         *(gate_NX, 0 if gate_NX is None else stride(gate_NX), context_NX),
         *(d.gate_NX, 0 if d.gate_NX is None else stride(d.gate_NX)),
         *(d.context_BKX, 0 if d.context_BKX is None else d.context_BKX.stride(0), d_attention_SNP),
         *(images, K, P, X, block_X if slices > 1 else X),
-        DOT=_dot_dtype(cells.values_BPX),
-        BLOCK_K=block_K,
-        BLOCK_P=block_P,
-        BLOCK_X=block_X,
+        **how,
     )
-    block_P, block_A, warps = _pairs(P, A)
     launch(
         kernels.attention_query_backward,
         (rows,),
         *(d_attention_SNP, d_attention_NP, attention_NP, cells.projected_BPA, query_NA, stride(query_NA)),
         *(cells.score_A, d.scores_NP, d.query_NA, stride(d.query_NA), rows, K, P, A, slices),
         BLOCK_S=block(slices, 1, slices * 2),
-        BLOCK_P=block_P,
-        BLOCK_A=block_A,
-        warps=warps,
+        **_pairs(cells, 4096),
     )
 
 
@@ -111,18 +101,16 @@ def cells_backward(cells: Cells, query_TNA: Tensor, d_scores_TNP: Tensor) -> tup
     """Gradients of the projected cells and of the score (float32) over all steps. Queries may be columns."""
     projected_BPA = cells.projected_BPA
     images, P, A = projected_BPA.shape
-    block_P, block_A, warps = _pairs(P, A)
+    how = _pairs(cells, 2048)
     d_projected_BPA = torch.empty_like(projected_BPA)
     d_score_BA = torch.empty(images, A, dtype=torch.float32, device=projected_BPA.device)
     steps, rows = query_TNA.shape[:2]
     launch(
         kernels.attention_cells_backward,
-        (images, pieces(A, block_A)),
+        (images, pieces(A, how["BLOCK_A"])),
         *(d_scores_TNP, projected_BPA, query_TNA, query_TNA.stride(0), query_TNA.stride(1), cells.score_A),
         *(d_projected_BPA, d_score_BA, steps, rows, rows // images, P, A),
-        BLOCK_P=block_P,
-        BLOCK_A=block_A,
-        warps=warps,
+        **how,
     )
     return d_projected_BPA, d_score_BA.sum(0)
 
@@ -184,20 +172,37 @@ class _AdditiveAttention(torch.autograd.Function):
         return d_values_BPX, d_projected_BPA, d_query_BKA, d_score_A, torch.zeros_like(score_bias_1), d_gate_BKX
 
 
-def _pairs(P: int, A: int) -> tuple[int, int, int]:
-    """Sizes of a tile of pairs and its warps: all cells of some columns, 32 entries a thread."""
+def _pairs(cells: Cells, entries: int) -> dict[str, Any]:
+    """How pairs are computed: a tile of all cells and some columns, of so many entries where it can be; its warps.
+
+    In half precision the tanh may be as coarse as the numbers that it is of.
+    """
+    P, A = cells.projected_BPA.shape[1:]
     block_P = block(P, 16, 1 << 30)
-    block_A = block(A, 8, max(4096 // block_P, 8))
-    return block_P, block_A, 4 if block_P * block_A <= 4096 else 8
+    block_A = block(A, 8, max(entries // block_P, 8))
+    exact = cells.score_A.dtype == torch.float32 or kernels.INTERPRETED or torch.version.hip is not None
+    return {
+        "BLOCK_P": block_P,
+        "BLOCK_A": block_A,
+        "APPROXIMATE": not exact,
+        "warps": 4 if block_P * block_A <= 4096 else 8,
+    }
 
 
-def _products(K: int, P: int, X: int, values_BPX: Tensor) -> tuple[int, int, int]:
-    """Sizes of a tile of products: 16 is the least that tensor cores take, 16 KiB of values fit any GPU thrice."""
+def _products(cells: Cells, K: int) -> dict[str, Any]:
+    """How products are computed: 16 is the least that tensor cores take, and 16 KiB of values at once fit any GPU.
+
+    They are not rounded to TensorFloat-32: to read the values takes longer than to multiply them.
+    """
+    P, X = cells.values_BPX.shape[1:]
     block_P = block(P, 16, 64)
-    return block(K, 16, 32), block_P, block(X, 16, (1 << 14) // (block_P * values_BPX.element_size()))
-
-
-def _dot_dtype(values_BPX: Tensor) -> Any:
-    """The dtype of the factors of a product, in Triton's terms. Its interpreter multiplies bfloat16 as integers."""
-    name = "float32" if values_BPX.device.type == "cpu" else str(values_BPX.dtype).removeprefix("torch.")
-    return getattr(kernels.tl, name)
+    block_X = block(X, 16, (1 << 14) // (block_P * cells.values_BPX.element_size()))
+    # Triton's interpreter multiplies bfloat16 as if they were integers.
+    name = "float32" if kernels.INTERPRETED else str(cells.values_BPX.dtype).removeprefix("torch.")
+    return {
+        "BLOCK_K": block(K, 16, 32),
+        "BLOCK_P": block_P,
+        "BLOCK_X": block_X,
+        "DOT": getattr(kernels.tl, name),
+        "warps": 8,  # of four each thread would hold so much that half of the registers' room for others were gone
+    }

@@ -89,11 +89,11 @@ def run_step(inputs: Inputs, cells: Cells, memory: Memory, scratch: Scratch, t: 
         through_NG = torch.mm(read_NX, weights.context_GX.t(), out=scratch.context_NG)
     for index, layer in enumerate(layers):
         summands = [inputs.word_gates_TNG[t], through_NG]
-        if layer.input_GH is not None:
+        if layer.input_GH is not None and layer.input_bias_G is not None:
             read_NH = memory.reads(index)[t]
             summands = [torch.addmm(layer.input_bias_G, read_NH, layer.input_GH.t(), out=scratch.input_NG)]
         recurrent_NG = top_recurrent_NG
-        if layer.recurrent_GH is not None:
+        if layer.recurrent_GH is not None and layer.recurrent_bias_G is not None:
             before_NH, bias_G = memory.hidden_SNH[index][t], layer.recurrent_bias_G
             recurrent_NG = torch.addmm(bias_G, before_NH, layer.recurrent_GH.t(), out=scratch.recurrent_NG)
         new = _new_state(memory, index, t)

@@ -13,7 +13,7 @@ from imgcap.models.kernels.linear import weight_gradient
 
 
 def recurrence(gates_TNG: Tensor, hidden_NH: Tensor, cell_NH: Tensor, weight_GH: Tensor, bias_G: Tensor) -> Tensor:
-    """Run an LSTM cell from what its inputs add to the gates and its first state; return the hidden states (T, N, H)."""
+    """Run an LSTM cell, given what its inputs add to the gates; return the hidden states (T, N, H)."""
     return _Recurrence.apply(gates_TNG, hidden_NH, cell_NH, weight_GH, bias_G)
 
 
