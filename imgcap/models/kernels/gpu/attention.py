@@ -47,7 +47,7 @@ def attend(
         *(cells.projected_BPA, query_NA, stride(query_NA), cells.score_A, attention_NP, K, P, A),
         **_pairs(cells, 2048),
     )
-    how = _products(cells, K)
+    how = _products(cells, K, 1 << 14)
     launch(
         kernels.attention_context,
         (images, pieces(X, how["BLOCK_X"]), pieces(K, how["BLOCK_K"])),
@@ -72,7 +72,7 @@ def attend_backward(
     images, P, A = cells.projected_BPA.shape
     rows, X = len(query_NA), cells.values_BPX.shape[-1]
     K = rows // images
-    how = _products(cells, K)
+    how = _products(cells, K, 1 << 13)
     some_K, block_X = pieces(K, how["BLOCK_K"]), how["BLOCK_X"]
     # Few images would leave most of a GPU idle: then each slice of X is a program, and the next kernel adds them up.
     slices = pieces(X, block_X) if images * some_K < 1024 else 1
@@ -189,14 +189,14 @@ def _pairs(cells: Cells, entries: int) -> dict[str, Any]:
     }
 
 
-def _products(cells: Cells, K: int) -> dict[str, Any]:
-    """How products are computed: 16 is the least that tensor cores take, and 16 KiB of values at once fit any GPU.
+def _products(cells: Cells, K: int, at_once: int) -> dict[str, Any]:
+    """How products are computed, with so many bytes of values at once: 16 rows are the least that tensor cores take.
 
     They are not rounded to TensorFloat-32: to read the values takes longer than to multiply them.
     """
     P, X = cells.values_BPX.shape[1:]
     block_P = block(P, 16, 64)
-    block_X = block(X, 16, (1 << 14) // (block_P * cells.values_BPX.element_size()))
+    block_X = block(X, 16, at_once // (block_P * cells.values_BPX.element_size()))
     # Triton's interpreter multiplies bfloat16 as if they were integers.
     name = "float32" if kernels.INTERPRETED else str(cells.values_BPX.dtype).removeprefix("torch.")
     return {

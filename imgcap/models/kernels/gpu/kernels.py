@@ -139,7 +139,8 @@ def attention_context_backward(
                 place = d_gate_NX + row[:, None] * d_gate_stride + x[None, :]
                 tl.store(place, slope_KX.to(d_gate_NX.dtype.element_ty), write_KX)
                 d_KX *= gate_KX
-            rounded_KX = d_KX.to(values_BPX.dtype.element_ty)
+            # A sum of one summand: across it the compiler doesn't move the above to where each warp computes all of it.
+            rounded_KX = tl.sum(d_KX[:, :, None], 2).to(values_BPX.dtype.element_ty)
             if d_context_BKX is not None:
                 place = d_context_BKX + image * d_context_stride + k[:, None] * X + x[None, :]
                 tl.store(place, rounded_KX, write_KX)
