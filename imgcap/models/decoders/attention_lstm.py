@@ -89,6 +89,10 @@ class AttentionLSTMDecoder(AttendingDecoder):
         elif self.output_context is not None:
             context_BME = attention_BKTP.flatten(1, 2).to(features_BPE.dtype) @ features_BPE
             context_BKTE = context_BME.unflatten(1, attention_BKTP.shape[1:3])
+        if on_gpu:  # steps outermost, as they lie: nothing is copied into another order
+            context_TBKE = None if context_BKTE is None else context_BKTE.permute(2, 0, 1, 3)
+            hidden_TBKH = hidden_TNH.unflatten(1, tokens_BKT.shape[:2])
+            return self.readout(embedded_TBKD, hidden_TBKH, context_TBKE).permute(1, 2, 0, 3), attention_BKTP
         return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
 
     def _layer(self, index: int, dtype: torch.dtype, like_TNH: Tensor) -> Layer:

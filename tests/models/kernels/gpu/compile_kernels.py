@@ -1,6 +1,7 @@
-"""Compile every kernel as a GPU would, which this machine needs not have: each launch on CPU tensors is compiled only.
+"""Compile the kernels for a GPU that need not be there: what would be launched on CPU tensors is compiled only.
 
-Prints a line of JSON for each: kernel, dtype, cells, bytes of shared memory, and what the kernel spills from registers.
+Arguments: the GPU's compute capability, dtypes (with commas), and sizes (with commas, any number of times): images,
+captions, cells, attention width, width of the values, hidden width, vocabulary. Prints a line of JSON for each kernel.
 """
 
 import json
@@ -69,15 +70,13 @@ def calls(dtype, images, K, P, A, X, H, V):
 def main():
     for module in (attention, cell, cross_entropy, launch):
         module.launch = compile_only
-    sizes = [tuple(map(int, size.split(","))) for size in sys.argv[2:]]
-    for images, K, P, A, X, H, V in sizes:
-        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+    for size in sys.argv[3:]:
+        for dtype in sys.argv[2].split(","):
             before = set(COMPILED)
-            calls(dtype, images, K, P, A, X, H, V)
+            calls(getattr(torch, dtype), *map(int, size.split(",")))
             for key in COMPILED.keys() - before:
-                kernel = COMPILED[key]
-                # After ptxas, as the driver would load it.
-                line = {"kernel": key[0], "dtype": str(dtype), "cells": P, "shared": kernel.metadata.shared}
+                kernel = COMPILED[key]  # after ptxas, as the driver would load it
+                line = {"kernel": key[0], "dtype": dtype, "sizes": size, "shared": kernel.metadata.shared}
                 print(json.dumps(line | {"binary": len(kernel.asm["cubin"])}))
 
 

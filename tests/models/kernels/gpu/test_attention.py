@@ -7,7 +7,7 @@ from precise import assert_near, exact
 from imgcap.models.kernels.gpu.attention import additive_attention
 
 # images, queries an image, cells, attention width, width of the values
-SIZES = [(1, 1, 7, 40, 40), (2, 3, 49, 33, 130), (1, 2, 197, 40, 50), (2, 35, 9, 20, 24)]
+SIZES = [(1, 1, 7, 40, 40), (2, 3, 49, 33, 130), (1, 2, 197, 40, 50), (1, 35, 9, 20, 24)]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 

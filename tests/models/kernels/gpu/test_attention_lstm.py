@@ -21,7 +21,17 @@ VARIANTS = {
 
 
 def inputs(
-    images=2, captions=3, steps=3, cells=7, width=50, hidden=40, asked=24, layers=1, gate=True, early=False, dropout=False
+    images=2,
+    captions=2,
+    steps=3,
+    cells=7,
+    width=50,
+    hidden=40,
+    asked=24,
+    layers=1,
+    gate=True,
+    early=False,
+    dropout=False,
 ) -> Inputs:
     random = torch.Generator().manual_seed(0)
 
@@ -31,7 +41,15 @@ def inputs(
     N, G, X = images * captions, 4 * hidden, 4 * hidden if early else width
     Q = asked + G + (X if gate else 0)
     context_GX = None if early else draw(G, X)
-    weights = (draw(images, cells, X), draw(images, cells, asked), draw(asked), draw(1), context_GX, draw(Q, hidden), draw(Q))
+    weights = (
+        draw(images, cells, X),
+        draw(images, cells, asked),
+        draw(asked),
+        draw(1),
+        context_GX,
+        draw(Q, hidden),
+        draw(Q),
+    )
     stack = []
     for index in range(layers):
         below = (draw(G, hidden), draw(G)) if index else (None, None)

@@ -1,4 +1,4 @@
-"""The LSTM cell by kernels against autograd in float64: summands that are columns, dropout, two gradients that arrive."""
+"""The LSTM cell by kernels against autograd in float64: summands that are columns, dropout, two gradients arriving."""
 
 import pytest
 import torch
@@ -23,14 +23,20 @@ def test_equals_autograd(rows, width, summands, dtype, device):
     columns = [wide_NQ[:, 3 : 3 + 4 * width] for wide_NQ in wide]
     cell_NH, arrived_NH, also_NH = (torch.randn(rows, width, device=device) for _ in range(3))
     d_cell_NH, kept_NH = torch.randn(rows, width, device=device), 2.0 * (torch.rand(rows, width, device=device) < 0.5)
-    new = NewState(torch.empty_like(arrived_NH, dtype=dtype), torch.empty_like(cell_NH), torch.empty_like(wide[0, :, 7:]))
+    new = NewState(
+        torch.empty_like(arrived_NH, dtype=dtype), torch.empty_like(cell_NH), torch.empty_like(wide[0, :, 7:])
+    )
     new = new._replace(gates_NG=new.gates_NG.contiguous())
     dropped = Dropped(kept_NH, torch.empty_like(new.hidden_NH))
     lstm_cell(columns, cell_NH, new, dropped)
     gates_NG = sum(x.double() for x in columns).requires_grad_()
     before_NH = cell_NH.double().requires_grad_()
     hidden_NH, after_NH = formula(gates_NG, before_NH)
-    for found, expected in ((new.hidden_NH, hidden_NH), (new.cell_NH, after_NH), (dropped.read_NH, hidden_NH * kept_NH)):
+    for found, expected in (
+        (new.hidden_NH, hidden_NH),
+        (new.cell_NH, after_NH),
+        (dropped.read_NH, hidden_NH * kept_NH),
+    ):
         assert_near(found, expected, dtype)
 
     arrived_NH, also_NH = arrived_NH.to(dtype), also_NH.to(dtype)
