@@ -14,6 +14,9 @@ from typing import NamedTuple
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported: its kernels then run on a CPU
+
 sys.path.insert(0, str(Path(__file__).parent))
 from photos import draw_photo
 from warm import Interpreter

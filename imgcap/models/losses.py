@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from imgcap.models.kernels.dtypes import exact_dtype
+from imgcap.models.kernels.gpu.dispatch import fused
 from imgcap.models.kernels.linear import product, weight_gradient
 from imgcap.types import PAD
 
 BLOCK = 1 << 24  # logits that exist at once
+FUSED_BLOCK = 1 << 25  # where a kernel looks at them a row at a time, without a copy in float32
 CACHED = 1 << 18  # of them, those that a CPU looks at together: they fit its cache
 RANKS = (1, 5)  # a token that is among so many likeliest counts as correct
 
@@ -89,14 +91,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
         correct = torch.zeros(len(RANKS), dtype=torch.int64, device=readout_MR.device)
         d_readout_MR = torch.empty_like(readout_MR)
         d_weight_VR, d_bias_V = None, torch.zeros_like(bias_V, dtype=exact)
-        looked_at = (CACHED if readout_MR.device.type == "cpu" else BLOCK) // len(weight_VR)
-        for rows in _blocks(len(targets_M), BLOCK // len(weight_VR)):
+        on_gpu = fused(readout_MR)
+        sums_of, at_once = (_sums_on_gpu, FUSED_BLOCK) if on_gpu else (_sums, BLOCK)
+        looked_at = (CACHED if readout_MR.device.type == "cpu" and not on_gpu else at_once) // len(weight_VR)
+        for rows in _blocks(len(targets_M), at_once // len(weight_VR)):
             logits_NV = product(readout_MR[rows], weight_VR, bias_V)
             for some in _blocks(len(logits_NV), looked_at):
-                if count_correct:
-                    correct += _correct(logits_NV[some], targets_M[rows][some])
-                sums = _cross_entropy(logits_NV[some], targets_M[rows][some], smoothing, differentiate)
+                sums = sums_of(logits_NV[some], targets_M[rows][some], smoothing, differentiate, count_correct)
                 total, cross_entropy = total + sums[0], cross_entropy + sums[1]
+                if sums[2] is not None:
+                    correct += sums[2]
             if differentiate:
                 d_readout_MR[rows] = product(logits_NV, weight_VR.t())
                 d_block_VR = weight_gradient(logits_NV, readout_MR[rows])
@@ -116,6 +120,28 @@ class _LinearCrossEntropy(torch.autograd.Function):
             (gradient.to(d_total.dtype) * d_total).to(ctx.dtype) for gradient in ctx.saved_tensors
         )
         return d_readout_MR, d_weight_VR, d_bias_V, None, None, None, None
+
+
+def _sums(
+    logits_NV: Tensor, targets_N: Tensor, smoothing: float, differentiate: bool, count_correct: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Sum a block's cross-entropy with smoothing and without; count what is correct; the logits become the gradient."""
+    correct = _correct(logits_NV, targets_N) if count_correct else None
+    return *_cross_entropy(logits_NV, targets_N, smoothing, differentiate), correct
+
+
+def _sums_on_gpu(
+    logits_NV: Tensor, targets_N: Tensor, smoothing: float, differentiate: bool, count_correct: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Compute what `_sums` does in one pass over each row of logits, and one more for the gradient."""
+    from imgcap.models.kernels.gpu.cross_entropy import cross_entropy
+
+    rows = cross_entropy(logits_NV, targets_N, smoothing, PAD, differentiate)
+    total = plain = rows.cross_entropy_N.sum()
+    if smoothing:
+        total = (1 - smoothing) * plain + smoothing * rows.uniform_N.sum()
+    correct = torch.stack([(rows.ahead_N < rank).sum() for rank in RANKS]) if count_correct else None
+    return total, plain, correct
 
 
 def _cross_entropy(

@@ -33,10 +33,8 @@ class AttendAfterDecoder(AttendingDecoder):
 
     def _ask(self, state: LSTMState, hidden_BKH: Tensor) -> tuple[Tensor, Tensor]:
         query_BKA = self.attention.query(hidden_BKH)
-        context_BKE, attention_BKP = self.attention(state.features_BPE, state.projected_BPA, query_BKA)
-        if self.gate is not None:
-            context_BKE = context_BKE * self.gate(hidden_BKH).sigmoid()
-        return context_BKE, attention_BKP
+        gate_BKE = None if self.gate is None else self.gate(hidden_BKH)
+        return self.attention(state.features_BPE, state.projected_BPA, query_BKA, gate_BKE)
 
     def read(self, state: LSTMState, tokens_BKT: Tensor) -> tuple[Tensor, Tensor | None]:
         """Read known tokens (see `Decoder.read`); the attention of all steps and captions is one call."""

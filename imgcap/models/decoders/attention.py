@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imgcap.models.kernels.dtypes import exact_dtype
+from imgcap.models.kernels.gpu.dispatch import fused
 from imgcap.models.kernels.linear import Linear
 
 BLOCK = {True: 1 << 20, False: 1 << 27}  # entries looked at together on a CPU, where they fit its cache, and elsewhere
@@ -29,12 +30,14 @@ class Attention(nn.Module):
         """Score projected cells for projected queries: scores_BKP."""
         raise NotImplementedError
 
-    def forward(self, features_BPE: Tensor, projected_BPA: Tensor, query_BKA: Tensor) -> tuple[Tensor, Tensor]:
-        """Attend with projected queries; return context_BKE and the weights attention_BKP (float32)."""
+    def forward(
+        self, features_BPE: Tensor, projected_BPA: Tensor, query_BKA: Tensor, gate_BKE: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Attend with projected queries; return context_BKE, scaled by sigmoid(gate), and attention_BKP (float32)."""
         scores_BKP = self.scores(projected_BPA, query_BKA)
         attention_BKP = scores_BKP.to(exact_dtype(scores_BKP.dtype)).softmax(-1)
         context_BKE = torch.bmm(attention_BKP.to(features_BPE.dtype), features_BPE)
-        return context_BKE, attention_BKP
+        return context_BKE if gate_BKE is None else context_BKE * gate_BKE.sigmoid(), attention_BKP
 
 
 class AdditiveAttention(Attention):
@@ -46,6 +49,16 @@ class AdditiveAttention(Attention):
     def __init__(self, encoder_width: int, hidden_dim: int, attention_dim: int):
         super().__init__(encoder_width, hidden_dim, attention_dim)
         self.score = nn.Linear(attention_dim, 1)
+
+    def forward(
+        self, features_BPE: Tensor, projected_BPA: Tensor, query_BKA: Tensor, gate_BKE: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        if not fused(query_BKA, features_BPE.shape[1]):
+            return super().forward(features_BPE, projected_BPA, query_BKA, gate_BKE)
+        from imgcap.models.kernels.gpu.attention import additive_attention
+
+        score_A = self.score.weight[0].to(query_BKA.dtype)
+        return additive_attention(features_BPE, projected_BPA, query_BKA, score_A, self.score.bias, gate_BKE)
 
     def scores(self, projected_BPA: Tensor, query_BKA: Tensor) -> Tensor:
         # tanh(x) is 2 sigmoid(2x) - 1, and torch's sigmoid is several times faster on a CPU. The factors and

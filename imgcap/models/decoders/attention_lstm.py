@@ -13,6 +13,7 @@ from imgcap.models.decoders.attention import AdditiveAttention
 from imgcap.models.decoders.lstm_stack import Advance, LSTMState, Prepared, Stacked
 from imgcap.models.kernels.attention_lstm import Attending, Inputs, Layer, unroll
 from imgcap.models.kernels.dtypes import exact_dtype
+from imgcap.models.kernels.gpu.dispatch import fused
 from imgcap.models.kernels.linear import linear
 
 
@@ -52,20 +53,20 @@ class AttentionLSTMDecoder(AttendingDecoder):
         assert context_GE is not None and top_QH is not None, "init gives both"
         products = linear(hidden_BKH[-1], top_QH, top_bias_Q)
         query_BKA, recurrent_BKG, gate_BKE = products.split(self._product_widths, dim=-1)
-        context_BKE, attention_BKP = self.attention(state.features_BPE, state.projected_BPA, query_BKA)
-        if self.gate is not None:
-            context_BKE = context_BKE * gate_BKE.sigmoid()
+        gate = None if self.gate is None else gate_BKE
+        context_BKE, attention_BKP = self.attention(state.features_BPE, state.projected_BPA, query_BKA, gate)
         gates_BKG = word_gates_BKG + linear(context_BKE, context_GE)
         hidden, cell = self.run_cells(gates_BKG, hidden_BKH, cell_BKH, recurrent_BKG)
         return Advance(hidden, cell, context_BKE, attention_BKP)
 
     def read(self, state: LSTMState, tokens_BKT: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Read known tokens (see `Decoder.read`), by one function over all steps where a gradient is wanted."""
-        if not torch.is_grad_enabled():
-            return super().read(state, tokens_BKT)
+        """Read known tokens (see `Decoder.read`), by one function over all steps where that is faster."""
         _, _, context_GX, top_QH, top_bias_Q = state.prepared
         features_BPE, projected_BPA = state.features_BPE, state.projected_BPA
         assert features_BPE is not None and projected_BPA is not None, "init gives the image"
+        on_gpu = fused(features_BPE, features_BPE.shape[1])
+        if not (on_gpu or torch.is_grad_enabled()):
+            return super().read(state, tokens_BKT)
         assert context_GX is not None and top_QH is not None and top_bias_Q is not None, "init gives the weights"
         embedded_TBKD = self.embed(tokens_BKT)
         word_gates_TNG = state.prepared.word_gates(embedded_TBKD.flatten(1, 2))
@@ -78,7 +79,8 @@ class AttentionLSTMDecoder(AttendingDecoder):
         attending = Attending(values_BPX, projected_BPA, score_A, score_bias_1, context, top_QH, top_bias_Q)
         layers = [self._layer(index, dtype, word_gates_TNG[..., : self.hidden_dim]) for index in range(len(self.cells))]
         states = state.hidden_LBKH.flatten(1, 2), state.cell_LBKH.flatten(1, 2)
-        hidden_TNH, attention_TBKP, read_TNX = unroll(Inputs(word_gates_TNG, *states, attending, layers))
+        inputs = Inputs(word_gates_TNG, *states, attending, layers)
+        hidden_TNH, attention_TBKP, read_TNX = _unroll_on_gpu(inputs) if on_gpu else unroll(inputs)
         hidden_BKTH = hidden_TNH.unflatten(1, tokens_BKT.shape[:2]).permute(1, 2, 0, 3)
         attention_BKTP = attention_TBKP.permute(1, 2, 0, 3)
         context_BKTE: Tensor | None = None
@@ -87,6 +89,10 @@ class AttentionLSTMDecoder(AttendingDecoder):
         elif self.output_context is not None:
             context_BME = attention_BKTP.flatten(1, 2).to(features_BPE.dtype) @ features_BPE
             context_BKTE = context_BME.unflatten(1, attention_BKTP.shape[1:3])
+        if on_gpu:  # steps outermost, as they lie: nothing is copied into another order
+            context_TBKE = None if context_BKTE is None else context_BKTE.permute(2, 0, 1, 3)
+            hidden_TBKH = hidden_TNH.unflatten(1, tokens_BKT.shape[:2])
+            return self.readout(embedded_TBKD, hidden_TBKH, context_TBKE).permute(1, 2, 0, 3), attention_BKTP
         return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
 
     def _layer(self, index: int, dtype: torch.dtype, like_TNH: Tensor) -> Layer:
@@ -103,3 +109,9 @@ class AttentionLSTMDecoder(AttendingDecoder):
             return self.dropout(hidden_BKH)
         deep_BKD = embedded_BKD.to(hidden_BKH.dtype) + self.output_hidden(hidden_BKH) + self.output_context(context_BKE)
         return self.dropout(deep_BKD)
+
+
+def _unroll_on_gpu(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    from imgcap.models.kernels.gpu import attention_lstm  # Triton is needed here alone, and not everywhere there
+
+    return attention_lstm.unroll(inputs)

@@ -16,6 +16,7 @@ from imgcap.config.model import DecoderConfig
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.state import Axes, DecoderState
 from imgcap.models.kernels.dropout import Dropout
+from imgcap.models.kernels.gpu.dispatch import fused
 from imgcap.models.kernels.linear import linear
 from imgcap.models.kernels.lstm_cell import lstm_cell
 from imgcap.models.kernels.recurrent import run_stack
@@ -137,7 +138,10 @@ class LSTMStackDecoder(Decoder[LSTMState]):
                 recurrent_BKG = top_recurrent_BKG
             else:
                 recurrent_BKG = linear(hidden_BKH[layer], module.weight_hh, module.bias_hh)
-            new_hidden_BKH, new_cell_BKH, _ = lstm_cell(gates_BKG + recurrent_BKG, cell_BKH[layer])
+            if fused(gates_BKG) and not torch.is_grad_enabled():
+                new_hidden_BKH, new_cell_BKH = _cell_on_gpu(gates_BKG, recurrent_BKG, cell_BKH[layer])
+            else:
+                new_hidden_BKH, new_cell_BKH, _ = lstm_cell(gates_BKG + recurrent_BKG, cell_BKH[layer])
             hidden.append(new_hidden_BKH)
             cell.append(new_cell_BKH)
         return hidden, cell
@@ -148,6 +152,15 @@ class LSTMStackDecoder(Decoder[LSTMState]):
         hidden_LNH, cell_LNH = state.hidden_LBKH.flatten(1, 2), state.cell_LBKH.flatten(1, 2)
         hidden_TNH = run_stack(self.cells, self.dropout, gates_TNG, hidden_LNH, cell_LNH)
         return hidden_TNH.unflatten(1, embedded_TBKD.shape[1:3]).permute(1, 2, 0, 3)
+
+
+def _cell_on_gpu(gates_BKG: Tensor, recurrent_BKG: Tensor, cell_BKH: Tensor) -> tuple[Tensor, Tensor]:
+    from imgcap.models.kernels.gpu.cell import NewState, lstm_cell
+
+    summands = [gates_BKG.flatten(0, 1), recurrent_BKG.flatten(0, 1)]
+    new = NewState(gates_BKG.new_empty(cell_BKH.shape), cell_BKH.new_empty(cell_BKH.shape))
+    lstm_cell(summands, cell_BKH.flatten(0, 1).contiguous(), new)
+    return new.hidden_NH, new.cell_NH
 
 
 def _stack_steps(steps: Sequence[Tensor | None]) -> Tensor | None:

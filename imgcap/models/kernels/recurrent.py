@@ -6,13 +6,14 @@ out: autograd would compute one of the weight's size for each step, and add them
 Dimensions: T steps, N rows, H hidden width, G = 4H gates of an LSTM cell, M = TN.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from imgcap.models.kernels.gpu.dispatch import fused
 from imgcap.models.kernels.linear import linear, product, weight_gradient
 from imgcap.models.kernels.lstm_cell import CellMemory, lstm_cell, lstm_cell_backward
 
@@ -31,9 +32,16 @@ def run_stack(
         if hidden_TNH is not None:
             gates_TNG = linear(dropout(hidden_TNH), cell.weight_ih.to(dtype), cell.bias_ih.to(dtype))
         weight_GH, bias_G = cell.weight_hh.to(dtype), cell.bias_hh.to(dtype)
-        hidden_TNH = _Recurrence.apply(gates_TNG, hidden_LNH[index], cell_LNH[index], weight_GH, bias_G)
+        recurrence = _recurrence_on_gpu() if fused(gates_TNG) else _Recurrence.apply
+        hidden_TNH = recurrence(gates_TNG, hidden_LNH[index], cell_LNH[index], weight_GH, bias_G)
     assert hidden_TNH is not None, "a stack has a cell"
     return hidden_TNH
+
+
+def _recurrence_on_gpu() -> Callable[..., Tensor]:
+    from imgcap.models.kernels.gpu.recurrent import recurrence  # Triton is needed here alone, and not everywhere there
+
+    return recurrence
 
 
 class _Recurrence(torch.autograd.Function):

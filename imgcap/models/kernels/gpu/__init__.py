@@ -1,0 +1,1 @@
+"""The same arithmetic for a GPU: few launches, little memory, by Triton."""
