@@ -240,15 +240,15 @@ def test_a_batch_that_three_ranks_cannot_share_is_told_once(shards: Path, tiny: 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_port_in_use_is_one_line(
-    command: Command, tiny: list[str], shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_port_in_use_is_one_line(launch: Callable[..., Any], tmp_path: Path) -> None:
+    """In a process of its own: a rank of several leaves at once, and would take this one along."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        for name, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
-            monkeypatch.setenv(name, str(value))
-        mistake = train(command, tiny, f"data.shards={shards}", f"run_dir={tmp_path / 'run'}").mistake
-    assert str(port) in mistake and "--master_port" in mistake
+        port = str(server.getsockname()[1])
+        several = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        ended = launch(tmp_path / "run", extra=several)
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith("error: ") and port in last and "--master_port" in last
 
 
 def test_a_vocabulary_that_does_not_fit_the_checkpoint_is_one_line(
