@@ -22,6 +22,7 @@ from imgcap.decoding.live import advance, begin
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.build import build_decoder
 from imgcap.models.kernels import graphs
+from imgcap.models.kernels.gpu import dispatch
 from imgcap.types import EOS, PAD, SOS
 
 CPU = torch.device("cpu")
@@ -215,9 +216,10 @@ CONSTRAINTS = {"min_length": 2, "no_repeat_ngram": 2}
 @pytest.mark.parametrize("method", ["beam", "groups", "banks", "samples", "samples cut"])
 @pytest.mark.parametrize("config", [*DECODERS, AttentionLSTMConfig(gate=True, layers=2)])
 def test_a_step_reads_nothing_on_the_host_and_stays_on_the_device(
-    config: DecoderConfig, method: str, last: bool
+    config: DecoderConfig, method: str, last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tensors of a GPU without one: they have no values, so that a host read raises, as does one that is elsewhere."""
+    monkeypatch.setattr(dispatch, "DEVICES", frozenset())  # kernels want values
     with FakeTensorMode(), torch.no_grad(), torch.device("cuda"):
         sizes = {"embed_dim": 6, "hidden_dim": 8} | ({"attention_dim": 5} if config.attends else {})
         decoder = build_decoder(config.model_copy(update=sizes), WORDS, 10).eval()
