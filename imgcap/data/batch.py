@@ -53,14 +53,13 @@ class BatchShape(NamedTuple):
 @contextmanager
 def page_locked(batches: list[Batch]) -> Iterator[None]:
     """Lock the memory of batches that `BatchShape.allocate` made, once: a GPU then copies each while others compute."""
-    memory = batches[0].tokens_BKT.untyped_storage()
-    runtime = torch.cuda.cudart()
-    torch.cuda.check_error(int(runtime.cudaHostRegister(memory.data_ptr(), memory.nbytes(), 0)))
+    memory, runtime = batches[0].tokens_BKT.untyped_storage(), torch.cuda.cudart()
+    torch.cuda.check_error(runtime.cudaHostRegister(memory.data_ptr(), memory.nbytes(), 0))
     try:
         yield
     finally:
         torch.cuda.synchronize()  # a copy may be under way
-        torch.cuda.check_error(int(runtime.cudaHostUnregister(memory.data_ptr())))
+        torch.cuda.check_error(runtime.cudaHostUnregister(memory.data_ptr()))
 
 
 def target_count(batch: Batch) -> int:

@@ -24,6 +24,7 @@ def micro_batch_that_fits(
     parameters = list(engine.raw_model.parameters())
     if sizes and any(hasattr(parameter, "ds_id") for parameter in parameters):
         return f"{told}; set train.micro_batch={sizes[0]} or less"  # ZeRO 3 has whole weights where all ranks are
+    engine.release()
     for parameter in parameters:
         parameter.grad = None
     trained = [parameter for parameter in parameters if parameter.requires_grad]

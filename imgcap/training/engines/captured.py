@@ -86,6 +86,9 @@ class CapturedEngine(DDPEngine):
         self.scaler.load_state_dict(scale)  # the one before stood in the middle of a step
         return self._kinds[step.kind].run()
 
+    def release(self) -> None:
+        self._kinds.clear()
+
     def exchange(self) -> None:
         """Average the gradient over the ranks."""
         doing("exchange of gradients", waits=True)

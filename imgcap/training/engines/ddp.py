@@ -78,6 +78,9 @@ class DDPEngine:
     def run(self, step: Step) -> Outcome:
         return run_plainly(self, step)
 
+    def release(self) -> None:
+        pass
+
     @contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:
         alone = not isinstance(self.wrapped, DistributedDataParallel)

@@ -64,6 +64,9 @@ class Engine(Protocol):
     def run(self, step: Step) -> Outcome:
         """Take a step: the losses of its micro-batches, their gradient, and the update of the weights."""
 
+    def release(self) -> None:
+        """Free what is kept from step to step to take them faster, where memory has run out."""
+
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:
         """Context of one forward and backward; gradients are exchanged between ranks in the last one only."""
 

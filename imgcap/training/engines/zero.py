@@ -81,6 +81,9 @@ class DeepSpeedEngine:
     def run(self, step: Step) -> Outcome:
         return run_plainly(self, step)
 
+    def release(self) -> None:
+        pass
+
     @contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:
         self.deepspeed.set_gradient_accumulation_boundary(last)

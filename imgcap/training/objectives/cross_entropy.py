@@ -1,14 +1,17 @@
 """Cross-entropy of the next token, with label smoothing and the attention penalty of Xu et al. 2015."""
 
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 
 from imgcap.config.training import TrainConfig
+from imgcap.errors import is_main_process, reason_of
 from imgcap.files.cache import cache_root
 from imgcap.models.captioner import Captioner
 from imgcap.models.decoders.forcing import unroll
@@ -39,7 +42,15 @@ class CrossEntropy(Objective):
         """Encode a batch as `Captioner.encode` does; with cached features there is nothing to compile."""
         if images_BCHW.ndim == 3 or (self.compiling == "auto" and images_BCHW.device.type != "cuda"):
             return self.captioner.encode(images_BCHW)
-        return self._encode(images_BCHW)
+        try:
+            return self._encode(images_BCHW)
+        except TorchDynamoException as error:  # a machine without a C compiler, say
+            if self.compiling != "auto":
+                raise
+            if is_main_process():
+                print(f"train.compile: the encoder is not compiled ({reason_of(error)})", file=sys.stderr, flush=True)
+            self._encode = self.captioner.encode
+            return self._encode(images_BCHW)
 
     def forward(self, batch: Batch, step: StepInputs) -> Loss:
         with autocast(batch.images_BCHW.device, self.precision):

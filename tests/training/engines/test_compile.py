@@ -1,9 +1,11 @@
 """torch.compile: the decoder is one graph, and nothing is compiled again once a run is under way."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 from imgcap.config.engine import EngineConfig
 from imgcap.config.model import EncoderConfig, ModelConfig
@@ -74,3 +76,19 @@ def test_nothing_is_compiled_again_after_the_first_steps():
     with torch.compiler.set_stance("fail_on_recompile"):
         for seed in range(2, 8):
             step(seed)
+
+
+def test_an_encoder_that_cannot_be_compiled_by_itself_runs_as_it_is(capsys):
+    objective = CrossEntropy(captioner(), TrainConfig())
+    images = SimpleNamespace(ndim=4, device=torch.device("cuda"))
+
+    def fails(_):
+        raise TorchDynamoException("no C compiler was found")
+
+    objective._encode, objective.captioner.encode = fails, lambda given: given
+    assert objective.encode(images) is images and objective.encode(images) is images
+    said = "train.compile: the encoder is not compiled (TorchDynamoException: no C compiler was found)\n"
+    assert capsys.readouterr().err == said
+    objective._encode, objective.compiling = fails, "default"
+    with pytest.raises(TorchDynamoException):
+        objective.encode(images)
