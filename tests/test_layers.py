@@ -152,7 +152,7 @@ def test_torch_distributed_stays_in_its_rooms(path: Path) -> None:
             assert not (isinstance(node.value, ast.Name) and node.value.id == "torch"), f"{name(path)}:{node.lineno}"
 
 
-@pytest.mark.parametrize("path", sorted((CHECKOUT / "imgcap" / "models" / "kernels").glob("*.py")), ids=name)
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "imgcap" / "models" / "kernels").rglob("*.py")), ids=name)
 def test_kernels_know_torch_alone(path: Path) -> None:
     for line, module in imported_modules(path):
         assert room(module) is None or module.startswith("imgcap.models.kernels"), f"{name(path)}:{line}"

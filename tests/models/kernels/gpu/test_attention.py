@@ -8,7 +8,7 @@ from imgcap.models.kernels.gpu.attention import additive_attention
 
 # images, queries an image, cells, attention width, width of the values
 SIZES = [(1, 1, 7, 40, 40), (2, 3, 49, 33, 130), (1, 2, 197, 40, 50), (1, 35, 9, 20, 24)]
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+CASES = [(sizes, dtype) for sizes in SIZES for dtype in (torch.float32, torch.bfloat16)]
 
 
 def operands(sizes: tuple[int, ...], gate: bool, dtype: torch.dtype, device: torch.device) -> list[torch.Tensor | None]:
@@ -32,9 +32,8 @@ def gradients(found, by, inputs):
     return torch.autograd.grad(total, [x for x in inputs if x is not None])
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("gate", [True, False])
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize(("sizes", "dtype"), [*CASES, (SIZES[0], torch.float16)], ids=str)
 def test_equals_the_formula(sizes, gate, dtype, device):
     inputs = operands(sizes, gate, dtype, device)
     in_float64 = exact(inputs)
