@@ -15,7 +15,9 @@ class EngineConfig(Section):
     exchange: Literal["fp32", "bf16"] = Field(
         "fp32", description="number format in which ranks exchange gradients; bf16 halves the traffic, and rounds"
     )
-    bucket_mb: PositiveFloat = Field(25.0, description="MB of gradients that DDP exchanges together")
+    bucket_mb: PositiveFloat = Field(
+        25.0, description="MB of gradients that DDP exchanges together, where steps are not captured"
+    )
     static_graph: bool = Field(False, description="tell DDP that every step uses the same parameters in the same order")
     zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(
         1, description="what DeepSpeed divides: 1 the optimiser, 2 the gradients too, 3 the weights too; 0 nothing"
