@@ -88,11 +88,15 @@ def test_ranks_tell_a_mistake_once(whose: str, line: str, tmp_path: Path) -> Non
 
 LEAVING = """
 import atexit, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
 from imgcap.errors import exits_cleanly
+
+left_open = ThreadPoolExecutor()
 
 @exits_cleanly
 def main():
     atexit.register(print, "python's own exit")
+    left_open.submit(int)  # its thread waits for more, until Python's exit ends it
     threading.Thread(target=lambda: (time.sleep(0.2), print("saved"))).start()
     sys.exit(int(sys.argv[1]))
 

@@ -1,7 +1,8 @@
 """Memory for batches, what counts in them, and the hash by which equal batches are known."""
 
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -52,14 +53,23 @@ class BatchShape(NamedTuple):
 
 @contextmanager
 def page_locked(batches: list[Batch]) -> Iterator[None]:
-    """Lock the memory of batches that `BatchShape.allocate` made, once: a GPU then copies each while others compute."""
+    """Lock the memory of batches that `BatchShape.allocate` made, once: a GPU then copies each while others compute.
+
+    Where the system doesn't let us, copies are slower and a warning says so.
+    """
     memory, runtime = batches[0].tokens_BKT.untyped_storage(), torch.cuda.cudart()
-    torch.cuda.check_error(runtime.cudaHostRegister(memory.data_ptr(), memory.nbytes(), 0))
+    failed = int(runtime.cudaHostRegister(memory.data_ptr(), memory.nbytes(), 0))
+    if failed:
+        with suppress(RuntimeError):
+            torch.zeros(1, device="cuda")  # takes over the failure, which the next launch would report as its own
+        warnings.warn(f"{memory.nbytes()} bytes of batches can't be page-locked (CUDA error {failed})", stacklevel=2)
+        yield
+        return
     try:
         yield
     finally:
         torch.cuda.synchronize()  # a copy may be under way
-        torch.cuda.check_error(runtime.cudaHostUnregister(memory.data_ptr()))
+        runtime.cudaHostUnregister(memory.data_ptr())
 
 
 def target_count(batch: Batch) -> int:

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TypeVar
 
 import torch
@@ -47,6 +48,14 @@ def batch_that_fits(run: Callable[[int], object], batch: int, device: torch.devi
     return f"{place_of(device)} has no room to {what} {batch} pictures at once; {mend}"
 
 
+def is_short(device: torch.device) -> bool:
+    """Whether less than a third of a GPU's memory is free for what isn't training."""
+    if device.type != "cuda":
+        return False
+    free, total = torch.cuda.mem_get_info(device)
+    return 3 * free < total
+
+
 def place_of(device: torch.device) -> str:
     """A device as an error names it, a GPU with the size of its memory."""
     if device.type != "cuda":
@@ -57,7 +66,8 @@ def place_of(device: torch.device) -> str:
 
 def _fits(run: Callable[[int], object], size: int) -> bool:
     gc.collect()
-    torch.cuda.empty_cache()
+    with suppress(RuntimeError):  # after a capture that failed, some versions of torch can't
+        torch.cuda.empty_cache()
     try:
         run(size)
     except torch.OutOfMemoryError:

@@ -58,7 +58,7 @@ def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool
         model = initial_captioner(config.model, config.init_from, vocabulary)
     if saved:
         _load_model(model, saved)
-    engine = build_engine(config.engine, CrossEntropy(model, config.train), config.train, config.optim, world)
+    engine = build_engine(config.engine, _objective(config, model), config.train, config.optim, world)
     if (features := features_of(data.first, config.data)) is not None:
         with engine.whole_model() as whole:
             check_features(features, None if dry_run else whole.encoder, config)
@@ -137,6 +137,12 @@ def build_evaluator(config: Config, world: World, vocabulary: Vocabulary) -> Eva
         precision=config.train.precision,
         limit=config.eval.limit,
     )
+
+
+def _objective(config: Config, model: Captioner) -> CrossEntropy:
+    """What the run minimises. DeepSpeed exchanges weights under a compiler's eyes, so there only who asks compiles."""
+    by_itself = config.train.compile == "auto" and config.engine.name == "deepspeed"
+    return CrossEntropy(model, config.train.model_copy(update={"compile": "off"}) if by_itself else config.train)
 
 
 def _timetable(config: Config, steps_per_epoch: int) -> Timetable:

@@ -24,7 +24,7 @@ from imgcap.evaluation.evaluator import EvaluationStopped, Evaluator
 from imgcap.models.encoders.base import Encoder
 from imgcap.models.losses import Loss
 from imgcap.ranks.collectives import broadcast_object, gather_objects, on_main, sum_across_ranks
-from imgcap.ranks.memory import within_memory
+from imgcap.ranks.memory import is_short, within_memory
 from imgcap.ranks.progress import Progress
 from imgcap.ranks.watchdog import at_step, doing
 from imgcap.ranks.world import World
@@ -271,6 +271,8 @@ class Trainer:
 
     def evaluate(self) -> bool:
         """Score the validation images, show the result, and say whether it is the best so far."""
+        if is_short(self.world.device):
+            self.engine.release()
         try:
             with self.engine.whole_model():
                 evaluation = self.evaluator.run(self.average.to_evaluate(), lambda: self.notice.requested)

@@ -5,15 +5,18 @@ once, but it is blind: it reads and writes the very memory that it was captured 
 into `Static` tensors, and what comes out is to be read before the next call.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 T = TypeVar("T")
+_capturing = threading.Lock()  # torch empties the caches of all devices before a capture: no other may be under way
+_failed: list[str] = []  # why a capture of this process failed
 WARM = 2  # calls before the capture, in which libraries load, kernels compile and the optimiser's state is made
 
 
@@ -44,24 +47,26 @@ class Graph(Generic[T]):
             with self.pool.on_stream(), _uncached_casts():
                 return self.function()
         if self._graph is None:
-            self._capture()
-        assert self._graph is not None and self._result is not None
+            self._graph = self._capture()
         self._graph.replay()
-        return self._result
+        return cast(T, self._result)
 
-    def _capture(self) -> None:
-        graph = torch.cuda.CUDAGraph()
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        """Capture the function. Where one capture of this process has failed, torch's allocator may take no other."""
+        if _failed:
+            raise NotCaptured(_failed[0])
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
+        reasons: list[str] = []
         try:
             # Of this thread alone: others, as a loader's that pins memory, may go on meanwhile.
             place = torch.cuda.graph(graph, self.pool.handle, self.pool.stream, capture_error_mode="thread_local")
-            with _uncached_casts(), place:
+            with _capturing, _uncached_casts(), place, _noting(reasons):
                 self._result = self.function()
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            lines = str(error).strip().splitlines()
-            raise NotCaptured(lines[0] if lines else type(error).__name__) from error
-        self._graph = graph
+        except RuntimeError as error:  # running out of memory is one: without a graph there may be enough
+            torch.cuda.set_stream(current)  # torch leaves it where the end of a capture fails
+            _failed.append(reasons[0] if reasons else _line(error))
+            raise NotCaptured(_failed[0]) from error
+        return graph
 
     def _in_place(self, result: T) -> T:
         """Put a result where the first one was, as a replay does."""
@@ -113,6 +118,20 @@ class Static(Generic[T]):
 
 def _copied(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor).copy_(tensor)
+
+
+@contextmanager
+def _noting(reasons: list[str]) -> Iterator[None]:
+    """Note why what is captured failed: the end of the capture fails too, and tells less."""
+    try:
+        yield
+    except RuntimeError as error:
+        reasons.append(_line(error))
+        raise
+
+
+def _line(error: RuntimeError) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextmanager

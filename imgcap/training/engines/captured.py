@@ -68,23 +68,19 @@ class CapturedEngine(DDPEngine):
         self._inputs.put(inputs)
         if step.kind not in self._kinds:
             self._kinds[step.kind] = _Kind(self, step, self._inputs.value, self._pool)
-        try:
-            return self._kinds[step.kind].run()
-        except NotCaptured as reason:
-            return self._go_on_plainly(step, reason)
+        return self._kinds[step.kind].run()
 
-    def _go_on_plainly(self, step: Step, reason: NotCaptured) -> Outcome:
-        """Take the step that was not captured, and all from here on, as they are written."""
+    def go_on_plainly(self, reason: NotCaptured) -> None:
+        """Take all steps from here on as they are written."""
         if self.insists:
             raise UserError(f"train.capture=on, and the step can't be captured: {reason}; set it to auto") from reason
         if self.world.is_main:
             print(f"train.capture: steps are launched kernel by kernel ({reason})", file=sys.stderr, flush=True)
         self.plainly = True
-        self._clear_gradients()  # of what was replayed before, where the update alone failed
         scale = self.scaler.state_dict()
         self.scaler = torch.amp.GradScaler(self.world.device.type, enabled=bool(scale))
-        self.scaler.load_state_dict(scale)  # the one before stood in the middle of a step
-        return self._kinds[step.kind].run()
+        self.scaler.load_state_dict(scale)  # the one before may stand in the middle of a step
+        self.scaler.scale(torch.zeros((), device=self.world.device))  # its scale is there from the first loss on
 
     def release(self) -> None:
         self._kinds.clear()
@@ -134,15 +130,22 @@ class _Kind:
 
     def run(self) -> Outcome:
         doing("the step")
-        first: Callable[[], Any]
-        first, *second = self.parts if self.engine.plainly else self.graphs
-        computed = first()
+        computed = self._call(0)
         self._keep(self.engine.raw_model.encoder.folded)
-        if not second:
+        if len(self.parts) == 1:
             return computed
         self.engine.exchange()
         doing("the update")
-        return Outcome(computed, second[0]())
+        return Outcome(computed, self._call(1))
+
+    def _call(self, part: int) -> Any:
+        """Run a part by its graph, or, where that can't be captured and so has computed nothing, as it is written."""
+        if not self.engine.plainly:
+            try:
+                return self.graphs[part]()
+            except NotCaptured as reason:
+                self.engine.go_on_plainly(reason)
+        return self.parts[part]()
 
     def _keep(self, folded: tuple[nn.Module, ...]) -> None:
         if not any(folded is known for known in self._kept):

@@ -39,13 +39,17 @@ class CrossEntropy(Objective):
         self._encode = captioner.encode if train.compile == "off" else _compiled(captioner.encode, train.compile)
 
     def encode(self, images_BCHW: Tensor) -> Tensor:
-        """Encode a batch as `Captioner.encode` does; with cached features there is nothing to compile."""
-        if images_BCHW.ndim == 3 or (self.compiling == "auto" and images_BCHW.device.type != "cuda"):
+        """Encode a batch as `Captioner.encode` does, compiled where it is asked for and can be."""
+        encoder = self.captioner.encoder
+        cached, by_itself = images_BCHW.ndim == 3, self.compiling == "auto"
+        # torch can't compile stages that are run again with other statistics.
+        recomputes = encoder.recompute and encoder.frozen_stages < len(encoder.stages)
+        if cached or recomputes or (by_itself and images_BCHW.device.type != "cuda"):
             return self.captioner.encode(images_BCHW)
         try:
             return self._encode(images_BCHW)
         except TorchDynamoException as error:  # a machine without a C compiler, say
-            if self.compiling != "auto":
+            if not by_itself:
                 raise
             if is_main_process():
                 print(f"train.compile: the encoder is not compiled ({reason_of(error)})", file=sys.stderr, flush=True)

@@ -150,6 +150,25 @@ def test_a_step_that_cannot_be_captured_goes_on_plainly_and_says_so(precision, m
     assert said.count("train.capture: steps are launched kernel by kernel (operation not permitted") == 1
 
 
+@pytest.mark.parametrize("failing", [0, 1])
+def test_where_one_part_of_a_step_cannot_be_captured_nothing_is_computed_twice(failing, monkeypatch, capsys):
+    """The two parts of a step of several ranks, here of a world that has two and an exchange with nobody."""
+    world = World(0, 2, 0, torch.device("cpu"))
+    monkeypatch.setattr(CapturedEngine, "exchange", lambda engine: None)
+    made = []
+
+    def call(graph):
+        if graph not in made:
+            made.append(graph)
+        return refuse(graph) if made.index(graph) == failing else graph.function()
+
+    monkeypatch.setattr(Graph, "__call__", call)
+    captured = Run(CapturedEngine, world=world, precision="fp16")
+    monkeypatch.setattr(DDPEngine, "_wrap", lambda engine: engine.objective)
+    same(captured, Run(DDPEngine, world=world, precision="fp16"), 5)
+    assert capsys.readouterr().err.count("train.capture: steps are launched") == 1
+
+
 def test_who_insists_on_capturing_is_told_what_hinders(monkeypatch):
     monkeypatch.setattr(Graph, "__call__", refuse)
     run = Run(CapturedEngine, capture="on")

@@ -75,7 +75,10 @@ def attend_backward(
     how = _products(cells, K, 1 << 13)
     some_K, block_X = pieces(K, how["BLOCK_K"]), how["BLOCK_X"]
     # Few images would leave most of a GPU idle: then each slice of X is a program, and the next kernel adds them up.
-    slices = pieces(X, block_X) if images * some_K < 1024 else 1
+    # As many as the next kernel holds at once, beside all cells.
+    most = max(4096 // block(P, 16, 1 << 30), 1) if images * some_K < 1024 else 1
+    width = pieces(pieces(X, block_X), min(most, pieces(X, block_X))) * block_X
+    slices = pieces(X, width)
     d_attention_SNP = torch.empty(slices, rows, P, dtype=torch.float32, device=query_NA.device)
     launch(
         kernels.attention_context_backward,
@@ -84,7 +87,7 @@ def attend_backward(
         *(gate_NX, 0 if gate_NX is None else stride(gate_NX), context_NX),
         *(d.gate_NX, 0 if d.gate_NX is None else stride(d.gate_NX)),
         *(d.context_BKX, 0 if d.context_BKX is None else d.context_BKX.stride(0), d_attention_SNP),
-        *(images, K, P, X, block_X if slices > 1 else X),
+        *(images, K, P, X, width),
         **how,
     )
     launch(
