@@ -9,7 +9,7 @@ import torch
 
 from imgcap.errors import UserError
 from imgcap.ranks import memory
-from imgcap.ranks.memory import halves, largest_that_fits, place_of, within_memory
+from imgcap.ranks.memory import halves, is_short, largest_that_fits, place_of, within_memory
 
 
 def full(*_):
@@ -61,3 +61,10 @@ def test_sizes_divide_what_they_have_to():
 @pytest.mark.gpu
 def test_a_gpu_is_named_with_its_memory():
     assert place_of(torch.device("cuda", 0)).startswith("GPU 0 (") and " GiB)" in place_of(torch.device("cuda", 0))
+
+
+@pytest.mark.parametrize(("free", "short"), [(40, False), (20, True)])
+def test_memory_is_short_where_less_than_a_third_is_free(free, short, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80))
+    assert is_short(torch.device("cuda", 0)) is short
+    assert is_short(torch.device("cpu")) is False
