@@ -92,3 +92,20 @@ def test_an_encoder_that_cannot_be_compiled_by_itself_runs_as_it_is(capsys):
     objective._encode, objective.compiling = fails, "default"
     with pytest.raises(TorchDynamoException):
         objective.encode(images)
+
+
+@pytest.mark.parametrize(
+    ("mode", "asked"),
+    [
+        ("auto", ["default"]),
+        ("default", ["default"] * 2),
+        ("reduce-overhead", ["default"] * 2),
+        ("max-autotune", ["max-autotune-no-cudagraphs"] * 2),
+        ("off", []),
+    ],
+)
+def test_no_mode_captures_graphs_beside_ours(mode, asked, monkeypatch):
+    modes = []
+    monkeypatch.setattr(torch, "compile", lambda function, mode, dynamic: modes.append(mode) or function)
+    CrossEntropy(captioner(), TrainConfig(compile=mode))
+    assert modes == asked
