@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
 
 from imgcap.config.training import TrainConfig
 from imgcap.errors import is_main_process, reason_of
@@ -34,9 +33,10 @@ class CrossEntropy(Objective):
         super().__init__(captioner)
         self.precision, self.smoothing, self.penalty = train.precision, train.label_smoothing, train.attention_penalty
         self.compiling = train.compile
-        unroll_decoder = partial(unroll, captioner.decoder)
-        self.unroll = unroll_decoder if train.compile in ("off", "auto") else _compiled(unroll_decoder, train.compile)
-        self._encode = captioner.encode if train.compile == "off" else _compiled(captioner.encode, train.compile)
+        self._encode: Callable[[Tensor], Tensor] | None = captioner.encode if train.compile == "off" else None
+        self.unroll: Callable[..., tuple[Tensor, Tensor | None]] = partial(unroll, captioner.decoder)
+        if train.compile not in ("off", "auto"):
+            self.unroll = _compiled(self.unroll, train.compile)
 
     def encode(self, images_BCHW: Tensor) -> Tensor:
         """Encode a batch as `Captioner.encode` does, compiled where it is asked for and can be."""
@@ -46,12 +46,16 @@ class CrossEntropy(Objective):
         recomputes = encoder.recompute and encoder.frozen_stages < len(encoder.stages)
         if cached or recomputes or (by_itself and images_BCHW.device.type != "cuda"):
             return self.captioner.encode(images_BCHW)
+        if self._encode is None:  # not before: torch's compiler takes a second to load
+            self._encode = _compiled(self.captioner.encode, self.compiling)
         try:
             return self._encode(images_BCHW)
-        except TorchDynamoException as error:  # a machine without a C compiler, say
-            if not by_itself:
+        except RuntimeError as error:
+            from torch._dynamo.exc import TorchDynamoException
+
+            if not (by_itself and isinstance(error, TorchDynamoException)):
                 raise
-            if is_main_process():
+            if is_main_process():  # a machine without a C compiler, say
                 print(f"train.compile: the encoder is not compiled ({reason_of(error)})", file=sys.stderr, flush=True)
             self._encode = self.captioner.encode
             return self._encode(images_BCHW)
