@@ -64,7 +64,7 @@ class Graph(Generic[T]):
                 self._result = self.function()
         except RuntimeError as error:  # running out of memory is one: without a graph there may be enough
             torch.cuda.set_stream(current)  # torch leaves it where the end of a capture fails
-            _failed.append(reasons[0] if reasons else _line(error))
+            _failed.append(reasons[0] if reasons else first_line(error))
             raise NotCaptured(_failed[0]) from error
         return graph
 
@@ -126,11 +126,12 @@ def _noting(reasons: list[str]) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reasons.append(_line(error))
+        reasons.append(first_line(error))
         raise
 
 
-def _line(error: RuntimeError) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or else its name."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

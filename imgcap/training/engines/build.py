@@ -1,13 +1,12 @@
 """The engine that the section `engine` asks for by `engine.name`."""
 
 import os
-import sys
 
 from imgcap.config.engine import EngineConfig
 from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.errors import UserError
 from imgcap.ranks.world import World
-from imgcap.training.engines.captured import CapturedEngine
+from imgcap.training.engines.captured import CapturedEngine, say_plainly
 from imgcap.training.engines.ddp import DDPEngine
 from imgcap.training.engines.protocol import Engine
 from imgcap.training.objectives.base import Objective
@@ -22,8 +21,8 @@ def build_engine(
     captured = train.capture != "off" and on_gpu and not by_deepspeed
     if train.capture == "on" and not captured:
         raise UserError(f"train.capture=on needs a CUDA GPU and engine.name=ddp, and {hindered}; set it to auto")
-    if train.capture == "auto" and on_gpu and not captured and world.is_main:
-        print(f"train.capture: steps are launched kernel by kernel ({hindered})", file=sys.stderr, flush=True)
+    if train.capture == "auto" and on_gpu and not captured:
+        say_plainly(world, hindered)
     if by_deepspeed:
         os.environ.setdefault("DS_ACCELERATOR", world.device.type)  # DeepSpeed would look for one, and say so
         try:

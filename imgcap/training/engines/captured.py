@@ -30,6 +30,12 @@ from imgcap.types import Batch
 ALIGNED = 64  # numbers: fused updates read several at once where a tensor begins at a multiple of their size
 
 
+def say_plainly(world: World, reason: str) -> None:
+    """Say, once for all ranks, why steps are not captured."""
+    if world.is_main:
+        print(f"train.capture: steps are launched kernel by kernel ({reason})", file=sys.stderr, flush=True)
+
+
 class Inputs(NamedTuple):
     """All that changes from step to step, at addresses that stay."""
 
@@ -74,8 +80,7 @@ class CapturedEngine(DDPEngine):
         """Take all steps from here on as they are written."""
         if self.insists:
             raise UserError(f"train.capture=on, and the step can't be captured: {reason}; set it to auto") from reason
-        if self.world.is_main:
-            print(f"train.capture: steps are launched kernel by kernel ({reason})", file=sys.stderr, flush=True)
+        say_plainly(self.world, str(reason))
         self.plainly = True
         scale = self.scaler.state_dict()
         self.scaler = torch.amp.GradScaler(self.world.device.type, enabled=bool(scale))

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as distributed
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from imgcap.errors import UserError
@@ -65,13 +65,15 @@ def load_whole_state(optimizer: Optimizer, model: nn.Module, saved: dict[str, di
 def share_weights(model: nn.Module) -> None:
     """Give every rank rank 0's weights and buffers, as DDP does where it wraps a model."""
     share_buffers(model)
-    if distributed.is_initialized() and distributed.get_world_size() > 1:
-        for parameter in model.parameters():
-            distributed.broadcast(parameter.data, 0)
+    _share(parameter.data for parameter in model.parameters())
 
 
 def share_buffers(model: nn.Module) -> None:
     """Give every rank rank 0's buffers, BatchNorm's statistics."""
+    _share(model.buffers())
+
+
+def _share(tensors: Iterable[Tensor]) -> None:
     if distributed.is_initialized() and distributed.get_world_size() > 1:
-        for buffer in model.buffers():
-            distributed.broadcast(buffer, 0)
+        for tensor in tensors:
+            distributed.broadcast(tensor, 0)

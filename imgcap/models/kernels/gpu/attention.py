@@ -73,11 +73,11 @@ def attend_backward(
     rows, X = len(query_NA), cells.values_BPX.shape[-1]
     K = rows // images
     how = _products(cells, K, 1 << 13)
-    some_K, block_X = pieces(K, how["BLOCK_K"]), how["BLOCK_X"]
-    # Few images would leave most of a GPU idle: then each slice of X is a program, and the next kernel adds them up.
-    # As many as the next kernel holds at once, beside all cells.
+    some_K, blocks = pieces(K, how["BLOCK_K"]), pieces(X, how["BLOCK_X"])
+    # Few images would leave most of a GPU idle: then each slice of X is a program, and the next kernel adds them up,
+    # as many as it holds at once beside all cells.
     most = max(4096 // block(P, 16, 1 << 30), 1) if images * some_K < 1024 else 1
-    width = pieces(pieces(X, block_X), min(most, pieces(X, block_X))) * block_X
+    width = pieces(blocks, min(most, blocks)) * how["BLOCK_X"]
     slices = pieces(X, width)
     d_attention_SNP = torch.empty(slices, rows, P, dtype=torch.float32, device=query_NA.device)
     launch(

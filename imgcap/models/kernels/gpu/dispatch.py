@@ -7,6 +7,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from imgcap.models.kernels.graphs import first_line
+
 DEVICES = frozenset({"cuda"})  # tests add the CPU, where Triton interprets
 CELLS = 1024  # of an image, that attention holds at once
 
@@ -38,7 +40,6 @@ def _runs_triton(device: torch.device) -> bool:
         gates_NG, cell_NH = torch.zeros(1, 4, device=device), torch.zeros(1, 1, device=device)
         lstm_cell([gates_NG, gates_NG], cell_NH, NewState(torch.empty_like(cell_NH), torch.empty_like(cell_NH)))
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        warnings.warn(f"Triton's kernels can't be used, torch's slower ones are: {reason}", stacklevel=2)
+        warnings.warn(f"Triton's kernels can't be used, torch's slower ones are: {first_line(error)}", stacklevel=2)
         return False
     return True
