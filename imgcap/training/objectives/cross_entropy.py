@@ -40,12 +40,12 @@ class CrossEntropy(Objective):
 
     def encode(self, images_BCHW: Tensor) -> Tensor:
         """Encode a batch as `Captioner.encode` does, compiled where it is asked for and can be."""
-        encoder = self.captioner.encoder
-        cached, by_itself = images_BCHW.ndim == 3, self.compiling == "auto"
-        # torch can't compile stages that are run again with other statistics.
-        recomputes = encoder.recompute and encoder.frozen_stages < len(encoder.stages)
-        if cached or recomputes or (by_itself and images_BCHW.device.type != "cuda"):
+        encoder, by_itself = self.captioner.encoder, self.compiling == "auto"
+        if images_BCHW.ndim == 3 or (by_itself and images_BCHW.device.type != "cuda"):  # cached, or nothing to gain
             return self.captioner.encode(images_BCHW)
+        recomputes = encoder.recompute and encoder.frozen_stages < len(encoder.stages)
+        if recomputes and self._encode != self.captioner.encode:  # torch can't compile what has statistics of its own
+            self._stop_compiling("model.encoder.recompute runs its stages again")
         if self._encode is None:  # not before: torch's compiler takes a second to load
             self._encode = _compiled(self.captioner.encode, self.compiling)
         try:
@@ -55,10 +55,13 @@ class CrossEntropy(Objective):
 
             if not (by_itself and isinstance(error, TorchDynamoException)):
                 raise
-            if is_main_process():  # a machine without a C compiler, say
-                print(f"train.compile: the encoder is not compiled ({reason_of(error)})", file=sys.stderr, flush=True)
-            self._encode = self.captioner.encode
-            return self._encode(images_BCHW)
+            self._stop_compiling(reason_of(error))  # a machine without a C compiler, say
+            return self.captioner.encode(images_BCHW)
+
+    def _stop_compiling(self, reason: str) -> None:
+        if is_main_process():
+            print(f"train.compile: the encoder is not compiled ({reason})", file=sys.stderr, flush=True)
+        self._encode = self.captioner.encode
 
     def forward(self, batch: Batch, step: StepInputs) -> Loss:
         with autocast(batch.images_BCHW.device, self.precision):

@@ -94,6 +94,20 @@ def test_an_encoder_that_cannot_be_compiled_by_itself_runs_as_it_is(capsys):
         objective.encode(images)
 
 
+def test_an_encoder_that_is_recomputed_is_not_compiled_and_a_line_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(torch, "compile", lambda function, mode, dynamic: function)
+    encoder = EncoderConfig(name="resnet18", weights=None, train="last_block", recompute=True)
+    model = build_captioner(ModelConfig(encoder=encoder, decoder=SMALL), WORDS)
+    for mode, lines in (("off", 0), ("auto", 0), ("default", 1)):  # auto: on a GPU alone
+        objective = CrossEntropy(model, TrainConfig(compile=mode))
+        objective(batch(0), StepInputs()), objective(batch(1), StepInputs())
+        said = capsys.readouterr().err
+        assert (
+            said
+            == "train.compile: the encoder is not compiled (model.encoder.recompute runs its stages again)\n" * lines
+        )
+
+
 @pytest.mark.parametrize(
     ("mode", "asked"),
     [
