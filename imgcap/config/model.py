@@ -40,6 +40,13 @@ class DecoderConfig(Section):
     undroppable: ClassVar[Mapping[str, Any]] = {}  # what a decoder of another type refuses; other keys it drops
 
     type: str = Field(description=_TYPE)
+    layers: Positive = Field(1, description="layers, one above the other")
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+
+
+class RecurrentConfig(DecoderConfig):
+    """The keys that the sections of the LSTM decoders have."""
+
     layers: Positive = Field(1, description="LSTM layers, one above the other")
     embed_dim: Positive = Field(512, description="width of a word's embedding")
     hidden_dim: Positive = Field(512, description="width of the LSTM's state")
@@ -48,7 +55,7 @@ class DecoderConfig(Section):
     )
 
 
-class LSTMConfig(DecoderConfig):
+class LSTMConfig(RecurrentConfig):
     """Show and Tell (Vinyals et al. 2015): the picture is the first word of an LSTM."""
 
     attends = False
@@ -57,7 +64,7 @@ class LSTMConfig(DecoderConfig):
     image_layers: Count = Field(0, description="ReLU layers that the picture passes before it is projected to a word")
 
 
-class AttentionLSTMConfig(DecoderConfig):
+class AttentionLSTMConfig(RecurrentConfig):
     """Show, Attend and Tell (Xu et al. 2015): an LSTM that looks at the cells of the picture at each word."""
 
     attends = True
@@ -89,7 +96,38 @@ class AttentionLSTMConfig(DecoderConfig):
         return self
 
 
-DECODERS: dict[str, type[DecoderConfig]] = {"lstm": LSTMConfig, "attention_lstm": AttentionLSTMConfig}
+class TransformerConfig(DecoderConfig):
+    """A pre-norm Transformer (Vaswani et al. 2017; Xiong et al. 2020) whose words look at the cells of the picture."""
+
+    attends = True
+
+    type: Literal["transformer"] = Field("transformer", description=_TYPE)
+    layers: Positive = Field(3, description="layers of words: self-attention, attention over the cells, feed-forward")
+    width: Positive = Field(512, description="width of words and cells within the decoder")
+    heads: Positive = Field(8, description="heads of every attention; they divide the width")
+    feedforward: Positive = Field(2048, description="width of the feed-forward layers within")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="share dropped after the embedding and after each sub-layer"
+    )
+    tie_embeddings: bool = Field(True, description="the output layer's weight is the words' embedding")
+    max_length: Positive = Field(64, description="tokens of the longest caption for which there are learned positions")
+    image_layers: Count = Field(0, description="layers of self-attention over the cells, before the words look at them")
+    grid_positions: bool = Field(
+        True, description="tell the decoder where each cell lies (sines); a ViT's tokens know it already"
+    )
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> "TransformerConfig":
+        if self.width % self.heads:
+            raise ValueError(f"model.decoder.heads={self.heads} must divide model.decoder.width={self.width}")
+        return self
+
+
+DECODERS: dict[str, type[DecoderConfig]] = {
+    "lstm": LSTMConfig,
+    "attention_lstm": AttentionLSTMConfig,
+    "transformer": TransformerConfig,
+}
 DEFAULT_DECODER = "attention_lstm"
 
 
@@ -117,7 +155,9 @@ def _of_its_type(given: Any) -> Any:
     return section.model_validate(own)
 
 
-Decoder = Annotated[LSTMConfig | AttentionLSTMConfig, Field(discriminator="type"), BeforeValidator(_of_its_type)]
+Decoder = Annotated[
+    LSTMConfig | AttentionLSTMConfig | TransformerConfig, Field(discriminator="type"), BeforeValidator(_of_its_type)
+]
 
 
 class ModelConfig(Section):

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from imgcap.config.data import DataConfig, VocabConfig
 from imgcap.config.engine import EngineConfig
 from imgcap.config.evaluation import EvalConfig
-from imgcap.config.model import ModelConfig
+from imgcap.config.model import ModelConfig, TransformerConfig
 from imgcap.config.section import Duration, Positive, Section, steps_of
 from imgcap.config.training import OptimConfig, TrainConfig
 
@@ -68,6 +68,11 @@ class Config(Section):
         if self.eval.min_length > self.data.max_tokens:
             raise ValueError("eval.min_length is more than data.max_tokens, the words of the longest caption; lower it")
         decoder = self.model.decoder
+        if isinstance(decoder, TransformerConfig) and decoder.max_length <= self.data.max_tokens:
+            raise ValueError(
+                f"model.decoder.max_length={decoder.max_length} must be more than data.max_tokens="
+                f"{self.data.max_tokens}: <sos> has a position too"
+            )
         if self.train.attention_penalty and not decoder.attends:
             raise ValueError(
                 "train.attention_penalty needs a decoder that attends; "

@@ -36,7 +36,7 @@ class AttendAfterDecoder(AttendingDecoder):
         gate_BKE = None if self.gate is None else self.gate(hidden_BKH)
         return self.attention(state.features_BPE, state.projected_BPA, query_BKA, gate_BKE)
 
-    def read(self, state: LSTMState, tokens_BKT: Tensor) -> tuple[Tensor, Tensor | None]:
+    def read(self, state: LSTMState, tokens_BKT: Tensor, attention: bool = True) -> tuple[Tensor, Tensor | None]:
         """Read known tokens (see `Decoder.read`); the attention of all steps and captions is one call."""
         embedded_TBKD = self.embed(tokens_BKT)
         hidden_BKTH = self.run_words(state, embedded_TBKD)

@@ -59,14 +59,14 @@ class AttentionLSTMDecoder(AttendingDecoder):
         hidden, cell = self.run_cells(gates_BKG, hidden_BKH, cell_BKH, recurrent_BKG)
         return Advance(hidden, cell, context_BKE, attention_BKP)
 
-    def read(self, state: LSTMState, tokens_BKT: Tensor) -> tuple[Tensor, Tensor | None]:
+    def read(self, state: LSTMState, tokens_BKT: Tensor, attention: bool = True) -> tuple[Tensor, Tensor | None]:
         """Read known tokens (see `Decoder.read`), by one function over all steps where that is faster."""
         _, _, context_GX, top_QH, top_bias_Q = state.prepared
         features_BPE, projected_BPA = state.features_BPE, state.projected_BPA
         assert features_BPE is not None and projected_BPA is not None, "init gives the image"
         on_gpu = fused(features_BPE, features_BPE.shape[1])
         if not (on_gpu or torch.is_grad_enabled()):
-            return super().read(state, tokens_BKT)
+            return super().read(state, tokens_BKT, attention)
         assert context_GX is not None and top_QH is not None and top_bias_Q is not None, "init gives the weights"
         embedded_TBKD = self.embed(tokens_BKT)
         word_gates_TNG = state.prepared.word_gates(embedded_TBKD.flatten(1, 2))

@@ -24,16 +24,20 @@ class Decoder(nn.Module, Generic[State]):
     output: nn.Linear
 
     def init(self, features_BPE: Tensor, rows: int, length: int) -> State:
-        """Begin captions of B images, `rows` of each, of which at most `length` tokens will be read."""
+        """Begin captions of B images, `rows` of each, of which `step` will read at most `length` tokens."""
         raise NotImplementedError
 
     def step(self, state: State, token_BK: Tensor) -> tuple[Tensor, State, Tensor | None]:
-        """Read a token of each row; return logits_BKV of the next, the new state and attention_BKP (float32)."""
+        """Read a token of each row; return logits_BKV of the next, the new state and attention_BKP (float32).
+
+        Without gradients the new state may lie where the given one did, which is no more then.
+        """
         raise NotImplementedError
 
-    def read(self, state: State, tokens_BKT: Tensor) -> tuple[Tensor, Tensor | None]:
+    def read(self, state: State, tokens_BKT: Tensor, attention: bool = True) -> tuple[Tensor, Tensor | None]:
         """Read the first T - 1 tokens, all known; return readout_BKTR and attention_BKTP of these T - 1 steps.
 
+        Attention is for those who ask for it: a decoder that has it at a price gives none to others.
         `output(readout)` are the logits that `step` would have given, token by token.
         """
         raise NotImplementedError

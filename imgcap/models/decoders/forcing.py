@@ -14,19 +14,21 @@ BLOCK = 1 << 24  # logits that a guess of all words looks at together
 
 
 def unroll(
-    decoder: Decoder, features_BPE: Tensor, tokens_BKT: Tensor, forcing: Forcing | None = None
+    decoder: Decoder, features_BPE: Tensor, tokens_BKT: Tensor, forcing: Forcing | None = None, attention: bool = True
 ) -> tuple[Tensor, Tensor | None]:
     """Predict tokens 1 to T - 1 from those before; return readout_BKTR and attention_BKTP of T - 1 steps.
 
     The tokens before are the given ones, or, with `forcing`, some of them the model's own. No gradient goes through
-    the choice of a word: the words are chosen first, then all are known.
+    the choice of a word: the words are chosen first, then all are known. Attention is for those who ask for it.
     """
-    state = decoder.init(features_BPE, *tokens_BKT.shape[1:])
+    rows, length = tokens_BKT.shape[1:]
+    in_turn = forcing is not None and not forcing.two_pass
+    state = decoder.init(features_BPE, rows, length if in_turn else 0)
     if forcing is not None:
         choose = _choose_in_two_passes if forcing.two_pass else _choose_in_turn
         with torch.no_grad():
             tokens_BKT = choose(decoder, state, tokens_BKT, forcing.coins_BKT < forcing.ratio)
-    return decoder.read(state, tokens_BKT)
+    return decoder.read(state, tokens_BKT, attention)
 
 
 def _choose_in_turn(decoder: Decoder, state: DecoderState, tokens_BKT: Tensor, given_BKT: Tensor) -> Tensor:
@@ -40,7 +42,7 @@ def _choose_in_turn(decoder: Decoder, state: DecoderState, tokens_BKT: Tensor, g
 
 def _choose_in_two_passes(decoder: Decoder, state: DecoderState, tokens_BKT: Tensor, given_BKT: Tensor) -> Tensor:
     """Scheduled sampling in parallel (Duckworth et al. 2019): each guess follows the true words."""
-    readout_BKTR, _ = decoder.read(state, tokens_BKT)
+    readout_BKTR, _ = decoder.read(state, tokens_BKT, attention=False)
     logits_of_an_image = readout_BKTR[0, ..., 0].numel() * decoder.output.out_features
     blocks = readout_BKTR.split(max(BLOCK // logits_of_an_image, 1))
     guesses_BKT = torch.cat([decoder.output(block_BKTR).argmax(-1) for block_BKTR in blocks])

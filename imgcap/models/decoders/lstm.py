@@ -44,7 +44,7 @@ class LSTMDecoder(LSTMStackDecoder):
     def advance(self, state: LSTMState, hidden_BKH: Stacked, cell_BKH: Stacked, word_gates_BKG: Tensor) -> Advance:
         return Advance(*self.run_cells(word_gates_BKG, hidden_BKH, cell_BKH))
 
-    def read(self, state: LSTMState, tokens_BKT: Tensor) -> tuple[Tensor, Tensor | None]:
+    def read(self, state: LSTMState, tokens_BKT: Tensor, attention: bool = True) -> tuple[Tensor, Tensor | None]:
         """Read known tokens (see `Decoder.read`), a layer at a time."""
         embedded_TBKD = self.embed(tokens_BKT)
         hidden_BKTH = self.run_words(state, embedded_TBKD)

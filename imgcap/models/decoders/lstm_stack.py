@@ -106,7 +106,7 @@ class LSTMStackDecoder(Decoder[LSTMState]):
         state = state.with_tensors({"hidden_LBKH": hidden_LBKH, "cell_LBKH": cell_LBKH})
         return logits_BKV, state, after.attention_BKP
 
-    def read(self, state: LSTMState, tokens_BKT: Tensor) -> tuple[Tensor, Tensor | None]:
+    def read(self, state: LSTMState, tokens_BKT: Tensor, attention: bool = True) -> tuple[Tensor, Tensor | None]:
         """Read known tokens (see `Decoder.read`) by the plain loop, which defines what faster ways have to compute."""
         embedded_TBKD = self.embed(tokens_BKT)
         steps = [Advance(state.hidden_LBKH.unbind(), state.cell_LBKH.unbind())]

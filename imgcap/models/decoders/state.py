@@ -18,6 +18,7 @@ class Axes(NamedTuple):
 
     image: int
     row: int | None = None
+    moves: bool = True  # with its row; else the rows find what is theirs by another tensor
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class DecoderState(Tree):
         """Let row w of image b become what row beams_BW[b, w] was; what an image's rows share is not copied."""
         moved = {}
         for name, tensor in self.tensors().items():
-            image, row = self.axes[name]
-            if row is not None:
+            image, row, moves = self.axes[name]
+            if row is not None and moves:
                 shape, after = [1] * tensor.ndim, list(tensor.shape)
                 shape[image], shape[row] = beams_BW.shape
                 after[row] = shape[row]

@@ -67,7 +67,7 @@ class CrossEntropy(Objective):
         with autocast(batch.images_BCHW.device, self.precision):
             self.captioner.encoder.fold()  # before any compiling, and while all weights are there
             features_BPE = self.encode(batch.images_BCHW)
-            readout_BKTR, attention_BKTP = self.unroll(features_BPE, batch.tokens_BKT, step.forcing)
+            readout_BKTR, attention_BKTP = self.unroll(features_BPE, batch.tokens_BKT, step.forcing, bool(self.penalty))
         head = self.captioner.decoder.output
         return caption_loss(
             readout_BKTR, head, batch.tokens_BKT, self.smoothing, attention_BKTP, self.penalty, step.count_correct
