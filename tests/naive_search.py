@@ -6,13 +6,14 @@ Dimensions: B images, P grid cells, E encoder width, V vocabulary, W captions of
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import pytest
 import torch
 from untrained import predict
 
-from imgcap.config.model import AttentionLSTMConfig, DecoderConfig, LSTMConfig
+from imgcap.config.model import AttentionLSTMConfig, DecoderConfig, LSTMConfig, TransformerConfig
 from imgcap.decoding.hypotheses import Hypotheses
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.build import build_decoder
@@ -29,7 +30,9 @@ DECODERS = [
     AttentionLSTMConfig(),
     AttentionLSTMConfig(layers=2, output="deep", init_state="zeros"),
     AttentionLSTMConfig(query="after", attention="dot"),
+    TransformerConfig(layers=2, width=8, heads=2, feedforward=12),
 ]
+NAMES = ["lstm", "attention", "deep", "after", "transformer"]
 Words = tuple[int, ...]
 Scored = list[tuple[float, Words]]
 After = Callable[[Words], list[float]]
@@ -40,10 +43,14 @@ def tiny(
 ) -> tuple[Decoder, torch.Tensor]:
     """A random decoder and features_BPE; the weights are scaled up so that captions end early or late."""
     torch.manual_seed(seed)
-    sizes = {"embed_dim": 6, "hidden_dim": 8} | ({"attention_dim": 5} if config.attends else {})
-    small = config.model_copy(update=sizes)
+    sizes = {"embed_dim": 6, "hidden_dim": 8, "attention_dim": 5}
+    small = config.model_copy(update={key: size for key, size in sizes.items() if key in type(config).model_fields})
     decoder = build_decoder(small, vocabulary, encoder_width).eval()
     with torch.no_grad():
+        if isinstance(config, TransformerConfig):  # fresh, it hardly looks at words and cells
+            for parameter in decoder.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.3)
+            sharp = 4
         decoder.output.weight.mul_(sharp)
     return decoder, torch.randn(IMAGES, 4, encoder_width)
 
@@ -58,7 +65,7 @@ def log_probabilities(decoder: Decoder, features_PE: torch.Tensor) -> After:
 
     @functools.cache
     def read(words: Words) -> tuple[list[float], DecoderState]:
-        state = read(words[:-1])[1] if words else decoder.init(features_PE[None], 1, 99)
+        state = deepcopy(read(words[:-1])[1]) if words else decoder.init(features_PE[None], 1, 99)
         logits_11V, state, _ = decoder.step(state, torch.tensor([[words[-1] if words else SOS]]))
         return logits_11V[0, 0].log_softmax(-1).tolist(), state
 

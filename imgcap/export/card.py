@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from imgcap.config.model import AttentionLSTMConfig
+from imgcap.config.model import AttentionLSTMConfig, TransformerConfig
 from imgcap.models.trained import LoadedCaptioner
 
 _HEADER = """\
@@ -48,11 +48,12 @@ def model_card(
     config = loaded.config
     decoder = config.model.decoder
     query = f", attention {decoder.query} the recurrence" if isinstance(decoder, AttentionLSTMConfig) else ""
+    wide = decoder.width if isinstance(decoder, TransformerConfig) else decoder.hidden_dim
     header = _HEADER.format(
         name=name,
         language=config.data.language,
         encoder=config.model.encoder.name,
-        decoder=f"{decoder.type} ({decoder.hidden_dim} wide{query})",
+        decoder=f"{decoder.type} ({wide} wide{query})",
         parameters=sum(parameter.numel() for parameter in loaded.model.parameters()),
         words=len(loaded.vocabulary),
         size=config.data.image_size,

@@ -79,7 +79,7 @@ def trace(loaded: LoadedCaptioner) -> list[Graph]:
     look = torch.export.export(_Look(captioner, data.max_tokens + 1), (images_BCHW,), dynamic_shapes=({0: images},))
     tensors = tuple(tensor.contiguous() for tensor in state.tensors().values())
     axes = (state.axes[name] for name in state.tensors())
-    dynamic = tuple({image: images} if row is None else {image: images, row: beams} for image, row in axes)
+    dynamic = tuple({of.image: images} if of.row is None else {of.image: images, of.row: beams} for of in axes)
     step = torch.export.export(
         _Step(captioner.decoder, state),
         (torch.full((2, 3), SOS), *tensors),

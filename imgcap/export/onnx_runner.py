@@ -3,7 +3,7 @@
 It needs onnxruntime, numpy and Pillow, and neither torch nor imgcap: `export.py --onnx` copies this file beside the
 graphs. From Python: `OnnxCaptioner(Path("ARTEFACT")).caption(["photo.jpg"])`.
 
-Dimensions: L layers, B images, W beams, V vocabulary, H hidden width.
+Dimensions: B images, W beams, V vocabulary.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 PAD, SOS, EOS, UNK = 0, 1, 2, 3
+CACHE = "cache"  # of words read: their beams find them there by another part of the state
 ENCODER, STEP = "onnx/encoder.onnx", "onnx/decoder_step.onnx"
 
 
@@ -36,6 +37,9 @@ class OnnxCaptioner:
         self.encoder, self.step = (
             onnxruntime.InferenceSession(content[name], providers=list(providers)) for name in (ENCODER, STEP)
         )
+        shapes = {tensor.name: list(tensor.shape) for tensor in self.step.get_inputs()}
+        images, beams = shapes.pop("tokens")  # what the graph calls these sizes
+        self.axes = {name: (shape.index(images), shape.index(beams)) for name, shape in shapes.items() if beams in shape}
 
     def _read(self, artefact: Path, name: str) -> bytes:
         data = (artefact / name).read_bytes()
@@ -69,17 +73,16 @@ class OnnxCaptioner:
     def search(self, images_BCHW: np.ndarray, beam: int) -> list[tuple[list[int], float]]:
         """Search for the best caption of each image: tokens without <sos> and <eos>, and the score."""
         longest, penalty = self.config["data"]["max_tokens"], self.config["eval"]["length_penalty"]
-        hidden, cell, *cells = self.encoder.run(None, {"images": np.ascontiguousarray(images_BCHW)})
-        carried = dict(zip(("features", "projected"), cells, strict=False))
+        state = _run(self.encoder, {"images": np.ascontiguousarray(images_BCHW)})
         images = np.arange(len(images_BCHW))[:, None]
         live_BW, tokens_BWT = np.zeros((len(images), 1)), np.full((len(images), 1, 1), SOS)
         pools: list[list[tuple[float, list[int]]]] = [[] for _ in images]
         for step in range(longest + 1):
-            tokens = {"tokens": np.ascontiguousarray(tokens_BWT[..., -1])}
-            log_probs_BWV, hidden, cell, *_ = self.step.run(None, {**tokens, "hidden": hidden, "cell": cell, **carried})
-            live_BW, parent_BW, token_BW = _extend(live_BW, log_probs_BWV, beam, last=step == longest)
+            found = _run(self.step, {"tokens": np.ascontiguousarray(tokens_BWT[..., -1]), **state})
+            live_BW, parent_BW, token_BW = _extend(live_BW, found["log_probs"], beam, last=step == longest)
+            new = {name: found.get(f"next_{name}", tensor) for name, tensor in state.items()}
+            state = {name: self._moved(name, tensor, parent_BW) for name, tensor in new.items()}
             tokens_BWT = np.concatenate([tokens_BWT[images, parent_BW], token_BW[..., None]], axis=2)
-            hidden, cell = (np.ascontiguousarray(state[:, images, parent_BW]) for state in (hidden, cell))
             for image, slot in np.argwhere((token_BW == EOS) & (live_BW > -np.inf)):
                 score = float(live_BW[image, slot]) / (step + 1) ** penalty
                 pools[image].append((score, tokens_BWT[image, slot, 1:-1].tolist()))
@@ -90,6 +93,19 @@ class OnnxCaptioner:
             if (reach_B <= worst_B).all():
                 break
         return [(pool[0][1], pool[0][0]) for pool in pools]
+
+    def _moved(self, name: str, tensor: np.ndarray, parent_BW: np.ndarray) -> np.ndarray:
+        """Let each beam's part of the state be that of its parent; a cache stays, and gets places for new beams."""
+        if name not in self.axes:  # the beams of an image share it
+            return tensor
+        axes = self.axes[name]
+        by_beam = np.moveaxis(tensor, axes, (0, 1))
+        if name == CACHE:
+            missing = max(parent_BW.shape[1] - by_beam.shape[1], 0)
+            by_beam = np.pad(by_beam, [(0, missing if axis == 1 else 0) for axis in range(tensor.ndim)])
+        else:
+            by_beam = by_beam[np.arange(len(parent_BW))[:, None], parent_BW]
+        return np.ascontiguousarray(np.moveaxis(by_beam, (0, 1), axes))
 
     def text(self, tokens: Iterable[int]) -> str:
         """Join words by spaces; in a vocabulary that spells, what stands between two spaces is one word."""
@@ -103,6 +119,11 @@ class OnnxCaptioner:
             else:
                 words, letters = [*words, "".join(letters or []), word], None
         return " ".join(word for word in [*words, "".join(letters or [])] if word)
+
+
+def _run(graph: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Outputs of a graph by name."""
+    return dict(zip((output.name for output in graph.get_outputs()), graph.run(None, inputs), strict=True))
 
 
 def _extend(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from naive_search import (
     DECODERS,
+    NAMES,
     IMAGES,
     MAX_LENGTH,
     WORDS,
@@ -27,7 +28,7 @@ from imgcap.types import EOS, PAD, SOS
 
 @pytest.mark.parametrize("beam", [1, 2, 3, 4])
 @pytest.mark.parametrize("penalty", [0.0, 0.7, 1.0, 2.0])
-@pytest.mark.parametrize("config", DECODERS, ids=["lstm", "attention", "deep", "after"])
+@pytest.mark.parametrize("config", DECODERS, ids=NAMES)
 def test_equals_the_naive_search(config: DecoderConfig, beam: int, penalty: float) -> None:
     decoder, features_BPE = tiny(config, seed=beam)
     hypotheses = beam_search(decoder, features_BPE, beam, MAX_LENGTH, penalty)
@@ -61,7 +62,7 @@ def test_one_beam_is_the_argmax_loop(seed: int) -> None:
         assert tuple(tokens_BL[image].tolist()) == words + (PAD,) * (MAX_LENGTH + 1 - len(words))
 
 
-@pytest.mark.parametrize("config", DECODERS, ids=["lstm", "attention", "deep", "after"])
+@pytest.mark.parametrize("config", DECODERS, ids=NAMES)
 def test_a_batch_equals_one_image_at_a_time(config: DecoderConfig) -> None:
     decoder, features_BPE = tiny(config, seed=5)
     together = beam_search(decoder, features_BPE, 3, 12, attention=True)

@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 import torch
-from naive_search import DECODERS, named, tiny
+from naive_search import DECODERS, NAMES, named, tiny
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
@@ -82,8 +82,8 @@ def assert_equal(plain: Hypotheses, static: Hypotheses) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     ("config", "attention"),
-    list(zip(DECODERS, [True, True, False, True], strict=True)),
-    ids=["lstm", "attention", "deep", "after"],
+    list(zip(DECODERS, [True, True, False, True, True], strict=True)),
+    ids=NAMES,
 )
 def test_captions_are_those_of_the_plain_search(
     config: DecoderConfig, attention: bool, method: str, steps: CapturedSteps, monkeypatch: pytest.MonkeyPatch

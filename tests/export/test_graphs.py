@@ -15,6 +15,7 @@ import imgcap
 from imgcap.export.artefact import export_run
 from imgcap.models.captioner import Captioner
 from imgcap.models.decoders.lstm import LSTMDecoder
+from imgcap.models.decoders.transformer import TransformerDecoder
 from imgcap.models.trained import load_captioner
 from imgcap.shards.reader import ShardReader
 from imgcap.text.vocabulary import CHARACTERS, Vocabulary
@@ -23,13 +24,21 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 from imgcap.export.onnx_runner import OnnxCaptioner
 
-DECODERS = {"lstm": "model.decoder.type=lstm", "attention": "model.decoder={gate: true, layers: 2, output: deep}"}
+DECODERS = {
+    "lstm": "model.decoder.type=lstm",
+    "attention": "model.decoder={gate: true, layers: 2, output: deep}",
+    "transformer": "model.decoder={type: transformer, layers: 2, width: 16, heads: 2, feedforward: 24}",
+}
 
 
 def look_closely(model: Captioner) -> None:
     """Of random weights the image would otherwise hardly move a decoder that sees it once."""
     if isinstance(model.decoder, LSTMDecoder):
         model.decoder.image[-1].weight.mul_(10)
+    if isinstance(model.decoder, TransformerDecoder):
+        for name, parameter in model.decoder.named_parameters():
+            if "embedding" not in name and "norm" not in name and "output" not in name:
+                parameter.add_(torch.randn_like(parameter), alpha=0.3)
 
 
 @pytest.fixture(scope="module", params=DECODERS)
@@ -89,8 +98,9 @@ def test_torch_programs_compute_what_the_model_does(artefact: Path) -> None:
         logits_BWV, after, _ = model.decoder.step(state, token_BW)
         looked = encoder(images_BCHW)
         found = step(token_BW, *looked)
-    expected = (logits_BWV.log_softmax(-1), after.hidden_LBKH, after.cell_LBKH)
-    torch.testing.assert_close(tuple(found[:3]), expected, rtol=1e-4, atol=1e-4)
+    of_rows = [tensor for name, tensor in after.tensors().items() if after.axes[name].row is not None]
+    expected = (logits_BWV.log_softmax(-1), *of_rows)
+    torch.testing.assert_close(tuple(found[: len(expected)]), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_changed_graph_is_found(artefact: Path) -> None:

@@ -14,14 +14,20 @@ from imgcap.text.vocabulary import Vocabulary
 
 TRAINED = Vocabulary.build({"a": 5, "dog": 3, "red": 2, "cat": 1})
 OTHER = Vocabulary.build({"crimson": 9, "dog": 8, "a": 7})
+DECODERS = [
+    "{type: attention_lstm, embed_dim: 8, hidden_dim: 12, attention_dim: 6}",
+    "{type: lstm, embed_dim: 8, hidden_dim: 12}",
+    "{type: transformer, width: 8, heads: 2}",
+    "{type: transformer, width: 8, heads: 2, tie_embeddings: false}",
+]
 ROWS = ("decoder.embedding.weight", "decoder.output.weight", "decoder.output.bias")
 
 
-@pytest.fixture(params=["attention_lstm", "lstm"])
+@pytest.fixture(params=DECODERS)
 def source(request: pytest.FixtureRequest) -> LoadedCaptioner:
     torch.manual_seed(0)
-    overrides = ["model.encoder={name: resnet18, weights: none}", f"model.decoder.type={request.param}"]
-    config = load_config(None, [*overrides, "model.decoder={embed_dim: 8, hidden_dim: 12, attention_dim: 6}"])
+    overrides = ["model.encoder={name: resnet18, weights: none}", f"model.decoder={request.param}"]
+    config = load_config(None, overrides)
     model = Captioner(config.model, len(TRAINED)).eval()
     torch.nn.init.normal_(model.decoder.output.bias)
     return LoadedCaptioner(model, TRAINED, config, Path("nowhere"), None)
@@ -58,4 +64,5 @@ def test_a_new_word_has_the_mean_logit_of_the_trained_ones(source: LoadedCaption
     mean_BKT1 = before_BKTV[..., 4:].mean(-1, keepdim=True)
     torch.testing.assert_close(logits_BKTV, torch.cat([before_BKTV, mean_BKT1, mean_BKT1], -1))
     embedded_ND = model.decoder.embedding.weight[len(TRAINED) :]
-    assert not torch.equal(embedded_ND[0], embedded_ND[1])
+    tied = model.decoder.output.weight is model.decoder.embedding.weight
+    assert torch.equal(embedded_ND[0], embedded_ND[1]) == tied

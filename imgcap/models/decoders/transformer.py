@@ -114,7 +114,7 @@ class TransformerDecoder(Decoder[TransformerState]):
         products_BPX = [_prepared(layer.cells, dtype)(cells_BPD) for layer in self.layers]
         cells_LJBNPC = torch.stack([torch.stack(_divided(each_BPX, 2, self.heads)) for each_BPX in products_BPX])
         shape = (*cells_LJBNPC.shape[:4], length, rows, cells_LJBNPC.shape[5])
-        place_BKT = torch.full((len(features_BPE), rows, length), -1, device=features_BPE.device)
+        place_BKT = torch.full((features_BPE.shape[0], rows, length), -1, device=features_BPE.device)
         prepared = tuple(layer.prepared(dtype) for layer in self.layers)
         return TransformerState(prepared, place_BKT, cells_LJBNPC, cells_LJBNPC.new_zeros(shape))
 

@@ -34,6 +34,7 @@ DECODERS = {
     "after": {"query": "after"},
     "dot": {"query": "after", "attention": "dot"},
     "lstm": {"type": "lstm", "image_layers": 1},
+    "transformer": {"type": "transformer", "width": 16, "heads": 2, "layers": 2, "feedforward": 24, "dropout": 0.3},
 }
 
 
