@@ -37,8 +37,10 @@ def look_closely(model: Captioner) -> None:
         model.decoder.image[-1].weight.mul_(10)
     if isinstance(model.decoder, TransformerDecoder):
         for name, parameter in model.decoder.named_parameters():
-            if "embedding" not in name and "norm" not in name and "output" not in name:
-                parameter.add_(torch.randn_like(parameter), alpha=0.3)
+            if not name.startswith(("embedding", "output")):
+                parameter.add_(torch.randn_like(parameter), alpha=0.5)
+        model.decoder.output.weight.mul_(0.5)
+        model.decoder.image.weight.mul_(100)
 
 
 @pytest.fixture(scope="module", params=DECODERS)
@@ -90,11 +92,12 @@ def test_torch_programs_compute_what_the_model_does(artefact: Path) -> None:
     encoder, step = (
         torch.export.load(artefact / "programs" / f"{name}.pt2").module() for name in ("encoder", "decoder_step")
     )
-    model = load_captioner(artefact).model
+    loaded = load_captioner(artefact)
+    model, config = loaded.model, loaded.config
     images_BCHW = torch.randint(0, 256, (5, 3, 48, 48), dtype=torch.uint8)
     token_BW = torch.randint(4, 18, (5, 1))
     with torch.no_grad():
-        state = model.decoder.init(model.encode(images_BCHW), 1, 20)
+        state = model.decoder.init(model.encode(images_BCHW), 1, config.data.max_tokens + 1)
         logits_BWV, after, _ = model.decoder.step(state, token_BW)
         looked = encoder(images_BCHW)
         found = step(token_BW, *looked)
