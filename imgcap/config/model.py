@@ -17,7 +17,10 @@ Source = Annotated[str | None, BeforeValidator(lambda value: None if value == "n
 class EncoderConfig(Section):
     """The network that turns a picture into a grid of features."""
 
-    name: str = Field("resnet50", description="torchvision's name of a ResNet, ResNeXt or Wide ResNet")
+    name: str = Field(
+        "resnet50",
+        description="network of torchvision (resnet50, vit_b_16 ...) or timm (timm/NAME); imgcap encoders lists them",
+    )
     weights: Source = Field(
         "DEFAULT",
         description="weights to begin with: DEFAULT (torchvision's best), a .pth or .safetensors file, or none",
@@ -27,6 +30,13 @@ class EncoderConfig(Section):
     )
     output_stride: Literal[32, 16] = Field(
         32, description="pixels a grid cell is wide and high; 16 gives four times as many cells"
+    )
+    tokens: Literal["patches", "all"] = Field(
+        "patches", description="of a ViT: its patches alone, or class and register tokens before them too"
+    )
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="share of the deepest residual branch that training drops, the others' less; where there is any",
     )
     recompute: bool = Field(
         False, description="save memory: trainable stages compute their activations again in the backward pass"

@@ -39,7 +39,9 @@ class OnnxCaptioner:
         )
         shapes = {tensor.name: list(tensor.shape) for tensor in self.step.get_inputs()}
         images, beams = shapes.pop("tokens")  # what the graph calls these sizes
-        self.axes = {name: (shape.index(images), shape.index(beams)) for name, shape in shapes.items() if beams in shape}
+        self.axes = {
+            name: (shape.index(images), shape.index(beams)) for name, shape in shapes.items() if beams in shape
+        }
 
     def _read(self, artefact: Path, name: str) -> bytes:
         data = (artefact / name).read_bytes()

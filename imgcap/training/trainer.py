@@ -210,8 +210,8 @@ class Trainer:
         self.average.to_evaluate().encoder.freeze(frozen)  # its folded copy of them would follow no longer
         self.bottlenecks = self._new_bottlenecks()
         if self.world.is_main:
-            stage = list(self._encoder.stages.values())[frozen]
-            told = f"step {step + 1}: the encoder trains from {stage[0]} on"
+            stage = list(self._encoder.stages)[frozen]
+            told = f"step {step + 1}: the encoder trains from {stage} on"
             print(f"{told}, {self._trainable:,} parameters in all", file=sys.stderr, flush=True)
 
     def _new_bottlenecks(self) -> Bottlenecks:

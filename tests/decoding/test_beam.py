@@ -4,9 +4,9 @@ import pytest
 import torch
 from naive_search import (
     DECODERS,
-    NAMES,
     IMAGES,
     MAX_LENGTH,
+    NAMES,
     WORDS,
     assert_attention_of_the_best,
     assert_same,

@@ -4,15 +4,18 @@ Dimensions: B images, C colour channels, H W pixels, P grid cells, E encoder wid
 """
 
 import hashlib
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from imgcap.config.model import EncoderConfig
 from imgcap.errors import UserError, nearest
-from imgcap.models.encoders.frozen import fold_stage, recomputed
-from imgcap.models.encoders.resnet import build_resnet
+from imgcap.models.encoders.backbone import Stage
+from imgcap.models.encoders.frozen import folded, recomputed
+from imgcap.models.encoders.networks import build_backbone
 from imgcap.models.kernels.dtypes import compute_dtype
 
 
@@ -29,12 +32,14 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
-        backbone = build_resnet(config.name, config.output_stride)
-        self.name, self.recompute = config.name, config.recompute
-        self.width, self.output_stride, self.classifier = backbone.width, backbone.stride, backbone.classifier
-        self.stages, self.to_cells = backbone.stages, backbone.to_cells
+        backbone = build_backbone(config)
+        self.name, self.recompute, self.output_stride = config.name, config.recompute, config.output_stride
+        self.stages, self.parts, self.to_cells = backbone.stages, tuple(backbone.parts), backbone.to_cells
+        self.input, self.any_size, self.leading = backbone.input, backbone.any_size, backbone.leading
+        self.classifier = backbone.classifier
         self.backbone = backbone.module.to(memory_format=torch.channels_last)
-        mean, std = torch.tensor(backbone.mean), torch.tensor(backbone.std)
+        self.width = self._shape(self.input.size)[2]
+        mean, std = torch.tensor(self.input.mean), torch.tensor(self.input.std)
         self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1), persistent=False)
         self._folded: tuple[nn.Module, ...] = ()  # in a tuple, so that they are no submodules
@@ -60,14 +65,15 @@ class Encoder(nn.Module):
     def freeze(self, stages: int) -> None:
         """Freeze the first `stages` stages and let the others train."""
         self.frozen_stages = stages
-        for number, modules in enumerate(self.stages.values()):
-            for name in modules:
-                getattr(self.backbone, name).requires_grad_(number >= stages)
+        self.backbone.requires_grad_(False)  # also what no stage has: only the classifier read it
+        for stage in list(self.stages.values())[stages:]:
+            for name in stage.parameters:
+                self.backbone.get_parameter(name).requires_grad_()
         _unfold(self)
         self.train(self.training)
 
     @property
-    def _frozen(self) -> list[tuple[str, ...]]:
+    def _frozen(self) -> list[Stage]:
         return list(self.stages.values())[: self.frozen_stages]
 
     def fold(self) -> None:
@@ -77,7 +83,8 @@ class Encoder(nn.Module):
         """
         dtype = self.compute_dtype
         if self._folded_dtype != dtype:
-            self._folded = tuple(fold_stage(self.backbone, stage).to(dtype) for stage in self._frozen)
+            frozen = (part.run for part in self.parts if part.stages <= self.frozen_stages)
+            self._folded = tuple(folded(run).to(dtype) for run in frozen)
             self._folded_dtype = dtype
 
     @property
@@ -99,8 +106,8 @@ class Encoder(nn.Module):
         """Set the mode of the trainable stages; the frozen ones stay in eval mode."""
         super().train(mode)
         for stage in self._frozen:
-            for name in stage:
-                getattr(self.backbone, name).eval()
+            for module in stage.modules:
+                module.eval()
         return self
 
     def sha256(self) -> str:
@@ -112,9 +119,30 @@ class Encoder(nn.Module):
         return digest.hexdigest()
 
     def grid(self, image_size: int) -> tuple[int, int]:
-        """Rows and columns of the features of a square image of so many pixels; each halving rounds up."""
-        cells = -(-image_size // self.output_stride)
-        return cells, cells
+        """Rows and columns of the features of a square image of so many pixels.
+
+        Class and register tokens are before them in `features_BPE`, `leading` in number.
+        """
+        side = math.isqrt(self.cells(image_size) - self.leading)
+        return side, side
+
+    def cells(self, image_size: int) -> int:
+        """Feature vectors of a square image of so many pixels. Raises `UserError` for a size that can't be encoded."""
+        if not self.any_size and image_size != self.input.size:
+            raise UserError(
+                f"data.image_size={image_size}: {self.name} takes pictures of {self.input.size} pixels; "
+                f"set data.image_size={self.input.size}"
+            )
+        return self._shape(image_size)[1]
+
+    def _shape(self, image_size: int) -> torch.Size:
+        """Shape of the features of two images, computed without numbers."""
+        features = torch.zeros(2, 3, image_size, image_size, device="meta")
+        with torch.no_grad():
+            for part in self.parts:
+                tensors = (*part.run.named_parameters(), *part.run.named_buffers())
+                features = functional_call(part.run, {name: tensor.to("meta") for name, tensor in tensors}, features)
+        return self.to_cells(features).shape
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Encode uint8 images to features_BPE, the cells in row-major order."""
@@ -126,11 +154,10 @@ class Encoder(nn.Module):
                 features = features.to(self._folded_dtype)
             for module in self._folded:
                 features = module(features)
-        for number, stage in enumerate(self.stages.values()):
-            for name in stage if number >= self.frozen_stages else ():
-                module = getattr(self.backbone, name)
+        for number, part in enumerate(self.parts):
+            if part.stages > self.frozen_stages:
                 again = self.recompute and number and torch.is_grad_enabled()
-                features = recomputed(module, features) if again else module(features)
+                features = recomputed(part.run, features) if again else part.run(features)
         return self.to_cells(features)
 
 

@@ -1,27 +1,29 @@
 """Stages of a network that cost less: frozen ones with BatchNorm folded in, trainable ones that keep no activations."""
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 
-def fold_stage(network: nn.Module, stage: tuple[str, ...]) -> nn.Sequential:
-    """A copy of some of a network's modules, each BatchNorm folded into the convolution before it."""
-    copy = deepcopy(nn.Sequential(OrderedDict((name, getattr(network, name)) for name in stage))).eval()
+def folded(part: nn.Module) -> nn.Module:
+    """A copy of a part of a network, each BatchNorm folded into the convolution before it, where that is exact."""
+    copy = deepcopy(part).eval()
     for module in list(copy.modules()):
         children = dict(module.named_children())
-        pairs = [(name, name.replace("conv", "bn")) for name in children if name.startswith("conv")]
-        if isinstance(module, nn.Sequential) and len(children) == 2 and isinstance(children.get("1"), nn.BatchNorm2d):
-            pairs = [("0", "1")]  # the convolution of a shortcut
+        pairs = list(pairwise(children)) if isinstance(module, nn.Sequential) else []  # they run in this order
+        if isinstance(module, BasicBlock | Bottleneck):
+            pairs = [(f"conv{number}", f"bn{number}") for number in range(1, 4) if f"conv{number}" in children]
         for convolution, norm in pairs:
             before, after = children[convolution], children[norm]
-            assert isinstance(before, nn.Conv2d) and isinstance(after, nn.BatchNorm2d)
+            if not (isinstance(before, nn.Conv2d) and isinstance(after, nn.BatchNorm2d)):
+                continue
             setattr(module, convolution, fuse_conv_bn_eval(before, after))
             setattr(module, norm, nn.Identity())
     return copy.requires_grad_(False).to(memory_format=torch.channels_last)

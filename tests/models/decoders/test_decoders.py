@@ -285,7 +285,9 @@ def test_autocast_stays_near_float32_and_keeps_the_cell_state_exact(options: dic
     forced.float().square().sum().backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     tied = model.output.weight is model.embedding.weight
-    assert without == (["output.bias"] if tied else ["output.weight", "output.bias"]), "the choice of words took no gradient away"
+    assert without == (["output.bias"] if tied else ["output.weight", "output.bias"]), (
+        "the choice of words took no gradient away"
+    )
     assert (logits - exact).abs().mean() < 0.02 * exact.abs().mean()
 
 

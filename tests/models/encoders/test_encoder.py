@@ -117,7 +117,7 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         encoder("resnet5O")
     with pytest.raises(UserError, match="resnext50_32x4d"):
         encoder("resnext50")
-    with pytest.raises(UserError, match="vgg16"):
+    with pytest.raises(UserError, match=r"vgg16.*timm/.*imgcap\[timm\]"):
         encoder("vgg16")
 
 

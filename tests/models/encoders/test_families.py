@@ -1,0 +1,180 @@
+"""Every family of networks against its own library: features, stages, and frozen stages folded."""
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from imgcap.config.model import EncoderConfig
+from imgcap.errors import UserError
+from imgcap.models.encoders.base import Encoder
+
+ViT = torchvision.models.VisionTransformer
+
+
+def _vit(network: ViT, x_BCYX: Tensor) -> Tensor:
+    patches_BPE = network._process_input(x_BCYX)
+    return network.encoder(torch.cat([network.class_token.expand(len(x_BCYX), -1, -1), patches_BPE], 1))[:, 1:]
+
+
+def _grid(features_BCYX: Tensor) -> Tensor:
+    return features_BCYX.flatten(2).transpose(1, 2)
+
+
+TORCHVISION = {  # a member of each family, and its last features as its own forward computes them
+    "resnet18": lambda net, x: _grid(nn.Sequential(*list(net.children())[:-2])(x)),
+    "resnext50_32x4d": lambda net, x: _grid(nn.Sequential(*list(net.children())[:-2])(x)),
+    "regnet_y_400mf": lambda net, x: _grid(net.trunk_output(net.stem(x))),
+    "mobilenet_v2": lambda net, x: _grid(net.features(x)),
+    "mobilenet_v3_small": lambda net, x: _grid(net.features(x)),
+    "efficientnet_b0": lambda net, x: _grid(net.features(x)),
+    "efficientnet_v2_s": lambda net, x: _grid(net.features(x)),
+    "convnext_tiny": lambda net, x: _grid(net.features(x)),
+    "densenet121": lambda net, x: _grid(net.features(x).relu()),
+    "swin_t": lambda net, x: _grid(net.permute(net.norm(net.features(x)))),
+    "swin_v2_t": lambda net, x: _grid(net.permute(net.norm(net.features(x)))),
+    "vit_b_32": _vit,
+}
+TIMM = [
+    "timm/vit_tiny_patch16_224",
+    "timm/vit_base_patch32_clip_quickgelu_224",
+    "timm/vit_base_patch16_siglip_224",
+    "timm/vit_small_patch14_reg4_dinov2",
+    "timm/eva02_tiny_patch14_224",
+    "timm/convnext_atto",
+    "timm/swinv2_tiny_window8_256",
+    "timm/efficientnet_b0",
+    "timm/coatnet_nano_rw_224",
+    "timm/mobilenetv4_conv_small",
+]
+ALL = [*TORCHVISION, *TIMM]
+
+
+def encoder(name: str, **options: object) -> Encoder:
+    """An encoder with random weights and statistics, in eval mode."""
+    if name.startswith("timm/"):
+        pytest.importorskip("timm")
+    torch.manual_seed(0)
+    built = Encoder(EncoderConfig(name=name, weights=None, **options)).eval()
+    for module in built.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2.0)
+    return built
+
+
+def images(built: Encoder, count: int = 2) -> Tensor:
+    size = 96 if built.any_size else built.input.size
+    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def expected_features(built: Encoder, images_BCHW: Tensor) -> Tensor:
+    """The library's own features of pictures normalised as its weights want them."""
+    if built.name.startswith("timm/"):
+        import timm
+
+        network = timm.create_model(built.name.removeprefix("timm/"), num_classes=0).eval()
+        network.load_state_dict(built.backbone.state_dict())
+        mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
+        normalised = torchvision.transforms.Normalize(mean, std)(images_BCHW / 255)
+        features = network.forward_features(normalised)
+        if features.ndim == 3:
+            return features[:, network.num_prefix_tokens :]
+        return features.flatten(1, 2) if getattr(network, "output_fmt", None) == "NHWC" else _grid(features)
+    size = {} if built.any_size else {"image_size": built.input.size}
+    network = torchvision.models.get_model(built.name, weights=None, **size).eval()
+    missing, surplus = network.load_state_dict(built.backbone.state_dict(), strict=False)
+    assert not surplus and all(name.startswith(built.classifier) for name in missing)
+    weights = torchvision.models.get_model_weights(built.name).DEFAULT.transforms()
+    normalised = torchvision.transforms.Normalize(weights.mean, weights.std)(images_BCHW / 255)
+    return TORCHVISION[built.name](network, normalised)
+
+
+@pytest.mark.parametrize("name", ALL)
+@torch.no_grad()
+def test_features_are_the_librarys_own_folded_and_not(name: str) -> None:
+    whole, frozen = encoder(name, train="all"), encoder(name)
+    given = images(whole)
+    expected_BPE = expected_features(whole, given)
+    scale = expected_BPE.abs().mean()
+    for built in (whole, frozen):
+        features_BPE = built(given)
+        torch.testing.assert_close(features_BPE / scale, expected_BPE / scale, atol=1e-4, rtol=1e-4)
+        assert features_BPE.shape[1:] == (built.cells(given.shape[2]), built.width)
+        rows, columns = built.grid(given.shape[2])
+        assert rows * columns == features_BPE.shape[1]
+    assert whole.state_dict().keys() == frozen.state_dict().keys()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_from_each_stage_on_just_its_parameters_and_those_behind_it_train(name: str) -> None:
+    built = encoder(name).train()
+    stages, given = list(built.stages.items()), images(built)
+    everything = [parameter for _, stage in stages for parameter in stage.parameters]
+    assert len(everything) == len(set(everything))
+    for number in sorted({0, 1, len(stages) // 2, len(stages) - 1}):
+        built.zero_grad()
+        built.freeze(number)
+        built(given).square().sum().backward()
+        learned = {key for key, p in built.backbone.named_parameters() if p.grad is not None and p.grad.any()}
+        trained = {key for key, p in built.backbone.named_parameters() if p.requires_grad}
+        expected = {parameter for _, stage in stages[number:] for parameter in stage.parameters}
+        assert trained == expected and learned <= expected
+        assert {key for _, stage in stages[number:] for key in stage.parameters if key in learned}
+        resting = [m for m in built.backbone.modules() if isinstance(m, nn.BatchNorm2d) and not m.training]
+        frozen = [m for _, stage in stages[:number] for each in stage.modules for m in each.modules()]
+        assert {id(m) for m in resting} == {id(m) for m in frozen if isinstance(m, nn.BatchNorm2d)}
+    assert (
+        built.frozen_before("none", "key") == len(stages)
+        and built.frozen_before("last_block", "key") == len(stages) - 1
+    )
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "regnet_x_400mf"])
+@torch.no_grad()
+def test_stride_16_holds_the_cells_of_stride_32_at_every_second_place(name: str) -> None:
+    coarse, fine = encoder(name), encoder(name, output_stride=16)
+    fine.load_state_dict(coarse.state_dict())
+    given = images(coarse)
+    coarse_BYXE, fine_BYXE = coarse(given).unflatten(1, coarse.grid(96)), fine(given).unflatten(1, fine.grid(96))
+    scale = coarse_BYXE.abs().mean()
+    if name in ("mobilenet_v3_small", "efficientnet_b0"):  # squeeze and excite: they see the mean of the whole grid
+        assert fine_BYXE.shape[1:3] == (6, 6)
+    else:
+        torch.testing.assert_close(fine_BYXE[:, ::2, ::2] / scale, coarse_BYXE / scale, atol=1e-4, rtol=1e-4)
+
+
+def test_what_a_network_cannot_do_is_refused_by_name() -> None:
+    for name, option, word in [
+        ("vit_b_32", {"output_stride": 16}, "output_stride=16: vit_b_32"),
+        ("swin_t", {"output_stride": 16}, "output_stride=16: swin_t"),
+        ("resnet18", {"tokens": "all"}, "tokens=all .*resnet18"),
+        ("resnet18", {"drop_path": 0.1}, "drop_path=0.1: resnet18"),
+        ("vit_b_32", {"train": "layer4.0"}, "vit_b_32 has no stage"),
+        ("timm/vit_tiny_patch16_224", {"output_stride": 16}, "output_stride=16: timm/vit_tiny"),
+        ("timm/mobilenetv4_conv_small", {"tokens": "all"}, "tokens=all .*mobilenetv4"),
+        ("timm/vit_tiny_patch16_225", {}, "nearest is timm/vit_tiny_patch16_224"),
+    ]:
+        with pytest.raises(UserError, match=word):
+            encoder(name, **option)
+    with pytest.raises(UserError, match=r"data\.image_size=96: vit_b_32 takes pictures of 224"):
+        encoder("vit_b_32").cells(96)
+
+
+@torch.no_grad()
+def test_the_class_token_comes_before_the_patches() -> None:
+    patches, everything = encoder("vit_b_32"), encoder("vit_b_32", tokens="all")
+    given = images(patches)
+    assert torch.equal(everything(given)[:, 1:], patches(given)) and everything.leading == 1
+    assert everything.grid(224) == patches.grid(224) == (7, 7) and everything.cells(224) == 50
+
+
+def test_drop_path_drops_in_training_alone() -> None:
+    built = encoder("efficientnet_b0", drop_path=0.5, train="all")
+    given = images(built)
+    assert torch.equal(built(given), built(given))
+    for module in built.train().modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    assert not torch.equal(built(given), built(given))
