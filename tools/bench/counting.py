@@ -4,10 +4,10 @@ import torch
 import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
-from imgcap.config.model import AttentionLSTMConfig, DecoderConfig
+from imgcap.config.model import AttentionLSTMConfig, RecurrentConfig
 
 
-def row_operations(config: DecoderConfig, vocabulary: int, cells: int, width: int) -> float:
+def row_operations(config: RecurrentConfig, vocabulary: int, cells: int, width: int) -> float:
     """Count the operations of one step of one caption, forward: the products, and attention's scores and contexts.
 
     Without a gate a decoder of many captions can do with fewer: it may multiply an image's cells in place of contexts.
@@ -24,7 +24,7 @@ def row_operations(config: DecoderConfig, vocabulary: int, cells: int, width: in
     return 2.0 * (stack + attention + context + mixed + read * vocabulary)
 
 
-def image_operations(config: DecoderConfig, cells: int, width: int) -> tuple[float, float]:
+def image_operations(config: RecurrentConfig, cells: int, width: int) -> tuple[float, float]:
     """Count what is done once an image, forward: on the features themselves, which take no gradient, and after it."""
     if not isinstance(config, AttentionLSTMConfig):
         return 2.0 * width * config.embed_dim, 0.0
@@ -34,7 +34,7 @@ def image_operations(config: DecoderConfig, cells: int, width: int) -> tuple[flo
 
 
 def decoding_operations(
-    config: DecoderConfig, vocabulary: int, cells: int, width: int, images: int, rows: int
+    config: RecurrentConfig, vocabulary: int, cells: int, width: int, images: int, rows: int
 ) -> float:
     """Count a forward pass over `rows` steps of captions in all, of so many images."""
     return rows * row_operations(config, vocabulary, cells, width) + images * sum(
@@ -43,7 +43,7 @@ def decoding_operations(
 
 
 def training_operations(
-    config: DecoderConfig, vocabulary: int, cells: int, width: int, images: int, rows: int
+    config: RecurrentConfig, vocabulary: int, cells: int, width: int, images: int, rows: int
 ) -> float:
     """Count forward and backward over `rows` steps: the backward pass is twice the forward, less the features' own."""
     on_features, after = image_operations(config, cells, width)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from imgcap.config.model import AttentionLSTMConfig, DecoderConfig, LSTMConfig
+from imgcap.config.model import AttentionLSTMConfig, LSTMConfig, RecurrentConfig
 from imgcap.ranks.world import World
 from tools.bench.synthetic import synthetic_shards
 from tools.bench.timing import Row, ceilings, row, timed, warm_up
@@ -50,7 +50,7 @@ class Sizes:
         return AttentionLSTMConfig(**widths, output="deep")
 
     @property
-    def kinds(self) -> dict[str, DecoderConfig]:
+    def kinds(self) -> dict[str, RecurrentConfig]:
         """The other decoders, by their names in figures."""
         after = self.decoder.model_copy(update={"query": "after"})
         return {

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from imgcap.config.model import DecoderConfig
+from imgcap.config.model import RecurrentConfig
 from imgcap.models.decoders.attention import AdditiveAttention
 from imgcap.models.decoders.build import build_decoder
 from imgcap.models.decoders.forcing import unroll
@@ -37,7 +37,7 @@ class Size(NamedTuple):
     cells: int
     width: int
     vocabulary: int
-    decoder: DecoderConfig
+    decoder: RecurrentConfig
 
     @property
     def steps(self) -> int:

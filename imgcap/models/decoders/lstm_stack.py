@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from imgcap.config.model import DecoderConfig
+from imgcap.config.model import RecurrentConfig
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.state import Axes, DecoderState
 from imgcap.models.kernels.dropout import Dropout
@@ -73,7 +73,7 @@ class LSTMStackDecoder(Decoder[LSTMState]):
     reads (`readout`); it may write `read` so that it computes the same faster.
     """
 
-    def __init__(self, config: DecoderConfig, vocabulary_size: int, input_width: int):
+    def __init__(self, config: RecurrentConfig, vocabulary_size: int, input_width: int):
         super().__init__()
         self.hidden_dim = config.hidden_dim
         self.embed_dim = config.embed_dim

@@ -10,7 +10,7 @@ S places of a cache (T times K).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Self
 
@@ -98,7 +98,9 @@ class TransformerDecoder(Decoder[TransformerState]):
         self.image = Linear(encoder_width, width)
         self.image_norm = nn.LayerNorm(width)
         self.image_layers = nn.ModuleList(ImageLayer(config) for _ in range(config.image_layers))
-        self.layers = nn.ModuleList(WordLayer(config) for _ in range(config.layers))
+        self.layers: Sequence[WordLayer] = nn.ModuleList(  # type: ignore[assignment]
+            WordLayer(config) for _ in range(config.layers)
+        )
         self.norm = nn.LayerNorm(width)
         self.dropout = Dropout(config.dropout)
         self.output = Linear(width, vocabulary_size)

@@ -46,7 +46,7 @@ class _Features(nn.Module):
         self.network = network
 
     def forward(self, images_BCYX: Tensor) -> Tensor:
-        return self.network.forward_features(images_BCYX)  # type: ignore[no-any-return, operator]
+        return self.network.forward_features(images_BCYX)  # type: ignore[operator]
 
 
 def build(config: EncoderConfig) -> Backbone:
