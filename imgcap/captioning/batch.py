@@ -36,7 +36,7 @@ class Captioned:
 
     captions: list[Scored]
     words: list[str]
-    attention_LP: np.ndarray | None  # float32, a row for each word; None unless asked for, or without attention
+    attention_LP: np.ndarray | None  # float32, of the grid's cells; None unless asked for, or without attention
 
     @property
     def caption(self) -> str:
@@ -63,9 +63,7 @@ def caption_pictures(
     for other in others:
         _check_vocabulary(loaded, other)
     members = [loaded, *others]
-    prepared = [
-        torch.stack([eval_image(picture, member.config.data.image_size) for picture in pictures]) for member in members
-    ]
+    prepared = [torch.stack([eval_image(picture, *_input(member)) for picture in pictures]) for member in members]
     keys_B = _keys(prepared[0]) if options.method == "sample" else None
 
     def decoded(count: int) -> Hypotheses:
@@ -93,8 +91,15 @@ def caption_pictures(
         captions = [Scored(loaded.vocabulary.decode(row), score) for row, score, length in rows if length]
         words = [loaded.vocabulary.words[token] for token in tokens[place][0][: lengths[place][0] - 1]]
         attention_BLP = found.attention_BLP
-        attention_LP = None if attention_BLP is None else attention_BLP[place, : len(words)].float().cpu().numpy()
+        attention_LP = None
+        if attention_BLP is not None:
+            cells = slice(loaded.model.encoder.leading, None)
+            attention_LP = attention_BLP[place, : len(words), cells].float().cpu().numpy()
         yield Captioned(captions, words, attention_LP)
+
+
+def _input(loaded: LoadedCaptioner) -> tuple[int, str]:
+    return loaded.config.data.image_size, loaded.config.data.interpolation
 
 
 def _keys(images_BCHW: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from PIL import Image
 from imgcap.captioning.batch import caption_pictures
 from imgcap.captioning.inputs import Inputs, Item
 from imgcap.captioning.journal import Journal, Row
+from imgcap.config.data import DataConfig
 from imgcap.config.decoding import SHARED, DecodeOptions
 from imgcap.data.augmentation import eval_image
 from imgcap.data.loader import read_ahead, reading
@@ -83,6 +84,7 @@ def _settings(loaded: LoadedCaptioner) -> dict[str, Any]:
         **{name: getattr(config.eval, name) for name in SHARED},
         "max_tokens": config.data.max_tokens,
         "image_size": config.data.image_size,
+        **({} if config.data.interpolation == "bilinear" else {"interpolation": config.data.interpolation}),
         "batch": config.eval.batch,
         "precision": config.train.precision,
     }
@@ -107,7 +109,7 @@ def _caption(loaded: LoadedCaptioner, inputs: Inputs, work: _Work, journal: Jour
     """Caption this rank's share of the work, batch by batch as it comes."""
     data, label = loaded.config.data, f"{journal.folder}/{work.start}"
     claims = _claims(work.pending, SharedCounter(f"{label} claimed"))
-    loader = read_ahead(partial(_read, inputs, data.image_size), claims, min(data.workers, len(work.pending)))
+    loader = read_ahead(partial(_read, inputs, data), claims, min(data.workers, len(work.pending)))
     everywhere, told = SharedCounter(f"{label} done"), 0
     bar = Progress(work.images, "captioning", enabled=world.is_main)
     with reading(loader) as batches, bar as progress:
@@ -154,13 +156,13 @@ def _claims(pending: list[list[int]], claimed: SharedCounter) -> Iterator[list[i
         yield pending[number]
 
 
-def _read(inputs: Inputs, size: int, places: list[int]) -> dict[str, Item]:
+def _read(inputs: Inputs, data: DataConfig, places: list[int]) -> dict[str, Item]:
     """Read the items of a batch, by their keys, squeezed to what the model reads."""
-    return {inputs.key(i): _squeezed(inputs.read(i, size), size) for i in places}
+    return {inputs.key(i): _squeezed(inputs.read(i, data.image_size), data) for i in places}
 
 
-def _squeezed(item: Item, size: int) -> Item:
+def _squeezed(item: Item, data: DataConfig) -> Item:
     if item.picture is None:
         return item
-    pixels_HWC = eval_image(item.picture, size).permute(1, 2, 0).numpy()
+    pixels_HWC = eval_image(item.picture, data.image_size, data.interpolation).permute(1, 2, 0).numpy()
     return item._replace(picture=Image.fromarray(pixels_HWC))

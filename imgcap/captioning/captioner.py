@@ -25,7 +25,8 @@ from imgcap.pictures.normalise import UnreadableImage
 class Caption:
     """What a model says of a picture. The score is log probability / length ** length penalty, below 0.
 
-    The attention is float32: how much each token looked at each cell of the picture, 1 in sum over the cells.
+    The attention is float32: how much each token looked at each cell of the picture, 1 in sum over the cells, less
+    what it looked at class and register tokens (`model.encoder.tokens=all`).
     """
 
     text: str

@@ -15,6 +15,7 @@ from imgcap.config.load import load_config
 from imgcap.errors import exits_cleanly
 from imgcap.ranks.world import close_ranks, init_ranks
 from imgcap.training.feature_cache import cache_features
+from imgcap.training.fine_tuning import adopted_input
 
 
 @exits_cleanly
@@ -27,6 +28,7 @@ def main() -> None:
     add_overrides(parser)
     arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.overrides)
+    config = load_config(arguments.config, [*arguments.overrides, *adopted_input(config, config.init_from)])
     world = init_ranks(arguments.device)
     try:
         manifest = cache_features(config, arguments.out, world, arguments.batch)

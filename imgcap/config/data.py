@@ -24,7 +24,12 @@ class DataConfig(Section):
     stream_epoch: Positive = Field(100_000, description="images that count as an epoch of a stream")
     stream_buffer: Positive = Field(1000, description="samples of a stream that each loader process mixes")
     pipes: bool = Field(False, description="let data.stream name shell commands to read from, as pipe:COMMAND")
-    image_size: Positive = Field(224, description="width and height, in pixels, that every picture is brought to")
+    image_size: Positive = Field(
+        224, description="width and height, in pixels, that every picture is brought to; unset: those of the encoder"
+    )
+    interpolation: Literal["bilinear", "bicubic"] = Field(
+        "bilinear", description="how pictures are brought to that size; unset: as those that the encoder learned from"
+    )
     captions_per_image: Positive = Field(
         5, description="captions of an image that a step learns; of more, each pass draws anew"
     )

@@ -23,7 +23,7 @@ class EncoderConfig(Section):
     )
     weights: Source = Field(
         "DEFAULT",
-        description="weights to begin with: DEFAULT (torchvision's best), a .pth or .safetensors file, or none",
+        description="weights to begin with: DEFAULT (the library's best), a .pth or .safetensors file, or none",
     )
     train: str = Field(
         "none", description="what trains from the first step on: none, last_block, all, or a stage and all behind it"
@@ -33,6 +33,9 @@ class EncoderConfig(Section):
     )
     tokens: Literal["patches", "all"] = Field(
         "patches", description="of a ViT: its patches alone, or class and register tokens before them too"
+    )
+    image_size: Positive | None = Field(
+        None, description="of a network of timm that takes one size: make it for pictures so wide; null: as trained"
     )
     drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,

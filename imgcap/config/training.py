@@ -72,6 +72,9 @@ class OptimConfig(Section):
 
     lr: PositiveFloat = Field(4e-4, description="learning rate of the decoder")
     encoder_lr: PositiveFloat | None = Field(None, description="learning rate of the encoder; null: the same as lr")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="learning rate of each stage of the encoder, as a share of the next one's; 1: all the same"
+    )
     weight_decay: NonNegativeFloat = Field(
         0.01, description="decay of matrices and convolutions; biases, norms and embeddings have none"
     )

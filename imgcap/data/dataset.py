@@ -32,12 +32,17 @@ def place_of(data: DataConfig, address: str | None = None) -> Place:
 
 
 def features_of(reader: ShardReader | MixedReader, data: DataConfig) -> Features | None:
-    """The features that are read in place of pictures, if any. `UserError` where they are of another image size."""
+    """The features that are read in place of pictures, if any. `UserError` where they are of other pictures."""
     features = reader.manifest.features if data.features else None
     if features and features.image_size != data.image_size:
         raise UserError(
             f"the features in {reader.place} are of images at {features.image_size} px, and data.image_size is "
             f"{data.image_size}; set data.image_size={features.image_size}, or data.features=false to read the pictures"
+        )
+    if features and features.interpolation != data.interpolation:
+        raise UserError(
+            f"the features in {reader.place} are of {features.interpolation} pictures; set data.interpolation="
+            f"{features.interpolation}, or data.features=false to read the pictures"
         )
     return features
 
@@ -109,7 +114,8 @@ class TrainDataset:
         else:
             sample = self.reader.read(key[2])
             size = self.data.image_size
-            augmented_image(decode(sample.jpeg, size), size, self.data.augment, key, image_HWC)
+            picture = decode(sample.jpeg, size)
+            augmented_image(picture, size, self.data.augment, key, image_HWC, self.data.interpolation)
         if tokens_KT is not None:
             chosen = chosen_captions(len(sample.tokens), self.rows.captions, key)  # anew in each pass
             self.rows.write(sample.tokens, tokens_KT, chosen)
@@ -127,7 +133,7 @@ class EvalDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Whole images without augmentation, or their features, with their tokens, in the order of the shards."""
 
     def __init__(self, reader: ShardReader, vocabulary: Vocabulary, data: DataConfig):
-        self.reader, self.size = reader, data.image_size
+        self.reader, self.size, self.interpolation = reader, data.image_size, data.interpolation
         self.features = features_of(reader, data)
         self.rows = CaptionRows(vocabulary, data)
 
@@ -145,4 +151,5 @@ class EvalDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             sample, features_PE = self.reader.read_features(index)
             return torch.from_numpy(features_PE.copy()), self.rows(sample.tokens)
         sample = self.reader.read(index)
-        return eval_image(decode(sample.jpeg, self.size), self.size), self.rows(sample.tokens)
+        image_CHW = eval_image(decode(sample.jpeg, self.size), self.size, self.interpolation)
+        return image_CHW, self.rows(sample.tokens)

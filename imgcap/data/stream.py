@@ -140,7 +140,8 @@ class StreamLoader:
         if not tokens:
             raise ValueError("image without captions")
         size = self.data.image_size
-        augmented_image(decode(members[image], size), size, self.data.augment, key, image_HWC)
+        picture = decode(members[image], size)
+        augmented_image(picture, size, self.data.augment, key, image_HWC, self.data.interpolation)
         self.rows.write(tokens, tokens_KT, chosen_captions(len(tokens), self.rows.captions, key))
 
 

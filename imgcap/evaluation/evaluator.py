@@ -30,6 +30,7 @@ from imgcap.evaluation.results import Evaluation, Example
 from imgcap.evaluation.signature import signature
 from imgcap.models.captioner import Captioner
 from imgcap.models.decoders.forcing import unroll
+from imgcap.models.encoders.base import Encoder
 from imgcap.models.losses import caption_loss
 from imgcap.models.precision import autocast
 from imgcap.pictures.files import decode
@@ -128,7 +129,7 @@ class Evaluator:
             mine = self._decode_all(model, asked_to_stop)
             everyone = gather_objects(mine)
             doing("scoring")
-            scored = _attempt(lambda: self._score(everyone)) if everyone is not None else None
+            scored = _attempt(lambda: self._score(everyone, model.encoder)) if everyone is not None else None
             evaluation = broadcast_object(_without_examples(scored)).unwrap()
             return scored.unwrap() if scored is not None else evaluation
         finally:
@@ -188,10 +189,11 @@ class Evaluator:
     def _examples(
         self, model: Captioner, batch: EvalBatch, hypotheses: Hypotheses, captions: list[str], kept: list[int]
     ) -> list[Example]:
-        examples = []
+        examples, looked_BLP = [], hypotheses.attention_BLP
+        if looked_BLP is not None:
+            looked_BLP = looked_BLP[..., model.encoder.leading :]
         for place in kept[:EXAMPLES]:
             words = int(hypotheses.lengths_B[place]) - 1  # without <eos>
-            attention_BLP = hypotheses.attention_BLP
             jpeg = self.reader.read(place).jpeg  # batch 0 holds the first images of the split
             examples.append(
                 Example(
@@ -200,13 +202,13 @@ class Evaluator:
                     caption=captions[place],
                     references=batch.references[place],
                     words=[self.vocabulary.words[token] for token in hypotheses.tokens_BL[place, :words].tolist()],
-                    attention_LP=None if attention_BLP is None else attention_BLP[place, :words].float().cpu().numpy(),
+                    attention_LP=None if looked_BLP is None else looked_BLP[place, :words].float().cpu().numpy(),
                     grid=model.encoder.grid(self.data.image_size),
                 )
             )
         return examples
 
-    def _score(self, everyone: list[_Outcome[list[_Decoded]]]) -> Evaluation:
+    def _score(self, everyone: list[_Outcome[list[_Decoded]]], encoder: Encoder) -> Evaluation:
         """Put the batches of all ranks in order and score them."""
         decoded = sorted((batch for outcome in everyone for batch in outcome.unwrap()), key=lambda batch: batch.number)
         captions = {image_id: caption for batch in decoded for image_id, caption in batch.captions.items()}
@@ -228,6 +230,7 @@ class Evaluator:
                 **self.options.signed(),
                 max_words=self.data.max_tokens,
                 precision=self.precision,
+                **encoder.signed(),
             ),
             captions=[{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()],
             images=[{"image_id": image_id, **each} for image_id, each in scored.images.items()],

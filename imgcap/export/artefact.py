@@ -32,7 +32,7 @@ from imgcap.text.tokeniser import Tokeniser
 CARD = "README.md"  # in no fingerprint: its owner may edit it
 OWNED = SAMPLES, ONNX, PROGRAMS = ("samples", "onnx", "programs")  # subfolders, each written anew
 # What an image goes through and a caption may be; where the run's own shards lie is nobody else's business.
-_DATA_KEYS = {"image_size", "captions_per_image", "max_tokens", "language"}
+_DATA_KEYS = {"image_size", "interpolation", "captions_per_image", "max_tokens", "language"}
 _SHEET = re.compile(r"^(?P<label>.+)-(?P<step>\d{8,})\.png$")
 
 
@@ -75,6 +75,7 @@ def _manifest(loaded: LoadedCaptioner, files: Mapping[str, Any]) -> dict[str, An
         "name": config["name"],
         "step": loaded.step,
         "model": config["model"],
+        "encoder": {"made_by": loaded.model.encoder.made_by, "sha256": loaded.model.encoder.sha256()},
         "data": {key: value for key, value in config["data"].items() if key in _DATA_KEYS},
         "tokeniser": Tokeniser(loaded.config.data.language).name,
         "eval": config["eval"],

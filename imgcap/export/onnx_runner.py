@@ -69,7 +69,8 @@ class OnnxCaptioner:
         image = ImageOps.exif_transpose(image)
         if "A" in image.getbands() or "transparency" in image.info:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-        image = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, reducing_gap=2.0)
+        method = Image.Resampling[self.config["data"].get("interpolation", "bilinear").upper()]
+        image = image.convert("RGB").resize((size, size), method, reducing_gap=2.0)
         return np.asarray(image)
 
     def search(self, images_BCHW: np.ndarray, beam: int) -> list[tuple[list[int], float]]:

@@ -148,6 +148,7 @@ def _fit(weights: Mapping[str, Tensor], config: Config, vocabulary: Vocabulary, 
             "restore the vocab.json that belongs to it"
         )
     model = Captioner(config.model, len(vocabulary))
+    model.encoder.check_size(config.data.image_size)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

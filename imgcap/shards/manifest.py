@@ -80,6 +80,7 @@ class Features:
     encoder: str  # name and output stride
     encoder_sha256: str  # of its weights
     image_size: int  # pixels of the square that images were squeezed to
+    interpolation: str = "bilinear"  # with which
 
 
 @dataclass(frozen=True)

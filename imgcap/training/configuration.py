@@ -6,7 +6,7 @@ from pathlib import Path
 from imgcap.config.load import load_config
 from imgcap.config.run import Config
 from imgcap.errors import UserError
-from imgcap.training.fine_tuning import adopted_decoder, adopted_model, origin
+from imgcap.training.fine_tuning import adopted_decoder, adopted_input, adopted_model, origin
 from imgcap.training.resumption import Resumption
 
 MORE = re.compile(r"^(?P<key>[\w.]+)\+=(?P<amount>.*)$")
@@ -25,6 +25,7 @@ def configure(path: Path | None, overrides: list[str], resume: str) -> tuple[Con
     if (trained := origin(config.init_from, resumption)) is not None:
         plain += adopted_decoder(config.model, trained)  # the keys of its section are then those of this type
         added.append(adopted_model(load_config(path, plain).model, trained))
+    added += adopted_input(config, trained)
     return load_config(path, [*plain, *added]) if added else config, resumption
 
 

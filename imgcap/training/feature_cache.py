@@ -45,10 +45,9 @@ def encoder_of(config: Config, device: torch.device) -> Encoder:
     return encoder.to(device).eval()
 
 
-def describe(encoder: Encoder, image_size: int) -> Features:
-    rows, columns = encoder.grid(image_size)
-    name = f"{encoder.name}, stride {encoder.output_stride}"
-    return Features((rows * columns, encoder.width), name, encoder.sha256(), image_size)
+def describe(encoder: Encoder, image_size: int, interpolation: str) -> Features:
+    shape = encoder.cells(image_size), encoder.width
+    return Features(shape, encoder.made_by, encoder.sha256(), image_size, interpolation)
 
 
 def check_features(features: Features, encoder: Encoder | None, config: Config) -> None:
@@ -78,7 +77,7 @@ def cache_features(config: Config, out: Path, world: World, batch: int = 64) -> 
     on_main(lambda: (out / RECORDS).mkdir(parents=True, exist_ok=True))
     set_float32_matmul(config.train.precision)
     encoder = encoder_of(config, world.device)
-    features = describe(encoder, config.data.image_size)
+    features = describe(encoder, config.data.image_size, config.data.interpolation)
     source = ShardReader(place_of(config.data), "train").manifest
     splits = {split: ShardReader(place_of(config.data), split) for split in source.splits}
     tasks = [(split, number) for split, reader in splits.items() for number in range(len(reader.shards))]
@@ -139,12 +138,15 @@ class _Task:
         """A hash of all that decides the bytes of a shard."""
         features, precision = self.features, self.config.train.precision
         decided = f"{self.reader.manifest_sha256} {features.encoder_sha256} {features.image_size} {precision}"
+        decided += "" if features.interpolation == "bilinear" else f" {features.interpolation}"
         return sha256_of_bytes(decided.encode())[:32]
 
     @torch.no_grad()
     def _write(self, samples: list[Sample], places: range, writer: ShardWriter) -> None:
-        size = self.features.image_size
-        images = torch.stack([eval_image(self._decoded(sample), size) for sample in samples])
+        features = self.features
+        images = torch.stack(
+            [eval_image(self._decoded(sample), features.image_size, features.interpolation) for sample in samples]
+        )
         with autocast(self.device, self.config.train.precision):
             features_BPE = self.encoder(images.to(self.device)).half().cpu()
         for sample, place, features_PE in zip(samples, places, features_BPE, strict=True):

@@ -9,15 +9,17 @@ import sys
 from pathlib import Path
 
 from imgcap.config.model import ModelConfig
+from imgcap.config.run import Config
 from imgcap.errors import UserError, is_main_process
 from imgcap.models.captioner import Captioner, build_captioner
+from imgcap.models.encoders.networks import input_of
 from imgcap.models.trained import config_of, load_captioner
 from imgcap.models.transfer import transferred
 from imgcap.text.vocabulary import Vocabulary
 from imgcap.training.resumption import Resumption
 
 # Keys of the model that change no weight's name, shape or meaning.
-FREE = {"encoder": ("weights", "train", "output_stride", "recompute"), "decoder": ("dropout",)}
+FREE = {"encoder": ("weights", "train", "output_stride", "tokens", "drop_path", "recompute"), "decoder": ("dropout",)}
 
 
 def origin(init_from: Path | None, resumption: Resumption) -> Path | None:
@@ -52,6 +54,20 @@ def adopted_model(config: ModelConfig, trained: Path) -> str:
             "train anew without init_from"
         )
     return f"model={json.dumps({part: keys | given.get(part, {}) for part, keys in model.items()})}"
+
+
+def adopted_input(config: Config, trained: Path | None) -> list[str]:
+    """What pictures the encoder takes, as overrides of the keys of `data` that `config` doesn't set itself.
+
+    A network that takes any size begins with that of its library's weights, another with what `trained`, if any, had.
+    """
+    own = input_of((config if trained is None else config_of(trained)).model.encoder)
+    size, interpolation = own.size, own.interpolation
+    if trained is not None:
+        data = config_of(trained).data
+        size, interpolation = size if own.any_size else data.image_size, data.interpolation
+    own_values = {"image_size": size, "interpolation": interpolation}
+    return [f"data.{key}={value}" for key, value in own_values.items() if key not in config.data.model_fields_set]
 
 
 def initial_captioner(config: ModelConfig, init_from: Path | None, vocabulary: Vocabulary) -> Captioner:

@@ -17,6 +17,7 @@ class Input(NamedTuple):
     std: tuple[float, ...]
     size: int  # pixels of a side
     interpolation: str  # with which they were brought to it: bilinear or bicubic
+    any_size: bool  # of pictures; else `size` alone
 
 
 class Stage(NamedTuple):
@@ -37,12 +38,12 @@ class Backbone(NamedTuple):
     """A network without its classifier, and how to walk over it."""
 
     module: nn.Module
+    width: int  # of a feature vector
     stages: Mapping[str, Stage]  # first to last
     parts: Sequence[Part]  # one after another
     to_cells: Callable[[Tensor], Tensor]  # the last part's output as features_BPE, row by row
     classifier: tuple[str, ...]  # prefixes of the published weights that belong to what was taken off
     input: Input
-    any_size: bool  # of pictures; else `input.size` alone
     leading: int = 0  # tokens before the cells of the grid, as class and registers
 
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from imgcap.config.model import EncoderConfig
-from imgcap.errors import UserError, nearest
+from imgcap.errors import UserError, nearest, reason_of
+from imgcap.models.encoders import timm_networks
 from imgcap.models.encoders.backbone import Stage
-from imgcap.models.encoders.frozen import folded, recomputed
-from imgcap.models.encoders.networks import build_backbone
+from imgcap.models.encoders.frozen import drops, folded, recomputed
+from imgcap.models.encoders.networks import build_backbone, is_timms
 from imgcap.models.kernels.dtypes import compute_dtype
 
 
@@ -35,10 +36,14 @@ class Encoder(nn.Module):
         backbone = build_backbone(config)
         self.name, self.recompute, self.output_stride = config.name, config.recompute, config.output_stride
         self.stages, self.parts, self.to_cells = backbone.stages, tuple(backbone.parts), backbone.to_cells
-        self.input, self.any_size, self.leading = backbone.input, backbone.any_size, backbone.leading
-        self.classifier = backbone.classifier
+        self.width, self.input, self.leading = backbone.width, backbone.input, backbone.leading
+        self.config, self.classifier = config, backbone.classifier
         self.backbone = backbone.module.to(memory_format=torch.channels_last)
-        self.width = self._shape(self.input.size)[2]
+        if config.recompute and (dropping := drops(self.backbone)):
+            raise UserError(
+                f"model.encoder.recompute=true: {self.name} drops at random ({dropping}), which it would draw anew "
+                "when it is run again; set model.encoder.drop_path=0, or recompute=false"
+            )
         mean, std = torch.tensor(self.input.mean), torch.tensor(self.input.std)
         self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1), persistent=False)
@@ -110,9 +115,22 @@ class Encoder(nn.Module):
                 module.eval()
         return self
 
+    @property
+    def made_by(self) -> str:
+        """What computes the features, but for the weights: network, output stride, and the version of timm."""
+        library = f", timm {timm_networks.version()}" if is_timms(self.name) else ""
+        return f"{self.name}, stride {self.output_stride}{library}"
+
+    def signed(self) -> dict[str, str]:
+        """What a score's signature says of an encoder of timm, whose networks and weights change under their names."""
+        if not is_timms(self.name):
+            return {}
+        return {"encoder": f"{self.name}@{self.sha256()[:12]}", "timm": timm_networks.version()}
+
     def sha256(self) -> str:
         """Hash the weights, whatever device and precision they are in now: equal ones give equal features."""
-        digest = hashlib.sha256(f"{self.name}/{self.output_stride}".encode())
+        tokens = "/all" if self.config.tokens == "all" else ""
+        digest = hashlib.sha256(f"{self.name}/{self.output_stride}{tokens}".encode())
         for name, tensor in sorted(self.backbone.state_dict().items()):
             if not name.endswith("num_batches_tracked"):
                 digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
@@ -126,14 +144,23 @@ class Encoder(nn.Module):
         side = math.isqrt(self.cells(image_size) - self.leading)
         return side, side
 
+    def check_size(self, image_size: int) -> None:
+        """Raise `UserError` where the network takes pictures of another size alone."""
+        if self.input.any_size or image_size == self.input.size:
+            return
+        other = f", or model.encoder.image_size={image_size} too" if is_timms(self.name) else ""
+        raise UserError(
+            f"data.image_size={image_size}: {self.name} takes pictures of {self.input.size} pixels; "
+            f"set data.image_size={self.input.size}{other}"
+        )
+
     def cells(self, image_size: int) -> int:
         """Feature vectors of a square image of so many pixels. Raises `UserError` for a size that can't be encoded."""
-        if not self.any_size and image_size != self.input.size:
-            raise UserError(
-                f"data.image_size={image_size}: {self.name} takes pictures of {self.input.size} pixels; "
-                f"set data.image_size={self.input.size}"
-            )
-        return self._shape(image_size)[1]
+        self.check_size(image_size)
+        try:
+            return self._shape(image_size)[1]
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"data.image_size={image_size} is none that {self.name} takes ({reason_of(error)})") from None
 
     def _shape(self, image_size: int) -> torch.Size:
         """Shape of the features of two images, computed without numbers."""

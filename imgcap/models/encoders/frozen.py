@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.ops import StochasticDepth
 
 
 def folded(part: nn.Module) -> nn.Module:
@@ -27,6 +28,16 @@ def folded(part: nn.Module) -> nn.Module:
             setattr(module, convolution, fuse_conv_bn_eval(before, after))
             setattr(module, norm, nn.Identity())
     return copy.requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def drops(network: nn.Module) -> str | None:
+    """Name a module that draws at random in training, if there is one."""
+    for name, module in network.named_modules():
+        if "Drop" in type(module).__name__ or isinstance(module, StochasticDepth):
+            rates = (getattr(module, rate, 0) for rate in ("p", "prob", "drop_prob"))
+            if any(rates):
+                return f"{type(module).__name__} {name}"
+    return None
 
 
 def recomputed(stage: nn.Module, features: Tensor) -> Tensor:

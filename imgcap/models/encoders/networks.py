@@ -9,21 +9,23 @@ from imgcap.models.encoders.backbone import Backbone, Input
 def build_backbone(config: EncoderConfig) -> Backbone:
     """Build the network that `model.encoder` describes, with random weights. Raises `UserError` for what can't be."""
     check_name(config.name)
-    library = timm_networks if config.name.startswith(timm_networks.PREFIX) else torchvision_networks
-    return library.build(config)
+    return timm_networks.build(config) if is_timms(config.name) else torchvision_networks.build(config)
 
 
-def input_of(name: str) -> Input:
-    """The pictures that a network was trained on, without building it."""
-    check_name(name)
-    return (
-        timm_networks.input_of(name) if name.startswith(timm_networks.PREFIX) else torchvision_networks.input_of(name)
-    )
+def input_of(config: EncoderConfig) -> Input:
+    """The pictures that a network takes, without building it."""
+    check_name(config.name)
+    return timm_networks.input_of(config) if is_timms(config.name) else torchvision_networks.input_of(config)
+
+
+def is_timms(name: str) -> bool:
+    """Whether a network is one of timm."""
+    return name.startswith(timm_networks.PREFIX)
 
 
 def check_name(name: str) -> None:
     """Raise `UserError` that names the nearest where neither library knows a name."""
-    of_timm = name.startswith(timm_networks.PREFIX)
+    of_timm = is_timms(name)
     known = timm_networks.names() if of_timm else torchvision_networks.names()
     if name not in known and not (of_timm and name.rpartition(".")[0] in known):  # timm: NAME.TAG of its weights
         more = "" if of_timm else "; timm's networks are named timm/... (pip install 'imgcap[timm]')"

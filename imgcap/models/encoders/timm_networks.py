@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from imgcap.config.model import EncoderConfig
-from imgcap.errors import UserError
+from imgcap.errors import UserError, reason_of
 from imgcap.models.encoders.backbone import Backbone, Input, Part, Stage, grid_to_cells
 
 PREFIX = "timm/"
@@ -27,15 +27,26 @@ def timm() -> Any:
     return timm
 
 
+def version() -> str:
+    """Version of timm: networks and weights of one name have changed between versions."""
+    return str(timm().__version__)
+
+
 def names(pattern: str = "") -> list[str]:
     """Every network of timm, as `model.encoder.name` has it."""
     return [PREFIX + name for name in timm().list_models(f"*{pattern}*" if pattern else "")]
 
 
-def input_of(name: str) -> Input:
-    """The pictures that a network of timm was trained on, by its `pretrained_cfg`."""
-    given = timm().get_pretrained_cfg(name.removeprefix(PREFIX))
-    return Input(tuple(given.mean), tuple(given.std), given.input_size[1], given.interpolation)
+def input_of(config: EncoderConfig) -> Input:
+    """The pictures that a network of timm was trained on, by its `pretrained_cfg`, or has its positions made for."""
+    given = timm().get_pretrained_cfg(config.name.removeprefix(PREFIX))
+    size, any_size = config.image_size or given.input_size[1], not given.fixed_input_size
+    if config.image_size is not None and any_size:
+        raise UserError(
+            f"model.encoder.image_size={size} is for networks of one size, and {config.name} takes any; leave it out, "
+            f"and set data.image_size={size}"
+        )
+    return Input(tuple(given.mean), tuple(given.std), size, given.interpolation, any_size)
 
 
 class _Features(nn.Module):
@@ -51,25 +62,47 @@ class _Features(nn.Module):
 
 def build(config: EncoderConfig) -> Backbone:
     """Build a randomly initialised network of timm. Raises `UserError` for an option that it can't take."""
-    name, own = config.name, input_of(config.name)
+    name, own = config.name, input_of(config)
     if config.output_stride == 16:
         raise UserError(f"model.encoder.output_stride=16: {name} keeps the grid it was trained with; leave it at 32")
-    options: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
-    try:
-        network = timm().create_model(name.removeprefix(PREFIX), pretrained=False, num_classes=0, **options).eval()
-    except TypeError:
-        raise UserError(
-            f"model.encoder.drop_path={config.drop_path}: {name} has no branch to drop; set it to 0"
-        ) from None
+    if config.recompute:
+        raise UserError(f"model.encoder.recompute=true: {name} runs as a whole and keeps its activations; leave it out")
+    network = create(config)
     leading = getattr(network, "num_prefix_tokens", 0)
     if config.tokens == "all" and not leading:
         raise UserError(f"model.encoder.tokens=all is for networks with a class token; {name} gives a grid alone")
     dropped = leading if config.tokens == "patches" else 0
-    any_size = not network.pretrained_cfg.get("fixed_input_size", False)
     stages = _stages(network, own.size)
     to_cells = partial(_to_cells, dropped=dropped, channels_last=getattr(network, "output_fmt", None) == "NHWC")
     parts = [Part(_Features(network), len(stages))]
-    return Backbone(network, stages, parts, to_cells, (), own, any_size, leading - dropped)
+    classifiers = network.pretrained_cfg.get("classifier") or ()
+    prefixes = tuple(f"{each}." for each in ([classifiers] if isinstance(classifiers, str) else classifiers))
+    return Backbone(network, network.num_features, stages, parts, to_cells, prefixes, own, leading - dropped)
+
+
+def create(config: EncoderConfig, **pretrained: Any) -> Any:
+    """Call timm's `create_model`, for no classes, with what `pretrained` says of its weights.
+
+    Raises `UserError` for a rate or a size that the network can't take, and lets other errors of timm's through.
+    """
+    options: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+    options |= {"img_size": config.image_size} if config.image_size else {}
+    try:
+        network = timm().create_model(config.name.removeprefix(PREFIX), num_classes=0, **options, **pretrained).eval()
+    except (TypeError, AssertionError) as error:
+        if not options:
+            raise
+        asked = " and ".join(
+            f"model.encoder.{name}={value}"
+            for name, value in {"drop_path": config.drop_path, "image_size": config.image_size}.items()
+            if value
+        )
+        raise UserError(f"{config.name} can't be built with {asked} ({reason_of(error)}); leave it out") from None
+    if not config.drop_path:  # some drop by themselves
+        for module in network.modules():
+            if hasattr(module, "drop_prob"):
+                module.drop_prob = 0.0
+    return network
 
 
 def _to_cells(features: Tensor, dropped: int, channels_last: bool) -> Tensor:

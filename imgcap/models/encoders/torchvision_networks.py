@@ -112,16 +112,26 @@ def names() -> list[str]:
     return [name for name in torchvision.models.list_models(torchvision.models) if name.startswith(PREFIXES)]
 
 
-def input_of(name: str) -> Input:
+def input_of(config: EncoderConfig) -> Input:
     """The pictures that torchvision's best weights of a network were trained on."""
-    trained = torchvision.models.get_model_weights(name).DEFAULT.transforms()
-    return Input(tuple(trained.mean), tuple(trained.std), trained.crop_size[0], trained.interpolation.value)
+    if config.image_size is not None:
+        raise UserError(
+            f"model.encoder.image_size={config.image_size} is for timm's networks of one size, and {config.name} is "
+            "none; leave it out"
+        )
+    trained = torchvision.models.get_model_weights(config.name).DEFAULT.transforms()
+    size, interpolation = trained.crop_size[0], trained.interpolation.value
+    return Input(tuple(trained.mean), tuple(trained.std), size, interpolation, _family(config.name).any_size)
+
+
+def _family(name: str) -> Family:
+    return next(family for prefixes, family in FAMILIES.items() if name.startswith(prefixes))
 
 
 def build(config: EncoderConfig) -> Backbone:
     """Build a randomly initialised network of torchvision. Raises `UserError` for an option that it can't take."""
-    name, own = config.name, input_of(config.name)
-    family = next(family for prefixes, family in FAMILIES.items() if name.startswith(prefixes))
+    name, own = config.name, input_of(config)
+    family = _family(name)
     if config.output_stride == 16 and not family.dilates:
         raise UserError(f"model.encoder.output_stride=16: {name} can't keep its grid finer; leave it at 32")
     if config.tokens == "all" and family.any_size:
@@ -132,6 +142,8 @@ def build(config: EncoderConfig) -> Backbone:
     runs = family.runs(network)
     if config.output_stride == 16:
         dilate(list(runs.values())[-1])
+    heads = [module for name, module in network.named_children() if name in HEADS]
+    width = next(layer.in_features for head in heads for layer in head.modules() if isinstance(layer, nn.Linear))
     for head in HEADS:
         if hasattr(network, head):
             delattr(network, head)
@@ -139,7 +151,7 @@ def build(config: EncoderConfig) -> Backbone:
     to_cells = family.to_cells
     if leading and config.tokens == "patches":
         to_cells, leading = _without_class_token, 0
-    return Backbone(network, *stages_of(network, runs), to_cells, family.classifier, own, family.any_size, leading)
+    return Backbone(network, width, *stages_of(network, runs), to_cells, family.classifier, own, leading)
 
 
 def _drop_paths(network: nn.Module, config: EncoderConfig) -> None:

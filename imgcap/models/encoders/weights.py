@@ -1,6 +1,6 @@
-"""Pretrained weights of an encoder: torchvision's own, or a local file of the same names."""
+"""Pretrained weights of an encoder: its library's own, or a local file of the same names."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,15 @@ import torch
 import torchvision
 from torch import Tensor
 
-from imgcap.errors import UserError
+from imgcap.errors import UserError, reason_of
+from imgcap.models.encoders import timm_networks
 from imgcap.models.encoders.base import Encoder
+from imgcap.models.encoders.networks import is_timms
+
+# What trainers put around a state dict, an average of the weights first, and before the names in it.
+ENTRIES = ("model_ema", "state_dict", "model_state_dict", "model")
+PREFIXES = ("module.", "model.", "backbone.", "encoder.", "_orig_mod.")
+COUNTERS = ("num_batches_tracked", "n_averaged")  # files may lack the first, and nothing here reads either
 
 
 def load_pretrained(encoder: Encoder, weights: str | None) -> None:
@@ -21,8 +28,14 @@ def load_pretrained(encoder: Encoder, weights: str | None) -> None:
     """
     if weights is None:
         return
-    state = _download(encoder.name) if weights == "DEFAULT" else _plain_names(_read_state(Path(weights)), weights)
-    _fill(encoder, state, weights)
+    if weights == "DEFAULT":
+        state, source = _download(encoder), f"DEFAULT of {encoder.name}"
+    else:
+        state, source = _unwrapped(_read_state(Path(weights)), encoder), weights
+        _check_finite(state, source)
+    if is_timms(encoder.name) and next(_misfits(encoder, state), None) is not None:
+        state = _converted(encoder, state, source)
+    _fill(encoder, state, source)
 
 
 def _read_state(path: Path) -> Mapping[str, Any]:
@@ -41,35 +54,82 @@ def _read_state(path: Path) -> Mapping[str, Any]:
     return state
 
 
-def _download(name: str) -> Mapping[str, Any]:
+def _download(encoder: Encoder) -> Mapping[str, Any]:
     try:
-        return torchvision.models.get_model_weights(name).DEFAULT.get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:
+        if is_timms(encoder.name):
+            return dict(timm_networks.create(encoder.config, pretrained=True).state_dict())
+        trained = torchvision.models.get_model_weights(encoder.name).DEFAULT
+        return trained.get_state_dict(progress=False, check_hash=True)  # type: ignore[no-any-return]
+    except UserError:
+        raise
+    except Exception as error:  # of two libraries, and of what they fetch with
+        library = "timm" if is_timms(encoder.name) else "torchvision"
         raise UserError(
-            f"the weights of {name} could not be downloaded ({error}); give a local torchvision file with "
-            "model.encoder.weights=FILE, or start from random ones with model.encoder.weights=none"
+            f"the weights of {encoder.name} could not be downloaded ({reason_of(error)}); give a local {library} file "
+            "with model.encoder.weights=FILE, or start from random ones with model.encoder.weights=none"
         ) from error
 
 
-def _plain_names(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """Unwrap what trainers put around a state dict: a `state_dict` entry and `module.` in the names."""
-    inner = state.get("state_dict", state)
-    if not isinstance(inner, Mapping):
-        raise UserError(f"model.encoder.weights={source}: its entry state_dict is no state dict")
-    return {str(name).removeprefix("module."): tensor for name, tensor in inner.items() if torch.is_tensor(tensor)}
-
-
-def _fill(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> None:
+def _unwrapped(state: Mapping[str, Any], encoder: Encoder) -> dict[str, Tensor]:
+    """Take off what trainers put around a state dict and before its names, as far as the names aren't the network's."""
+    while entry := next((name for name in ENTRIES if isinstance(state.get(name), Mapping)), None):
+        state = state[entry]
     wanted = encoder.backbone.state_dict()
+
+    def plain(name: str) -> str:
+        while name not in wanted and (prefix := next((each for each in PREFIXES if name.startswith(each)), None)):
+            name = name.removeprefix(prefix)
+        return name
+
+    return {plain(str(name)): tensor for name, tensor in state.items() if torch.is_tensor(tensor)}
+
+
+def _check_finite(state: Mapping[str, Tensor], source: str) -> None:
+    wrong = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if wrong:
+        raise UserError(
+            f"model.encoder.weights={source}: {wrong[0]} holds numbers that are NaN or infinite ({len(wrong)} such "
+            "tensors); take weights from before they went astray"
+        )
+
+
+def _misfits(encoder: Encoder, state: Mapping[str, Tensor]) -> Iterator[tuple[str, list[str]]]:
+    """What of a state dict doesn't fit the encoder: the sort of fault, and the names. The classifier is left out.
+
+    What no stage holds, as a norm behind the features, may be lacking.
+    """
+    wanted = encoder.backbone.state_dict()
+    unread = {name for name, _ in encoder.backbone.named_parameters()}
+    unread -= {name for stage in encoder.stages.values() for name in stage.parameters}
     given = {name: tensor for name, tensor in state.items() if not name.startswith(encoder.classifier)}
-    # Files older than PyTorch 0.4.1 don't count BatchNorm's batches, and nothing here reads the count.
-    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
-    surplus = [name for name in given if name not in wanted]
+    missing = [name for name in wanted if name not in given and name not in unread and not name.endswith(COUNTERS)]
+    surplus = [name for name in given if name not in wanted and not name.endswith(COUNTERS)]
     misshapen = [name for name in given if name in wanted and given[name].shape != wanted[name].shape]
     for names, fault in ((missing, "lacks"), (surplus, "has an unknown"), (misshapen, "has another shape of")):
         if names:
-            raise UserError(
-                f"model.encoder.weights={source} does not fit {encoder.name}: it {fault} {names[0]} "
-                f"({len(names)} such); give a state dict of torchvision's {encoder.name}"
-            )
-    encoder.load_state_dict({f"backbone.{name}": tensor for name, tensor in given.items()}, strict=False)
+            yield fault, names
+
+
+def _converted(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> Mapping[str, Tensor]:
+    """Let timm itself read weights whose names or shapes are those of their authors, or of another picture size."""
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith(encoder.classifier)}
+    overlay = {"state_dict": kept, "source": "", "custom_load": False, "num_classes": 0}  # no classes: strictly
+    try:
+        network = timm_networks.create(encoder.config, pretrained=True, pretrained_cfg_overlay=overlay)
+    except UserError:
+        raise
+    except Exception:  # the filters of a hundred networks
+        return state  # its misfits say more
+    return dict(network.state_dict())
+
+
+def _fill(encoder: Encoder, state: Mapping[str, Tensor], source: str) -> None:
+    for fault, names in _misfits(encoder, state):
+        raise UserError(
+            f"model.encoder.weights={source} does not fit {encoder.name}: it {fault} {names[0]} ({len(names)} such); "
+            f"give a state dict of {'timm' if is_timms(encoder.name) else 'torchvision'}'s "
+            f"{encoder.name.removeprefix(timm_networks.PREFIX)}"
+        )
+    wanted = encoder.backbone.state_dict()
+    fitting = {f"backbone.{name}": tensor for name, tensor in state.items() if name in wanted}
+    encoder.load_state_dict(fitting, strict=False)

@@ -64,7 +64,7 @@ def encoder(name: str, **options: object) -> Encoder:
 
 
 def images(built: Encoder, count: int = 2) -> Tensor:
-    size = 96 if built.any_size else built.input.size
+    size = 96 if built.input.any_size else built.input.size
     return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
@@ -82,7 +82,7 @@ def expected_features(built: Encoder, images_BCHW: Tensor) -> Tensor:
         if features.ndim == 3:
             return features[:, network.num_prefix_tokens :]
         return features.flatten(1, 2) if getattr(network, "output_fmt", None) == "NHWC" else _grid(features)
-    size = {} if built.any_size else {"image_size": built.input.size}
+    size = {} if built.input.any_size else {"image_size": built.input.size}
     network = torchvision.models.get_model(built.name, weights=None, **size).eval()
     missing, surplus = network.load_state_dict(built.backbone.state_dict(), strict=False)
     assert not surplus and all(name.startswith(built.classifier) for name in missing)

@@ -22,8 +22,9 @@ def published() -> Weights:
     return torchvision.models.resnet18(weights=None).state_dict()
 
 
-def build(weights: Path | str | None, name: str = "resnet18") -> Captioner:
-    encoder = EncoderConfig(name=name, weights=None if weights is None else str(weights), output_stride=16)
+def build(weights: Path | str | None, name: str = "resnet18", **options: object) -> Captioner:
+    given = {"output_stride": 16} | options
+    encoder = EncoderConfig(name=name, weights=None if weights is None else str(weights), **given)
     return build_captioner(ModelConfig(encoder=encoder), 10)
 
 
@@ -46,9 +47,79 @@ def test_a_torchvision_file_fills_the_encoder(published: Weights, tmp_path: Path
     assert_filled(build(save(published, tmp_path / f"weights{suffix}")), published)
 
 
-def test_a_trainers_wrapping_is_taken_off(published: Weights, tmp_path: Path) -> None:
-    wrapped = {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in published.items()}}
+@pytest.mark.parametrize("entries", [(), ("state_dict",), ("model",), ("model_state_dict",), ("model", "model_ema")])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "encoder.backbone.", "_orig_mod.module.model."])
+def test_a_trainers_wrapping_is_taken_off(
+    published: Weights, tmp_path: Path, entries: tuple[str, ...], prefix: str
+) -> None:
+    wrapped: dict[str, object] = {f"{prefix}{name}": value for name, value in published.items()}
+    for entry in reversed(entries):
+        wrapped = {"epoch": 3, "n_averaged": torch.tensor(2), entry: wrapped}
     assert_filled(build(save(wrapped, tmp_path / "wrapped.pth")), published)
+
+
+def test_a_networks_own_names_are_kept(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    network = torchvision.models.vit_b_32(image_size=224)  # whose names begin with encoder., too
+    named = {f"module.{name}": value for name, value in network.state_dict().items()}
+    filled = build(save(named, tmp_path / "vit.pth"), "vit_b_32", output_stride=32).encoder.backbone.state_dict()
+    assert "encoder.ln.weight" in filled and "heads.head.weight" not in filled
+    torch.testing.assert_close(filled, {name: network.state_dict()[name] for name in filled}, atol=0, rtol=0)
+
+
+def test_half_precision_is_read_as_it_is(published: Weights, tmp_path: Path) -> None:
+    halves = {name: value.half() if value.ndim == 4 else value for name, value in published.items()}
+    filled = build(save(halves, tmp_path / "halves.safetensors")).encoder.backbone.state_dict()
+    assert all(value.dtype == torch.float32 for value in filled.values() if value.is_floating_point())
+    assert torch.equal(filled["conv1.weight"], halves["conv1.weight"].float())
+
+
+REAL = Path(__file__).parents[4] / "shared" / "data" / "weights" / "mobilenet_v2.safetensors"
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason=f"{REAL} is not here")
+def test_real_weights_without_a_classifier_are_read() -> None:
+    filled = build(REAL, "mobilenet_v2").encoder.backbone.state_dict()
+    given = safetensors.torch.load_file(REAL)
+    assert given.keys() <= filled.keys()
+    torch.testing.assert_close({name: filled[name] for name in given}, {k: v.float() for k, v in given.items()})
+
+
+class TestTimm:
+    """Files of timm's networks."""
+
+    @pytest.fixture(scope="class")
+    def network(self) -> torch.nn.Module:
+        timm = pytest.importorskip("timm")
+        torch.manual_seed(5)
+        return timm.create_model("vit_tiny_patch16_224")
+
+    def test_a_file_fills_the_encoder(self, network: torch.nn.Module, tmp_path: Path) -> None:
+        wrapped = {"model": {f"module.{name}": value for name, value in network.state_dict().items()}}
+        filled = build_timm(save(wrapped, tmp_path / "vit.pth")).encoder.backbone.state_dict()
+        assert "head.weight" not in filled
+        torch.testing.assert_close(filled, {name: network.state_dict()[name] for name in filled}, atol=0, rtol=0)
+
+    def test_positions_are_interpolated_for_another_size(self, network: torch.nn.Module, tmp_path: Path) -> None:
+        path = save(network.state_dict(), tmp_path / "vit.safetensors")
+        encoder = build_timm(path, image_size=112).encoder
+        assert encoder.cells(112) == 49
+        filled = encoder.backbone.state_dict()
+        assert filled["pos_embed"].shape == (1, 50, 192)
+        torch.testing.assert_close(filled["pos_embed"].std(), network.pos_embed.std(), atol=0.01, rtol=0.5)
+        assert torch.equal(filled["blocks.3.mlp.fc1.weight"], network.blocks[3].mlp.fc1.weight)
+
+    def test_what_does_not_fit_is_named(self, network: torch.nn.Module, tmp_path: Path, published: Weights) -> None:
+        lacking = {name: value for name, value in network.state_dict().items() if name != "blocks.3.mlp.fc1.weight"}
+        with pytest.raises(UserError, match=r"does not fit timm/vit.*lacks blocks\.3\.mlp\.fc1\.weight"):
+            build_timm(save(lacking, tmp_path / "lacking.pth"))
+        with pytest.raises(UserError, match=r"does not fit timm/vit.*timm's vit_tiny") as error:
+            build_timm(save(published, tmp_path / "other.pth"))
+        assert "\n" not in str(error.value)
+
+
+def build_timm(path: Path, **options: object) -> Captioner:
+    return build(path, "timm/vit_tiny_patch16_224", output_stride=32, **options)
 
 
 def test_files_from_before_the_batch_counter_are_read(published: Weights, tmp_path: Path) -> None:
@@ -89,7 +160,9 @@ def _without(published: Weights) -> object:
         (lambda published: published | {"layer5.weight": torch.ones(1)}, r"unknown layer5\.weight"),
         (lambda published: published | {"conv1.weight": torch.ones(64, 3, 3, 3)}, r"another shape of conv1\.weight"),
         (lambda published: list(published.values()), "holds a list"),
-        (lambda published: {"state_dict": 3}, "entry state_dict"),
+        (lambda published: {"state_dict": 3}, "lacks conv1"),
+        (lambda published: published | {"bn1.bias": torch.full((64,), torch.nan)}, r"bn1\.bias holds .* NaN"),
+        (lambda published: published | {"fc.bias": torch.full((1000,), torch.inf)}, r"fc\.bias holds .* infinite"),
     ],
 )
 def test_a_file_that_does_not_fit_is_named(change, message: str, published: Weights, tmp_path: Path) -> None:
