@@ -17,6 +17,7 @@ COMMANDS = {
     "training": {
         "train": "train a captioner, or go on with it; without --config the demo",
         "sweep": "train many short runs that differ in a few keys, and say which did best",
+        "encoders": "the encoders there are, with what each gives and costs",
         "config": "all keys with their meaning, or a file with every key resolved",
     },
     "scores": {

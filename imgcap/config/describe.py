@@ -116,18 +116,19 @@ def _keys(section: type[Section], prefix: str) -> Iterator[Key]:
 
 
 def _keys_by_type(sections: list[type[Section]], prefix: str) -> Iterator[Key]:
-    """Yield the keys of sections by type: those of all once, the others with their type in brackets."""
+    """Yield the keys of sections by type: those that mean the same to all once, others with their type in brackets."""
     if len(sections) == 1:
         yield from _keys(sections[0], prefix)
         return
     types = {section.model_fields["type"].default: section for section in sections}
-    common = set.intersection(*(set(section.model_fields) for section in sections))
+    meanings = [{name: (of.default, of.description) for name, of in each.model_fields.items()} for each in sections]
+    common = {name for name, _ in set.intersection(*(set(each.items()) for each in meanings))}
     meaning = sections[0].model_fields["type"].description or ""
     yield Key(f"{prefix}type", "choice", DEFAULT_DECODER, meaning, ", ".join(types))
-    names = [f"{prefix}{name}" for name in common - {"type"}]
+    names = [f"{prefix}{name}" for name in common]
     yield from (key for key in _keys(sections[0], prefix) if key.name in names)
     for kind, section in types.items():
-        own = (key for key in _keys(section, prefix) if key.name.removeprefix(prefix) not in common)
+        own = (key for key in _keys(section, prefix) if key.name.removeprefix(prefix) not in common | {"type"})
         yield from (key._replace(name=f"{key.name} ({kind})") for key in own)
 
 

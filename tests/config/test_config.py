@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from imgcap.config.load import as_yaml, load_config
+from imgcap.config.model import AttentionLSTMConfig
 from imgcap.config.run import Config
 from imgcap.config.section import steps_of
 from imgcap.errors import UserError
@@ -164,7 +165,9 @@ def test_a_saved_configuration_is_the_same_again(tmp_path: Path) -> None:
     for config in (Config(), load_config(None, [*overrides, "optim.lr=1e-5", "eval.every=2ep"])):
         path.write_text(as_yaml(config))
         assert load_config(path) == config
-        assert all(key.rpartition(".")[2] in path.read_text() for key in KEYS if key != "model.decoder.image_layers")
+        attending = [key for key in KEYS if not key.startswith("model.decoder.")]
+        attending += [f"model.decoder.{key}" for key in AttentionLSTMConfig.model_fields]
+        assert all(key.rpartition(".")[2] in path.read_text() for key in attending)
 
 
 @pytest.mark.parametrize("path", sorted((CHECKOUT / "configs").glob("*.yaml")), ids=lambda path: path.stem)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from imgcap.config.decoding import DecodeOptions
 from imgcap.config.describe import as_markdown, as_text, config_text, json_schema, reference
 from imgcap.config.load import as_yaml, load_config
+from imgcap.config.model import DECODERS
 from imgcap.config.run import Config
 from imgcap.config.section import sections_in
 
@@ -48,10 +49,10 @@ def test_every_key_has_a_meaning_of_one_line(key: str, meaning: str | None) -> N
 
 
 def test_the_reference_has_every_key_once_with_its_default() -> None:
-    of_default = {key.name.split()[0] for key in KEYS if not key.name.endswith("(lstm)")}
-    of_lstm = {key.name.split()[0] for key in KEYS if not key.name.endswith("(attention_lstm)")}
-    assert of_default == leaves(load_config().model_dump(mode="json"))
-    assert of_lstm == leaves(load_config(None, ["model.decoder.type=lstm"]).model_dump(mode="json"))
+    for kind in DECODERS:
+        others = tuple(f"({other})" for other in DECODERS if other != kind)
+        of_kind = {key.name.split()[0] for key in KEYS if not key.name.endswith(others)}
+        assert of_kind == leaves(load_config(None, [f"model.decoder.type={kind}"]).model_dump(mode="json"))
     assert len({key.name for key in KEYS}) == len(KEYS)
 
 

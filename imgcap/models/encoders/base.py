@@ -59,7 +59,7 @@ class Encoder(nn.Module):
         """
         names = list(self.stages)
         known = {"none": len(names), "last_block": len(names) - 1, "all": 0}
-        known |= {name: number for number, name in enumerate(names) if number}
+        known |= {name: number for number, name in enumerate(names)}
         if trained not in known:
             raise UserError(
                 f"{key}: {self.name} has no stage {trained!r}; the nearest is {nearest(trained, known)!r} "

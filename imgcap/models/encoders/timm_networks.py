@@ -3,7 +3,7 @@
 Dimensions: B images, C channels, Y X rows and columns of a grid, P cells, E encoder width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -68,16 +68,23 @@ def build(config: EncoderConfig) -> Backbone:
     if config.recompute:
         raise UserError(f"model.encoder.recompute=true: {name} runs as a whole and keeps its activations; leave it out")
     network = create(config)
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+    if config.image_size and patch and config.image_size % patch[0]:
+        raise UserError(f"model.encoder.image_size={config.image_size}: {name} takes a multiple of {patch[0]} pixels")
     leading = getattr(network, "num_prefix_tokens", 0)
     if config.tokens == "all" and not leading:
         raise UserError(f"model.encoder.tokens=all is for networks with a class token; {name} gives a grid alone")
     dropped = leading if config.tokens == "patches" else 0
-    stages = _stages(network, own.size)
     to_cells = partial(_to_cells, dropped=dropped, channels_last=getattr(network, "output_fmt", None) == "NHWC")
+    try:
+        read, width = _read(network, own.size, to_cells)
+        stages = _stages(network, read)
+    except Exception as error:  # timm has networks of other sorts too
+        raise UserError(f"model.encoder.name={name} can't encode ({reason_of(error)}); name another network") from None
     parts = [Part(_Features(network), len(stages))]
     classifiers = network.pretrained_cfg.get("classifier") or ()
     prefixes = tuple(f"{each}." for each in ([classifiers] if isinstance(classifiers, str) else classifiers))
-    return Backbone(network, network.num_features, stages, parts, to_cells, prefixes, own, leading - dropped)
+    return Backbone(network, width, stages, parts, to_cells, prefixes, own, leading - dropped)
 
 
 def create(config: EncoderConfig, **pretrained: Any) -> Any:
@@ -112,14 +119,13 @@ def _to_cells(features: Tensor, dropped: int, channels_last: bool) -> Tensor:
     return features.flatten(1, 2) if channels_last else grid_to_cells(features)
 
 
-def _stages(network: Any, size: int) -> dict[str, Stage]:
+def _stages(network: Any, read: set[str]) -> dict[str, Stage]:
     """Group parameters as timm does for rates by layer: the stem, then each block, the last with what follows it.
 
     What only the classifier reads, as a norm after pooling, is in none.
     """
     from timm.models import group_parameters
 
-    read = _read(network, size)
     groups = group_parameters(network, network.group_matcher(coarse=True))
     layers = [[name for name in groups[layer] if name in read] for layer in sorted(groups)]
     names = [f"stage{number}" if number else "stem" for number in range(len(layers))]
@@ -130,8 +136,8 @@ def _stages(network: Any, size: int) -> dict[str, Stage]:
     }
 
 
-def _read(network: nn.Module, size: int) -> set[str]:
-    """Names of the parameters on which the features depend."""
+def _read(network: nn.Module, size: int, to_cells: Callable[[Tensor], Tensor]) -> tuple[set[str], int]:
+    """Names of the parameters on which the features depend, and the width of these, found without numbers."""
     on_meta = {name: parameter.to("meta").requires_grad_() for name, parameter in network.named_parameters()}
     others = {name: buffer.to("meta") for name, buffer in network.named_buffers()}
     images_BCYX = torch.zeros(2, 3, size, size, device="meta")
@@ -140,7 +146,8 @@ def _read(network: nn.Module, size: int) -> set[str]:
             _Features(network), {f"network.{k}": v for k, v in {**on_meta, **others}.items()}, images_BCYX
         )
         gradients = torch.autograd.grad(features.sum(), list(on_meta.values()), allow_unused=True)
-    return {name for name, gradient in zip(on_meta, gradients, strict=True) if gradient is not None}
+    read = {name for name, gradient in zip(on_meta, gradients, strict=True) if gradient is not None}
+    return read, to_cells(features).shape[2]
 
 
 def _modules_of(network: nn.Module, parameters: Sequence[str]) -> tuple[nn.Module, ...]:

@@ -154,12 +154,33 @@ def test_what_a_network_cannot_do_is_refused_by_name() -> None:
         ("vit_b_32", {"train": "layer4.0"}, "vit_b_32 has no stage"),
         ("timm/vit_tiny_patch16_224", {"output_stride": 16}, "output_stride=16: timm/vit_tiny"),
         ("timm/mobilenetv4_conv_small", {"tokens": "all"}, "tokens=all .*mobilenetv4"),
+        ("efficientnet_b0", {"drop_path": 0.1, "recompute": True}, "recompute=true: efficientnet_b0 drops at random"),
+        ("timm/vit_tiny_patch16_224", {"recompute": True}, "recompute=true: timm/vit_tiny"),
+        ("resnet18", {"image_size": 96}, "image_size=96 .*resnet18"),
+        ("timm/mobilenetv4_conv_small", {"image_size": 96}, "image_size=96 .*takes any.*data.image_size=96"),
+        ("timm/vit_tiny_patch16_224", {"image_size": 100}, "timm/vit_tiny_patch16_224"),
+        ("timm/mobilenetv5_300m", {}, "timm/mobilenetv5_300m can't encode"),
         ("timm/vit_tiny_patch16_225", {}, "nearest is timm/vit_tiny_patch16_224"),
     ]:
         with pytest.raises(UserError, match=word):
             encoder(name, **option)
-    with pytest.raises(UserError, match=r"data\.image_size=96: vit_b_32 takes pictures of 224"):
+    with pytest.raises(UserError, match=r"data\.image_size=96: vit_b_32 takes pictures of 224 pixels; set \S+224$"):
         encoder("vit_b_32").cells(96)
+    with pytest.raises(UserError, match=r"image_size=224, or model\.encoder\.image_size=96 too"):
+        encoder("timm/vit_tiny_patch16_224").check_size(96)
+
+
+@torch.no_grad()
+def test_a_network_of_timm_s_is_made_for_another_size() -> None:
+    built = encoder("timm/vit_tiny_patch16_224", image_size=96)
+    given = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
+    assert built(given).shape == (2, 36, built.width) and built.cells(96) == 36 and built.grid(96) == (6, 6)
+
+
+def test_networks_drop_paths_only_where_that_is_asked_for() -> None:
+    built = encoder("timm/swinv2_tiny_window8_256", train="all").train()  # whose own default is 0.1
+    given = images(built, 1)
+    assert torch.equal(built(given), built(given))
 
 
 @torch.no_grad()

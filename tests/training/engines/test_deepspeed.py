@@ -62,6 +62,19 @@ def test_every_stage_has_the_losses_of_ddp(trained, metrics, engine):
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.dist
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["zero1", pytest.param("zero3", marks=pytest.mark.exhaustive)])
+def test_a_transformer_with_rates_by_stage_has_the_losses_of_ddp(tmp_path, launch, metrics, engine):
+    settings = ["model.decoder={type: transformer, width: 16, heads: 2, feedforward: 24, dropout: 0}"]
+    settings += ["model.encoder.train=layer3", "optim.layer_decay=0.5", "train.max_steps=6", "train.global_batch=8"]
+    for name in ("ddp", engine):
+        ended = launch(tmp_path / name, *settings, *ENGINES[name], ranks=2)
+        assert ended.returncode == 0, ended.stderr
+    expected, found = (losses(metrics, tmp_path / name) for name in ("ddp", engine))
+    assert len(found) == 6 and found == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.exhaustive
 @pytest.mark.dist
 @pytest.mark.slow

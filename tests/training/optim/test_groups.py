@@ -3,8 +3,10 @@
 import torch
 from torch import nn
 
+from imgcap.config.model import EncoderConfig, LSTMConfig, ModelConfig
 from imgcap.config.training import OptimConfig
-from imgcap.training.optim.groups import build_optimizer
+from imgcap.models.captioner import Captioner
+from imgcap.training.optim.groups import base_rates, build_optimizer
 
 
 class Model(nn.Module):
@@ -74,3 +76,31 @@ def test_a_step_is_adamws() -> None:
         optimizer.step()
         expected.step()
     torch.testing.assert_close(dict(model.named_parameters()), dict(reference.named_parameters()))
+
+
+def captioner(**encoder: object) -> Captioner:
+    return Captioner(ModelConfig(encoder=EncoderConfig(weights=None, **encoder), decoder=LSTMConfig(hidden_dim=8)), 9)
+
+
+def test_each_stage_learns_at_a_share_of_the_next_one_s_rate() -> None:
+    model = captioner(name="resnet18", train="layer2")
+    groups = build_optimizer(model, CONFIG.model_copy(update={"layer_decay": 0.5})).param_groups
+    rates = {group["name"]: group["base_lr"] for group in groups}
+    assert rates == {
+        f"{part}{kind}": rate
+        for part, rate in {"encoder.layer4": 1e-3, "encoder.layer3": 5e-4, "encoder.layer2": 2.5e-4, "decoder": 1e-2}.items()
+        for kind in ("", "_no_decay")
+    }
+    assert base_rates(groups) == {"lr": 1e-2, "encoder_lr": 1e-3}
+    rate_of = {id(parameter): group["base_lr"] for group in groups for parameter in group["params"]}
+    assert rate_of.keys() == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    assert {rate_of[id(parameter)] for parameter in model.encoder.backbone.layer3.parameters()} == {5e-4}
+
+
+def test_positions_class_tokens_and_scales_do_not_decay() -> None:
+    model = captioner(name="convnext_tiny", train="last_block")
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = build_optimizer(model, CONFIG).param_groups
+    decaying = {names[id(p)] for group in groups if group["weight_decay"] for p in group["params"]}
+    assert decaying and all(name.rpartition(".")[2].startswith("weight") for name in decaying)  # of cells, _ih and _hh
+    assert any("layer_scale" in name for name in names.values())
