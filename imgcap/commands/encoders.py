@@ -45,7 +45,8 @@ def row(name: str) -> Row:
     size = encoder.input.size
     with FlopCounterMode(display=False) as counter:
         cells = encoder.cells(size)
-    parameters = sum(parameter.numel() for parameter in encoder.backbone.parameters())
+    read = (encoder.backbone.get_parameter(each) for stage in encoder.stages.values() for each in stage.parameters)
+    parameters = sum(parameter.numel() for parameter in read)
     operations = counter.get_total_flops() / 2  # of two images
     width, costs = encoder.width, (f"{parameters / 1e6:.1f}M", f"{operations / 1e9:.1f}")
     return name, str(width), str(cells), *costs, _pictures(config)
@@ -83,7 +84,9 @@ def main() -> None:
     names = matching(pattern, [*own, *timms]) if pattern else own
     if not names:
         installed = "" if timms else "; timm's are listed once it is installed (pip install 'imgcap[timm]')"
-        raise UserError(f"no encoder is called {pattern!r}; the nearest is {nearest(pattern, [*own, *timms])}{installed}")
+        raise UserError(
+            f"no encoder is called {pattern!r}; the nearest is {nearest(pattern, [*own, *timms])}{installed}"
+        )
     widest = max(map(len, names))
     print(line(*COLUMNS, widest=widest))
     for name in names:

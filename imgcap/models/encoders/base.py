@@ -160,7 +160,9 @@ class Encoder(nn.Module):
         try:
             return self._shape(image_size)[1]
         except (RuntimeError, AssertionError) as error:
-            raise UserError(f"data.image_size={image_size} is none that {self.name} takes ({reason_of(error)})") from None
+            raise UserError(
+                f"data.image_size={image_size} is none that {self.name} takes ({reason_of(error)})"
+            ) from None
 
     def _shape(self, image_size: int) -> torch.Size:
         """Shape of the features of two images, computed without numbers."""

@@ -88,7 +88,12 @@ def test_each_stage_learns_at_a_share_of_the_next_one_s_rate() -> None:
     rates = {group["name"]: group["base_lr"] for group in groups}
     assert rates == {
         f"{part}{kind}": rate
-        for part, rate in {"encoder.layer4": 1e-3, "encoder.layer3": 5e-4, "encoder.layer2": 2.5e-4, "decoder": 1e-2}.items()
+        for part, rate in {
+            "encoder.layer4": 1e-3,
+            "encoder.layer3": 5e-4,
+            "encoder.layer2": 2.5e-4,
+            "decoder": 1e-2,
+        }.items()
         for kind in ("", "_no_decay")
     }
     assert base_rates(groups) == {"lr": 1e-2, "encoder_lr": 1e-3}
