@@ -138,7 +138,8 @@ class TransformerDecoder(Decoder[TransformerState]):
         place_BKT = torch.where(now_BKT, row_K[:, None], state.place_BKT)
         mine_B1KS = (place_BKT[..., None] == row_K).flatten(2)[:, None]
         x_BKD = self.dropout(_exact(self.embedding(token_BK) + self.positions(read_BK1.squeeze(-1))))
-        looked, cache_LJBNTKC = [], state.cache_LJBNTKC
+        looked: list[Tensor] = []
+        cache_LJBNTKC = state.cache_LJBNTKC
         for index, (layer, weights) in enumerate(zip(self.layers, state.prepared, strict=True)):
             query_BNKC, *new = _divided(weights.words(_normed(layer.norm_words, x_BKD)), 3, self.heads)
             cache_LJBNTKC = _written(cache_LJBNTKC, index, torch.stack(new), now_BKT[0, 0])
@@ -146,7 +147,7 @@ class TransformerDecoder(Decoder[TransformerState]):
             words_BNKC = F.scaled_dot_product_attention(query_BNKC, keys_BNSC, values_BNSC, attn_mask=mine_B1KS)
             x_BKD = x_BKD + self.dropout(weights.words_out(_join(words_BNKC)))
             x_BKD, attention_BKP = layer.look(x_BKD, weights, state.cells_LJBNPC[index], self.heads, attention=True)
-            looked.append(attention_BKP)
+            looked += [] if attention_BKP is None else [attention_BKP]
         logits_BKV = self.output(_normed(self.norm, x_BKD).to(cache_LJBNTKC.dtype))
         after = state.with_tensors({"place_BKT": place_BKT, "cache_LJBNTKC": cache_LJBNTKC})
         return logits_BKV, after, torch.stack(looked).mean(0)
@@ -155,7 +156,7 @@ class TransformerDecoder(Decoder[TransformerState]):
         words_BKT = tokens_BKT[..., :-1]
         position_T = torch.arange(words_BKT.shape[2], device=tokens_BKT.device)
         x_BKTD = self.dropout(_exact(self.embedding(words_BKT) + self.positions(position_T)))
-        looked = []
+        looked: list[Tensor] = []
         for index, (layer, weights) in enumerate(zip(self.layers, state.prepared, strict=True)):
             x_MTD = _normed(layer.norm_words, x_BKTD).flatten(0, 1)
             query_MNTC, keys_MNTC, values_MNTC = _divided(weights.words(x_MTD), 3, self.heads)
@@ -164,7 +165,7 @@ class TransformerDecoder(Decoder[TransformerState]):
             cells_JBNPC = state.cells_LJBNPC[index]
             x_BXD, attention_BXP = layer.look(x_BKTD.flatten(1, 2), weights, cells_JBNPC, self.heads, attention)
             x_BKTD = x_BXD.view(x_BKTD.shape)
-            looked.append(attention_BXP)
+            looked += [] if attention_BXP is None else [attention_BXP]
         readout_BKTD = _normed(self.norm, x_BKTD).to(state.cells_LJBNPC.dtype)
         return readout_BKTD, torch.stack(looked).mean(0).unflatten(1, words_BKT.shape[1:]) if attention else None
 

@@ -59,7 +59,7 @@ def _download(encoder: Encoder) -> Mapping[str, Any]:
         if is_timms(encoder.name):
             return dict(timm_networks.create(encoder.config, pretrained=True).state_dict())
         trained = torchvision.models.get_model_weights(encoder.name).DEFAULT
-        return trained.get_state_dict(progress=False, check_hash=True)  # type: ignore[no-any-return]
+        return trained.get_state_dict(progress=False, check_hash=True)
     except UserError:
         raise
     except Exception as error:  # of two libraries, and of what they fetch with

@@ -22,7 +22,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> AdamW:
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     rates = {"encoder": config.encoder_lr or config.lr, "decoder": config.lr}
-    stage_of = {}
+    stage_of: dict[str, str] = {}
     if config.layer_decay < 1:
         for distance, (stage, names) in enumerate(reversed(_stages(model))):
             rates[stage] = rates["encoder"] * config.layer_decay**distance
