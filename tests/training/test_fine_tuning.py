@@ -136,6 +136,20 @@ def test_keys_are_those_of_the_type_of_the_source(tmp_path):
             configure(None, [*given, f"model.decoder.{key}"], "auto")
 
 
+def test_a_transformer_is_gone_on_with_as_it_is(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    theirs = load_config(None, ["model.decoder={type: transformer, width: 64, heads: 4, image_layers: 1}"])
+    (source / "config.yaml").write_text(as_yaml(theirs))
+    given = [f"init_from={source}", f"run_dir={tmp_path / 'run'}"]
+    config, _ = configure(None, [*given, "model.decoder.dropout=0.3", "model.encoder.drop_path=0.1"], "auto")
+    assert config.model.decoder == theirs.model.decoder.model_copy(update={"dropout": 0.3})
+    assert config.model.encoder == theirs.model.encoder.model_copy(update={"drop_path": 0.1})
+    for key in ("width: 32", "max_length: 80", "tie_embeddings: false"):
+        with pytest.raises(UserError, match=f"model.decoder.{key.partition(':')[0]} is .*, there"):
+            configure(None, [*given, f"model.decoder={{{key}}}"], "auto")
+
+
 def test_words_that_the_source_cannot_hold_are_refused(launch, tmp_path, source, dialect):
     ended = launch(tmp_path / "run", f"init_from={source}", f"data.shards={dialect}", *LEARNING)
     assert ended.returncode == 2
