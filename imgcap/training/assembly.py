@@ -56,7 +56,7 @@ def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool
         model = Captioner(config.model, len(vocabulary))
     else:
         model = initial_captioner(config.model, config.init_from, vocabulary)
-    model.encoder.check_size(config.data.image_size)
+    model.encoder.cells(config.data.image_size)  # or a refusal; it is known before an engine divides the weights
     if saved:
         _load_model(model, saved)
     engine = build_engine(config.engine, _objective(config, model), config.train, config.optim, world)

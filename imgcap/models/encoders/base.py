@@ -47,6 +47,7 @@ class Encoder(nn.Module):
         mean, std = torch.tensor(self.input.mean), torch.tensor(self.input.std)
         self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("shift", (-mean / std).view(1, 3, 1, 1), persistent=False)
+        self._cells: dict[int, int] = {}  # by image size
         self._folded: tuple[nn.Module, ...] = ()  # in a tuple, so that they are no submodules
         self._folded_dtype: torch.dtype | None = None
         self.register_load_state_dict_post_hook(_unfold)
@@ -157,8 +158,10 @@ class Encoder(nn.Module):
     def cells(self, image_size: int) -> int:
         """Feature vectors of a square image of so many pixels. Raises `UserError` for a size that can't be encoded."""
         self.check_size(image_size)
+        if image_size in self._cells:
+            return self._cells[image_size]
         try:
-            return self._shape(image_size)[1]
+            return self._cells.setdefault(image_size, self._shape(image_size)[1])
         except (RuntimeError, AssertionError) as error:
             raise UserError(
                 f"data.image_size={image_size} is none that {self.name} takes ({reason_of(error)})"
