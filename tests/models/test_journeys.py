@@ -1,4 +1,4 @@
-"""From a run to captions with encoders of other families: their pictures, their tokens, their weights go all the way."""
+"""From a run to captions with encoders of other families: their pictures, tokens and weights go all the way."""
 
 import json
 
@@ -57,7 +57,7 @@ def test_an_artefact_captions_as_its_run_does(run, pictures, tmp_path):
     sums = np.concatenate([own.attention.sum((1, 2)) for own in expected])
     assert expected[0].attention.shape[1:] == (rows, columns)
     if encoder.leading:  # what words looked at a class token is on no cell
-        assert (0 < sums).all() and (sums < 0.999).all()
+        assert (sums > 0).all() and (sums < 0.999).all()
     else:
         np.testing.assert_allclose(sums, 1, atol=1e-5)
     manifest = json.loads((artefact / "config.json").read_text())
