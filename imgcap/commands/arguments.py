@@ -1,21 +1,40 @@
 """Arguments that several commands have in common."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
-import imgcap
+from imgcap.errors import UserError
 
 MODEL = "a run, an artefact, or user/name on the Hugging Face hub"
 Number = TypeVar("Number", int, float)
 LANGUAGE = "of the captions, as spaCy names it (default: of the shard set, else en)"
 
 
-def parser_for(docstring: str | None) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser whose paths may begin with ~, and that knows keys of the configuration written as options."""
+
+    takes_keys = False
+
+    def error(self, message: str) -> NoReturn:
+        option = message.removeprefix("unrecognized arguments: ").partition(" ")[0]
+        if self.takes_keys and option.startswith("--"):
+            from imgcap.config.aliases import instead_of_option
+            from imgcap.config.run import Config
+
+            if told := instead_of_option(option, Config):
+                raise UserError(told)
+        super().error(message)
+
+
+def parser_for(docstring: str | None) -> Parser:
     """Make a parser whose help is the docstring of its command, by the name under which that was called."""
     name, layout = Path(sys.argv[0]).name, argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(prog=name, description=docstring, formatter_class=layout)
+    parser = Parser(prog=name, description=docstring, formatter_class=layout)
+    parser.register("type", Path, lambda text: Path(os.path.expanduser(text)))
+    return parser
 
 
 def add_local_rank(parser: argparse.ArgumentParser) -> None:
@@ -23,9 +42,10 @@ def add_local_rank(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
 
 
-def add_overrides(parser: argparse.ArgumentParser, meaning: str = "override the configuration") -> None:
+def add_overrides(parser: Parser, meaning: str = "override the configuration") -> None:
     """Take any dotted keys of the configuration, for a parser of intermixed arguments."""
     add_local_rank(parser)
+    parser.takes_keys = True
     parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help=meaning)
 
 
@@ -35,18 +55,6 @@ def add_which(parser: argparse.ArgumentParser) -> None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
-
-
-def config_file(text: str) -> Path:
-    """Path of a YAML file; a bare name such as `flickr8k` is one of those that come with imgcap."""
-    shipped = shipped_configs() / f"{text}.yaml"
-    return shipped if text.isidentifier() and not Path(text).is_file() and shipped.is_file() else Path(text)
-
-
-def shipped_configs() -> Path:
-    """Folder of the configurations that come with imgcap: in the package where it is installed, else beside it."""
-    package = Path(imgcap.__file__).parent
-    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
 
 
 def positive(text: str) -> int:

@@ -10,8 +10,9 @@ Under torchrun each rank makes some of the shards. Run again after a stop, it go
 
 from pathlib import Path
 
-from imgcap.commands.arguments import add_device, add_overrides, config_file, parser_for, positive
+from imgcap.commands.arguments import add_device, add_overrides, parser_for, positive
 from imgcap.config.load import load_config
+from imgcap.config.shipped import config_file
 from imgcap.errors import exits_cleanly
 from imgcap.ranks.world import close_ranks, init_ranks
 from imgcap.training.feature_cache import cache_features

@@ -12,7 +12,8 @@ import json
 import shutil
 import sys
 
-from imgcap.commands.arguments import add_device, add_overrides, config_file, parser_for
+from imgcap.commands.arguments import add_device, add_overrides, parser_for
+from imgcap.config.shipped import config_file
 from imgcap.errors import exits_cleanly
 from imgcap.ranks.environment import environment_report
 from imgcap.ranks.world import close_ranks, init_ranks

@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from imgcap.config.section import Count, Positive, Section
+from imgcap.config.section import Count, Place, Positive, Section
 
 _TYPE = "sort of decoder; each has keys of its own"
-Source = Annotated[str | None, BeforeValidator(lambda value: None if value == "none" else value)]
+Source = Annotated[Place | None, BeforeValidator(lambda value: None if value == "none" else value)]
 
 
 class EncoderConfig(Section):

@@ -3,7 +3,9 @@
 A duration is a number of steps (`500`) or of epochs (`2ep`, `0.5ep`); `steps_of` converts it once.
 """
 
+import os
 import re
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -23,6 +25,8 @@ Duration = Annotated[
     AfterValidator(_checked_duration),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": _DURATION}]}),
 ]
+Place = Annotated[str, AfterValidator(os.path.expanduser)]  # a path, where ~ is the home folder, or an address
+LocalPath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]
 Off = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads a bare `off` as false
 On = BeforeValidator(lambda value: "on" if value is True else value)
 Fraction = Annotated[float, Field(ge=0, le=1)]

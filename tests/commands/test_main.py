@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from imgcap.commands.arguments import config_file
 from imgcap.commands.main import NAMES, overview
 from imgcap.config.load import load_config
+from imgcap.config.shipped import config_file
 
 CHECKOUT = Path(__file__).parents[2]
 
