@@ -34,6 +34,7 @@ def parser_for(docstring: str | None) -> Parser:
     name, layout = Path(sys.argv[0]).name, argparse.RawDescriptionHelpFormatter
     parser = Parser(prog=name, description=docstring, formatter_class=layout)
     parser.register("type", Path, lambda text: Path(os.path.expanduser(text)))
+    parser.register("type", None, os.path.expanduser)
     return parser
 
 

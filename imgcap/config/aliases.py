@@ -43,8 +43,8 @@ ALIASES: dict[str, str] = {
     "train.max_steps": "steps num_steps max_iters iterations total_steps",
     "train.global_batch": "batch_size bs batch train_batch_size",
     "eval.batch": "batch_size bs eval_batch_size val_batch_size per_device_eval_batch_size",
-    "train.micro_batch": "per_gpu_batch_size per_device_train_batch_size micro_batch_size grad_accum accumulation_steps "
-    "gradient_accumulation_steps accumulate_grad_batches",
+    "train.micro_batch": "per_gpu_batch_size per_device_train_batch_size micro_batch_size grad_accum "
+    "accumulation_steps gradient_accumulation_steps accumulate_grad_batches",
     "train.precision=fp16": "fp16 half",
     "train.precision=bf16": "bf16 amp mixed_precision use_amp autocast",
     "train.precision=tf32": "tf32",
@@ -107,28 +107,29 @@ ELSEWHERE = {
 }
 
 
-def meant_by(key: str, section: type[Section], where: str) -> str:
+def meant_by(key: str, section: type[Section], place: str) -> str:
     """Say which key is meant by one that there isn't: by its name elsewhere, its place here, or its spelling."""
     fields = fields_of(section)
     leaf = key.rpartition(".")[2]
     if best := _known_as(key, fields):
         meaning = fields[best.partition("=")[0]].description
-        return f"`{key}` in {where} is `{best}` here" + (f" ({meaning})" if meaning else "")
+        return f"`{key}` {place} is `{best}` here" + (f" ({meaning})" if meaning else "")
     if (instead := _ELSEWHERE.get(_bare(leaf))) and "run_dir" in fields:
-        return f"`{key}` in {where} is no key; it is {instead}"
+        return f"`{key}` {place} is no key; it is {instead}"
     by_leaf = difflib.get_close_matches(leaf, [name.rpartition(".")[2] for name in fields], n=1, cutoff=0.8)
     same_leaf = [name for name in fields if name.rpartition(".")[2] in by_leaf]
-    return f"unknown key {key} in {where}; the nearest valid one is {nearest(key, same_leaf or fields)}"
+    return f"unknown key {key} {place}; the nearest valid one is {nearest(key, same_leaf or fields)}"
 
 
 def instead_of_option(option: str, section: type[Section]) -> str | None:
     """Say what to write for an option such as `--learning-rate`, which a key or something else stands for."""
     fields, name = fields_of(section), option.lstrip("-").partition("=")[0]
-    if best := name if name in fields else _known_as(name, fields):
-        setting = best if "=" in best else f"{best}={option.partition('=')[2] or 'VALUE'}"
-        return f"there is no option --{name}; keys are written without dashes: {setting}"
-    instead = _ELSEWHERE.get(_bare(name))
-    return f"there is no option --{name}; it is {instead}" if instead else None
+    if found := [name] if name in fields else _meanings(name, fields):
+        value = option.partition("=")[2] or "VALUE"
+        settings = " or ".join(key if "=" in key else f"{key}={value}" for key in found)
+        return f"there is no option --{name}; keys are written without dashes: {settings}"
+    instead = _ELSEWHERE.get(_bare(name), "")
+    return f"there is no option --{name}; it is {instead}" if instead and f"--{name}" not in instead else None
 
 
 def aliases_of(key: str) -> list[str]:
@@ -157,7 +158,7 @@ def _bare(name: str) -> str:
 def _common(name: str, typed: str) -> int:
     """The number of sections from the top that two names share."""
     pairs = list(zip(name.split(".")[:-1], typed.split(".")[:-1], strict=False))
-    return next((place for place, (ours, theirs) in enumerate(pairs) if ours != theirs), len(pairs))
+    return next((number for number, (ours, theirs) in enumerate(pairs) if ours != theirs), len(pairs))
 
 
 _BY_BARE_NAME: dict[str, list[str]] = {}

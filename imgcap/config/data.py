@@ -10,7 +10,9 @@ from imgcap.config.section import Count, LocalPath, Off, Place, Positive, Sectio
 class DataConfig(Section):
     """Where pictures and captions come from, and what becomes of them before the model."""
 
-    shards: Place = Field("shards/demo", description="shard set that gives words, evaluation and training: folder or URL")
+    shards: Place = Field(
+        "shards/demo", description="shard set that gives words, evaluation and training: folder or URL"
+    )
     also: dict[Place, PositiveFloat] = Field(
         {}, description="other shard sets to train on too, each with the passes over it in an epoch"
     )

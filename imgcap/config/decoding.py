@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from imgcap.config.mistakes import allowed
 from imgcap.config.section import Count, Positive, Section
 from imgcap.errors import UserError, nearest
 
@@ -182,4 +183,4 @@ def _mistake(error: Any) -> str:
         return f"{name}={value} is too low; it is at least {range_['ge']:g}"
     if "lt" in range_:
         return f"{name}={value} is too large; it is below {range_['lt']}"
-    return f"{name}={value!r}: {error['msg']}"
+    return f"{name}={value!r} is not allowed; it is {allowed(DecodeOptions, [name])}"

@@ -1,6 +1,5 @@
 """The keys of the configuration as data: names, descriptions, and in words what each may hold."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from pydantic.fields import FieldInfo

@@ -1,5 +1,6 @@
 """Reading YAML files and dotted overrides into a checked `Config`, and writing it back."""
 
+import difflib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from imgcap.config.run import Config
 from imgcap.config.shipped import config_file, shipped_names
 from imgcap.config.values import as_section, takes_text
 from imgcap.config.yaml_file import COMMAND_LINE, Given, parse, read_yaml
-from imgcap.errors import UserError, nearest
+from imgcap.errors import UserError
 
 _OWN = ("name", "run_dir", "base")  # keys that a file doesn't inherit: its run would land in that of its base
 
@@ -65,18 +66,19 @@ def _inherited(path: Path, files: list[Path]) -> Given:
     if base is None or base.is_null:
         return own_given
     if not isinstance(base.content, str):
-        raise UserError(f"base in {base.where} must name one file; found {base.plain}")
-    named = Path(os.path.expanduser(base.content))
-    below = _inherited(config_file(named) if not (path.parent / named).is_file() else path.parent / named, [*files, path])
+        raise UserError(f"base {base.place} must name one file; found {base.plain}")
+    file, shipped = path.parent / os.path.expanduser(base.content), config_file(base.content)
+    below = _inherited(shipped if shipped.is_absolute() and not file.is_file() else file, [*files, path])
     assert isinstance(below.content, dict)
     inherited = {key: value for key, value in below.content.items() if key not in _OWN}
     return own_given.over(replace(below, content=inherited)) if own else replace(below, content=inherited)
 
 
 def _missing(path: Path, files: list[Path]) -> str:
-    names = shipped_names()
-    said = f"no configuration file {path}" + (f" (base of {files[-1]})" if files else "")
-    return f"{said}; those that come with imgcap: {', '.join(names)}; the nearest is {nearest(path.stem, names)}"
+    names, of = shipped_names(), f", the base of {files[-1]}" if files else ""
+    close = difflib.get_close_matches(path.stem, names, n=1)
+    meant = f"; the nearest that comes with imgcap is {close[0]}, of" if close else "; by name there are"
+    return f"no configuration file {path}{of}{meant} {', '.join(names)}"
 
 
 def _overridden(given: Given, override: str) -> Given:

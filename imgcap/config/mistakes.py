@@ -47,19 +47,19 @@ def allowed(section: type[Section], name: Sequence[str | int]) -> str:
 
 def _sentence(error: Any, section: type[Section], given: Given) -> str:
     name = list(error["loc"])
-    while name and isinstance(name[-1], int) or name[-1:] == ["[key]"]:  # of a list, or of a map's names
+    while (name and isinstance(name[-1], int)) or name[-1:] == ["[key]"]:  # of a list, or of a map's names
         name.pop()
     key, found = ".".join(map(str, name)), _found(name, given)
     if error["type"] == "extra_forbidden":
-        return meant_by(key, section, found.where)
+        return meant_by(key, section, found.place)
     if error["type"] == "missing":
         return f"{found.where} lacks {key}; it is {allowed(section, name)}"
     if error["type"] == "value_error":
         message = error["msg"].removeprefix("Value error, ")
-        if isinstance(error["input"], Mapping):  # a check of a whole section names the keys itself
+        if isinstance(error["input"], Mapping) and _KEY.search(message):  # a check of a section names its keys itself
             return f"{_places_of(message, given)}: {message}"
-        return f"{key} in {found.where}: {message}"
-    return f"{key} in {found.where} must be {allowed(section, name)}; found {_shown(found)}"
+        return f"{key} {found.place}: {message}"
+    return f"{key} {found.place} must be {allowed(section, name)}; found {_shown(found)}"
 
 
 def _found(name: Sequence[str | int], given: Given) -> Given:

@@ -1,5 +1,6 @@
 """The configurations that come with imgcap, by name."""
 
+import os
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
@@ -16,5 +17,5 @@ def shipped_names() -> list[str]:
 
 def config_file(text: Path | str) -> Path:
     """Path of a YAML file; a bare name such as `flickr8k` is one of those that come with imgcap."""
-    shipped, given = shipped_configs() / f"{text}.yaml", Path(text).expanduser()
+    shipped, given = shipped_configs() / f"{text}.yaml", Path(os.path.expanduser(text))
     return shipped if str(text).isidentifier() and not given.is_file() and shipped.is_file() else given

@@ -10,7 +10,7 @@ from imgcap.config.yaml_file import Given
 
 
 def as_section(sections: Iterable[type[Section]], given: Given) -> Any:
-    """Read a map as one of `sections` takes it; what none of them knows stays as YAML reads it, to be refused by name."""
+    """Read a map as one of `sections` takes it; what none of them knows stays as it is, to be refused by name."""
     if given.is_null:
         return {}  # all keys of the section are commented out
     if not isinstance(given.content, dict):

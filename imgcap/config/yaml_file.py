@@ -37,6 +37,11 @@ class Given:
         return self.meaning
 
     @property
+    def place(self) -> str:
+        """Where it was given, as a sentence has it."""
+        return f"on {self.where}" if self.where == COMMAND_LINE else f"in {self.where}"
+
+    @property
     def is_null(self) -> bool:
         return isinstance(self.content, str) and self.meaning is None
 
@@ -85,7 +90,6 @@ def read_yaml(path: Path) -> Given:
 
 def parse(text: str, where: str, lines: bool = False) -> Given:
     """Read YAML. With `lines`, `where` is a file, and each place its name and line."""
-    loader = yaml.SafeLoader("")
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
@@ -95,16 +99,16 @@ def parse(text: str, where: str, lines: bool = False) -> Given:
         problem = " ".join((error.problem or str(error)).split())
         if "'\\t'" in problem:
             raise UserError(f"{_place(where, line, lines)} begins with a tab; indent by spaces") from None
-        raise UserError(f"{_place(where, line, lines)} is no YAML ({problem}); look at colons, brackets, quotes, indents") from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position)
         raise UserError(
-            f"{_place(where, line, lines)} holds a character that YAML doesn't allow (U+{ord(text[error.position]):04X})"
+            f"{_place(where, line, lines)} is no YAML ({problem}); look at colons, brackets, quotes, indents"
+        ) from None
+    except yaml.reader.ReaderError as error:
+        line, code = text.count("\n", 0, error.position), ord(text[error.position])
+        raise UserError(
+            f"{_place(where, line, lines)} holds a character that YAML doesn't allow (U+{code:04X})"
         ) from None
     except RecursionError:
         raise UserError(f"{where} holds itself, or is nested too deep; write its values out") from None
-    finally:
-        loader.dispose()
 
 
 class _Reading:
@@ -140,9 +144,9 @@ class _Reading:
                 raise UserError(f"{place}: a list or a map is no name of a key; look at its brackets")
             dotted = f"{key}.{name}" if key else name
             if name in found:
-                first = found[name].where
-                both = f"lines {first.rpartition(':')[2]} and {name_node.start_mark.line + 1}" if self.lines else "one value"
-                raise UserError(f"{self.where} names {dotted} twice, in {both}; keep one of them")
+                lines = dict.fromkeys([found[name].where.rpartition(":")[2], str(name_node.start_mark.line + 1)])
+                where = f", in line {' and line '.join(lines)}" if self.lines else ""
+                raise UserError(f"{self.where} gives {dotted} twice{where}; keep one of them")
             found[name] = self.value(below, dotted, place)
         return merged | found
 

@@ -9,6 +9,7 @@ Every command opens its models here, so one model says the same through all of t
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ def open_trained(
     `which` is for runs, `revision` for the hub, and `overrides` are dotted keys of its configuration. Raises
     `UserError` where something is missing or damaged, or doesn't fit together.
     """
+    name = os.path.expanduser(name)
     if not Path(name).exists() and is_hub_name(str(name)):
         name = download(str(name), FILES, revision)
     return load_captioner(name, device, which, overrides)
