@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -31,7 +32,7 @@ def explain(error: ValidationError, section: type[Section], given: Given) -> str
 
 def allowed(section: type[Section], name: Sequence[str | int]) -> str:
     """Say what a key may hold, such as `a whole number, at least 1`."""
-    schema = section.model_json_schema()
+    schema = _schema(section)
     found = list(_schemas_at(schema, list(name), schema))
     names = dict.fromkeys(key for each in found for key in each.get("properties", ()))
     if names:
@@ -42,7 +43,13 @@ def allowed(section: type[Section], name: Sequence[str | int]) -> str:
     kind, values = type_and_values(found[0])
     kind, null = kind.removesuffix(" or null"), ", or null" if kind.endswith(" or null") else ""
     joint = ", " if values.startswith("at ") else " "
-    return f"{_SENTENCES.get(kind, kind)}{joint if values else ''}{values}{null}"
+    sentence = _SENTENCES.get(kind, kind)
+    return f"{sentence}{joint}{values}{null}" if values else f"{sentence.removesuffix(' of')}{null}"
+
+
+@cache
+def _schema(section: type[Section]) -> dict[str, Any]:
+    return section.model_json_schema()
 
 
 def _sentence(error: Any, section: type[Section], given: Given) -> str:

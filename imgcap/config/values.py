@@ -37,7 +37,7 @@ def as_value(annotation: Any, given: Given) -> Any:
         if get_origin(kind) is not tuple:
             return given.plain
         return [as_value(of[0], item) for item in given.content]
-    if given.is_null and (optional or not given.content):
+    if given.is_null and (optional or kind in (str, Path) or not given.content):
         return None
     if get_origin(kind) is tuple:
         items = given.content.strip("[]()").split(",")
