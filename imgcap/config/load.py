@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from imgcap.config.aliases import meant_by
 from imgcap.config.keys import fields_of
 from imgcap.config.mistakes import explain
 from imgcap.config.run import Config
@@ -45,6 +46,13 @@ def config_of(given: Given) -> Config:
         raise UserError(explain(error, Config, given)) from None
 
 
+def known_key(key: str) -> str:
+    """Return a dotted key; `UserError` names the right one where the configuration has none of that name."""
+    if key not in fields_of(Config):
+        raise UserError(meant_by(key, Config, "on the command line"))
+    return key
+
+
 def as_yaml(config: Config) -> str:
     """Write every key of a resolved configuration as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
@@ -62,7 +70,7 @@ def _inherited(path: Path, files: list[Path]) -> Given:
     base, own = given.content.get("base"), {key: value for key, value in given.content.items() if key != "base"}
     if path.suffix in (".yaml", ".yml"):
         own = {"name": Given(path.stem, str(path), path.stem)} | own
-    own_given = replace(given, content=own)
+    own_given = replace(given, content=own, where=str(path))
     if base is None or base.is_null:
         return own_given
     if not isinstance(base.content, str):

@@ -30,10 +30,10 @@ def explain(error: ValidationError, section: type[Section], given: Given) -> str
     return "; ".join(dict.fromkeys(_sentence(each, section, given) for each in error.errors()))
 
 
-def allowed(section: type[Section], name: Sequence[str | int]) -> str:
+def allowed(section: type[Section], name: list[str | int]) -> str:
     """Say what a key may hold, such as `a whole number, at least 1`."""
     schema = _schema(section)
-    found = list(_schemas_at(schema, list(name), schema))
+    found = list(_schemas_at(schema, name, schema))
     names = dict.fromkeys(key for each in found for key in each.get("properties", ()))
     if names:
         key = ".".join(map(str, [*name, next(iter(names))]))
@@ -43,7 +43,7 @@ def allowed(section: type[Section], name: Sequence[str | int]) -> str:
     kind, values = type_and_values(found[0])
     kind, null = kind.removesuffix(" or null"), ", or null" if kind.endswith(" or null") else ""
     joint = ", " if values.startswith("at ") else " "
-    sentence = _SENTENCES.get(kind, kind)
+    sentence = _SENTENCES.get(kind) or " or ".join(_SENTENCES.get(each, each) for each in kind.split(" or "))
     return f"{sentence}{joint}{values}{null}" if values else f"{sentence.removesuffix(' of')}{null}"
 
 
@@ -54,8 +54,11 @@ def _schema(section: type[Section]) -> dict[str, Any]:
 
 def _sentence(error: Any, section: type[Section], given: Given) -> str:
     name = list(error["loc"])
-    while (name and isinstance(name[-1], int)) or name[-1:] == ["[key]"]:  # of a list, or of a map's names
-        name.pop()
+    schema = _schema(section)
+    while name and (isinstance(name[-1], int) or name[-1] == "[key]" or not any(_schemas_at(schema, name, schema))):
+        if error["type"] == "extra_forbidden":
+            break
+        name.pop()  # an item of a list, the name of a map's entry, one of the types that a value may have
     key, found = ".".join(map(str, name)), _found(name, given)
     if error["type"] == "extra_forbidden":
         return meant_by(key, section, found.place)
@@ -63,7 +66,7 @@ def _sentence(error: Any, section: type[Section], given: Given) -> str:
         return f"{found.where} lacks {key}; it is {allowed(section, name)}"
     if error["type"] == "value_error":
         message = error["msg"].removeprefix("Value error, ")
-        if isinstance(error["input"], Mapping) and _KEY.search(message):  # a check of a section names its keys itself
+        if not key or (isinstance(error["input"], Mapping) and _KEY.search(message)):  # it names its keys itself
             return f"{_places_of(message, given)}: {message}"
         return f"{key} {found.place}: {message}"
     return f"{key} {found.place} must be {allowed(section, name)}; found {_shown(found)}"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from imgcap.config.load import as_yaml, load_config
+from imgcap.config.load import as_yaml, known_key, load_config
 from imgcap.config.run import Config
 from imgcap.config.section import steps_of
 from imgcap.errors import UserError
@@ -71,6 +71,12 @@ def test_a_misspelt_key_names_the_right_one(key: str, letters: int) -> None:
 def test_a_key_in_the_wrong_place_is_found(typed: str, meant: str) -> None:
     with pytest.raises(UserError, match=rf"^`{typed}` on the command line is `{meant}` here \("):
         load_config(None, [f"{typed}=3"])
+
+
+def test_a_key_by_its_name() -> None:
+    assert known_key("optim.lr") == "optim.lr" and known_key("model.encoder") == "model.encoder"
+    with pytest.raises(UserError, match=r"`batch_size` on the command line is `train\.global_batch` here"):
+        known_key("batch_size")
 
 
 def test_the_file_of_a_mistake_is_named(tmp_path: Path) -> None:

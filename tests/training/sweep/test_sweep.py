@@ -146,7 +146,16 @@ def test_the_sweeps_that_come_along_are_sound(path, monkeypatch):
         ({"parameters": {"optim.lr": {"choices": ["fast"]}}}, r"optim\.lr on the command line"),
         ({"overrides": {"train.epoch": 1}}, r"nearest valid one is train\.epochs"),
         ({"overrides": {"eval.metrics": ["BLEU"]}}, "eval.metrics must hold CIDEr"),
-        ({"prunner": "median"}, "prunner"),
+        ({"prunner": "median"}, r"unknown key prunner in .*sweep\.yaml:\d+; the nearest valid one is pruner"),
+        ({"trials": "many"}, r"trials in .*sweep\.yaml:\d+ must be a whole number, at least 1, or null; found 'many'"),
+        (
+            {"parameters": {"optim.lr": {"low": "a", "high": 2}}},
+            r"parameters\.optim\.lr\.low in .* must be a whole number or a number, or null; found 'a'",
+        ),
+        (
+            {"parameters": {"optim.lr": {"choices": [[1]]}}},
+            r"parameters\.optim\.lr\.choices in .* must be a list, or null",
+        ),
         ({"base": "nowhere.yaml"}, "no configuration file nowhere.yaml"),
     ],
 )
