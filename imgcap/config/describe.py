@@ -13,6 +13,7 @@ import yaml
 from imgcap.config.aliases import ALIASES, ELSEWHERE, aliases_of
 from imgcap.config.keys import type_and_values
 from imgcap.config.load import config_of, read_given
+from imgcap.config.mistakes import allowed
 from imgcap.config.model import DECODERS, DEFAULT_DECODER
 from imgcap.config.run import Config
 from imgcap.config.section import Section, sections_in
@@ -224,9 +225,7 @@ def _quoted(names: Iterable[str]) -> str:
 def _markdown_table(keys: Iterable[Key]) -> Iterator[str]:
     yield from ("| key | default | values | meaning |", "|---" * 4 + "|")
     for key in keys:
-        kind, null, _ = key.type.partition(" or null")
-        shown = [key.values] if key.values and kind in ("choice", "mapping", "list") else [kind, key.values]
-        values = ", ".join(filter(None, shown)) + null
+        values = allowed(Config, [*key.dotted.split(".")])
         cells = (f"`{key.dotted}`", f"`{key.default}`", values, key.meaning)
         yield f"| {' | '.join(cell.replace('|', ',') for cell in cells)} |"
 
