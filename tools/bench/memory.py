@@ -17,18 +17,20 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 
 from imgcap.commands.arguments import config_file
 from imgcap.config.load import load_config
 from imgcap.config.run import Config
 from imgcap.models.captioner import Captioner
+from imgcap.models.encoders.base import Encoder
 from imgcap.ranks.world import World
 from imgcap.training.engines.captured import CapturedEngine
 from imgcap.training.engines.protocol import StepResult
 from imgcap.training.engines.state import parameter_counts
 from imgcap.training.objectives.cross_entropy import CrossEntropy
 from imgcap.types import Batch
-from tools.bench.counting import encoder_operations, training_operations
+from tools.bench.counting import training_operations
 from tools.bench.engine import random_tokens, step_of
 from tools.bench.timing import Row
 
@@ -112,8 +114,19 @@ def memory_of(config: Config, vocabulary: int, images: int) -> Row:
         "mib_an_image": round(per_image / MIB, 1),
         **fits,
         "decoder_gflop_an_image": round(decoder / 1e9, 1),
-        "encoder_gflop_an_image": round(encoder_operations(config.model.encoder.name, config.data.image_size) / 1e9, 1),
+        "encoder_gflop_an_image": round(encoder_operations(model.encoder, config.data.image_size) / 1e9, 1),
     }
+
+
+def encoder_operations(encoder: Encoder, image_size: int) -> float:
+    """Count the forward pass of an encoder on torch's `meta` device over one image."""
+    encoder.eval()
+    features = torch.empty(1, 3, image_size, image_size, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        for stage in encoder.stages.values():
+            for name in stage:
+                features = getattr(encoder.backbone, name)(features)
+    return float(counter.get_total_flops())
 
 
 def peaks_of_step(config: Config, vocabulary: int, images: int) -> Peaks:
