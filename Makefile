@@ -2,6 +2,7 @@
 # make test    the CPU test suite, but for what takes half a minute or more a test
 # make test-all  all of it
 # make lint    ruff and mypy
+# make docs    the pages as a site, in build/site; a link that leads nowhere is an error
 #
 # Each sets up the virtual environment first. PYTHON=python3.12 VENV=/elsewhere/venv choose others.
 
@@ -13,7 +14,7 @@ RANKS := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node 2
 
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-all lint install
+.PHONY: demo test test-all lint docs install
 
 install: $(STAMP)
 
@@ -34,6 +35,9 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # Each step takes up what an earlier call has done: `make demo` again trains no step twice.
 demo: $(STAMP)
