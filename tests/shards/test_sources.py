@@ -187,9 +187,12 @@ def test_wrong_options_are_named(flickr_folder: Path, name: str, options: dict[s
         read_source(name, flickr_options(flickr_folder, **options))
 
 
-def test_the_wrong_image_folder_is_an_error_that_knows_better(flickr_folder: Path) -> None:
-    with pytest.raises(UserError, match=rf"none of the 20 captioned images.*did you mean {flickr_folder}/Images\?"):
-        read_source("flickr8k", flickr_options(flickr_folder, images=flickr_folder))
+def test_pictures_are_found_beneath_the_folder_that_is_given(flickr_folder: Path, tmp_path: Path) -> None:
+    source = read_source("flickr8k", flickr_options(flickr_folder))
+    assert read_source("flickr8k", flickr_options(flickr_folder, images=flickr_folder)) == source
+    (tmp_path / "others").mkdir()
+    with pytest.raises(UserError, match=r"none of the 20 captioned images lies in .*others .*1000_0000\.jpg"):
+        read_source("flickr8k", flickr_options(flickr_folder, images=tmp_path / "others"))
 
 
 def test_files_that_are_no_annotations(tmp_path: Path, flickr_folder: Path, json_file: JsonFile) -> None:

@@ -81,7 +81,7 @@ def choose_columns(path: Path, columns: Columns, is_image: IsImage = looks_like_
 def _text_rows(path: Path, columns: Columns, is_image: IsImage) -> tuple[Chosen, Iterable[Row]]:
     suffix = path.suffix.lower()
     if suffix in JSON_LINES or suffix == ".json":
-        objects = list(_json_lines(path) if suffix in JSON_LINES else _json_rows(path))
+        objects = list(_json_lines(path) if suffix in JSON_LINES else _json_rows(path, is_image))
         names = list(dict.fromkeys(name for _, item in objects if isinstance(item, dict) for name in item))
         chosen = columns.choose(names)
         if chosen is None:
@@ -106,9 +106,9 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                 yield number, None
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
+def _json_rows(path: Path, is_image: IsImage) -> Iterator[tuple[int, Any]]:
     content = read_json(path)
-    if isinstance(content, dict) and all(isinstance(value, str | list) for value in content.values()):
+    if isinstance(content, dict) and content and all(map(is_image, content)):
         content = [{"image": name, "caption": value} for name, value in content.items()]
     yield from enumerate(content if isinstance(content, list) else [], 1)
 
