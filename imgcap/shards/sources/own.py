@@ -204,7 +204,9 @@ def _place(
     captioned: dict[str, _Image], gathered: _Gathered, found: Layout, lists: Path | None, seed: int, shares: Shares
 ) -> tuple[str, str]:
     """Give each image its split; return the rule, and a line where the data's own splits are not used."""
-    rule = f"column {gathered.split_column}" if gathered.split_column else "names of the tables"
+    rule = "names of the tables and their folders"
+    if gathered.split_column:
+        rule = f"column {gathered.split_column}" if gathered.columns else "`split` of the images"
     if lists is not None:
         split_of = read_splits(lists)
         for name, image in captioned.items():
