@@ -26,6 +26,7 @@ def opened(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=_formats_of(data))
 
 
+@functools.cache
 def is_other_picture(suffix: str) -> bool:
     """Whether files of this suffix (`.svg`, `.cr2`) hold pictures of a sort that isn't read here."""
     kind = mimetypes.guess_type(f"name{suffix}")[0] or ""

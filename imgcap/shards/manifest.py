@@ -107,7 +107,7 @@ class Manifest:
             lines.append(f"  {split}: {held}")
         for reason, names in self.skipped.items():
             lines.append(f"  skipped: {names.count} × {reason} (the first: {names.names[0]!a})")
-        skipped = sum(names.count for names in self.skipped.values())
+        skipped = len({name for names in self.skipped.values() for name in names.names})
         found = skipped + sum(info.images for info in self.splits.values())
         if skipped > _MANY_SKIPPED * found:
             lines.append(

@@ -32,9 +32,10 @@ class TrainingData:
     load: Callable[[Vocabulary, Accumulation, int, int], Iterable[Batch]]  # from one step to another
 
 
-def open_training_data(data: DataConfig, global_batch: int, seed: int, world: World) -> TrainingData:
-    """Open all that `data` names. UserError where something is missing or doesn't go with the rest."""
+def open_training_data(data: DataConfig, global_batch: int, seed: int, world: World, watched: str) -> TrainingData:
+    """Open all that `data` names; `watched` is the split that is evaluated. UserError for what lacks or doesn't fit."""
     first = open_shards(data, data.shards, "train")
+    _refuse_unwatched(first, watched)
     if data.mode == "stream":
         return _stream(data, global_batch, seed, first, world)
     others = [open_shards(data, address, "train") for address in data.also]
@@ -79,7 +80,7 @@ def _stream(data: DataConfig, global_batch: int, seed: int, first: ShardReader, 
     return TrainingData(first, TokenCounts.load(first.place), plan, load)
 
 
-def refuse_unwatched(first: ShardReader, split: str) -> None:
+def _refuse_unwatched(first: ShardReader, split: str) -> None:
     """Raise `UserError` for a set without the split that training is evaluated on."""
     splits = first.manifest.splits
     if split not in splits:
@@ -90,10 +91,10 @@ def refuse_unwatched(first: ShardReader, split: str) -> None:
         )
 
 
-def warn_of_unknown(vocabulary: Vocabulary, counts: TokenCounts, config: VocabConfig) -> None:
+def warn_of_unknown(vocabulary: Vocabulary, counts: TokenCounts, config: VocabConfig, world: World) -> None:
     """Say on stderr where the vocabulary leaves many of the train split's words out."""
     share, words = vocabulary.unknown_share(counts.counts), len(vocabulary) - len(SPECIAL_TOKENS)
-    if share > _MUCH_UNKNOWN and vocabulary.oov == "unk":
+    if world.is_main and share > _MUCH_UNKNOWN and vocabulary.oov == "unk":
         limits = f"vocab.min_count={config.min_count} and vocab.size={config.size}"
         print(
             f"warning: {limits} turn {share:.1%} of the words in train into <unk>, {words:,} of {len(counts.counts):,} "

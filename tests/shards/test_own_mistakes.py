@@ -187,7 +187,7 @@ MISTAKES = {
     broken_json: "is not JSON: Expecting value at line 1",
     no_coco: "is no COCO caption file: KeyError('file_name'); it needs `images` with `id` and `file_name`",
     karpathy: "this one is Karpathy's: imgcap build karpathy reads it",
-    two_images: "2 images are too few to hold any out for val",
+    two_images: "2 captioned images are too few to hold any out for val",
     own_val: "the data has a val split of its own (column split); leave out --val 0.1",
     odd_separator: "--separator 'comm' is none; give one character, or tab,",
     captions_option: "imgcap build folder ",

@@ -1,12 +1,13 @@
 """Matching captioned names with the image files of a folder."""
 
+import functools
 import hashlib
 import os
 import posixpath
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from imgcap.errors import UserError
 from imgcap.pictures.files import files_beneath, left_out
@@ -40,16 +41,28 @@ class ImageFiles:
         self.names = [name for name in self.all_names if posixpath.splitext(name)[1].lower() in SUFFIXES]
         self.left_out = left_out(files)
         self._known = set(self.names)
-        stems = Counter(posixpath.splitext(name)[0] for name in self.names)
-        self._stems = {stem: name for name in self.names if stems[stem := posixpath.splitext(name)[0]] == 1}
-        self._ends: dict[str, list[str]] = {}
+
+    @functools.cached_property
+    def _stems(self) -> dict[str, str]:
+        """The names by what they are without suffix, where that is one's alone."""
+        stems = [posixpath.splitext(name)[0] for name in self.names]
+        times = Counter(stems)
+        return {stem: name for stem, name in zip(stems, self.names, strict=True) if times[stem] == 1}
+
+    @functools.cached_property
+    def _ends(self) -> dict[str, list[str]]:
+        """The names by their last part, with and without its suffix."""
+        ends: dict[str, list[str]] = {}
         for name in self.names:
             last = _folded(posixpath.basename(name))
             for end in {last, posixpath.splitext(last)[0]}:
-                self._ends.setdefault(end, []).append(name)
+                ends.setdefault(end, []).append(name)
+        return ends
 
     def find(self, name: str, near: str = "") -> Path | None:
         """Find the file that a name leads to, from the subfolder `near` or from the folder itself."""
+        if not near and name in self._known:
+            return self.folder / name
         for written in dict.fromkeys((name, name.replace("\\", "/"))):
             if posixpath.isabs(written):
                 roots = (
@@ -73,8 +86,10 @@ class ImageFiles:
         found = {name: path for name in names if (path := self.find(name, near))}
         taken, ends = set(found.values()), dict[Path, list[str]]()
         for name in names:
-            same = self._ends.get(_folded(PurePosixPath(name.replace("\\", "/")).name), [])
-            if name not in found and len(same) == 1:
+            if name in found:
+                continue
+            same = self._ends.get(_folded(posixpath.basename(name.replace("\\", "/"))), [])
+            if len(same) == 1:
                 ends.setdefault(self.folder / same[0], []).append(name)
         by_end = {claimed[0]: path for path, claimed in ends.items() if len(claimed) == 1 and path not in taken}
         return found | by_end, len(by_end)

@@ -232,7 +232,10 @@ def _place(
         image.split = split_of[name]
     cut = "all of it is called train by the " + rule + ", so that a seed cuts it" if "train" in splits else ""
     if shares.val and "val" not in split_of.values():
-        raise UserError(f"{len(captioned)} images are too few to hold any out for val; it takes 3, or --val 0 --test 0")
+        raise UserError(
+            f"{len(captioned)} captioned images are too few to hold any out for val; "
+            "give 3 or more, or --val 0 --test 0"
+        )
     return shares.rule(seed), cut
 
 

@@ -5,7 +5,7 @@ of names and captions.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,19 @@ def read_table(path: Path, columns: Columns = USUAL, is_image: IsImage = looks_l
         chosen, rows = _text_rows(path, columns, is_image)
         table = CaptionTable(chosen)
     unit = "line" if path.suffix.lower() not in (*COLUMNAR, ".json") else "row"
+    image_at, captions_at, split_at = table.chosen.image, table.chosen.captions, table.chosen.split
     for number, row in rows:
-        _take(table, row, f"{path.name} {unit} {number}", path)
+        image = "" if isinstance(row, str) else str(row[image_at] or "").strip()
+        if isinstance(row, str) or not image:
+            reason = row if isinstance(row, str) else BROKEN
+            table.skipped.append(Skipped(f"{path.name} {unit} {number}", reason))
+            continue
+        if image not in table.captions:
+            table.captions[image], table.places[image] = [], f"{path.name} {unit} {number}"
+        for column in captions_at:
+            table.captions[image] += captions_in(row[column], image, table.skipped)
+        if split_at is not None and row[split_at] not in (None, ""):
+            _take_split(table, image, row[split_at], f"{path} {unit} {number}")
     if not any(table.captions.values()):
         first = next(iter(table.skipped), None)
         told = f" (the first that was left out: {first.file_name}, {first.reason})" if first else ""
@@ -113,20 +124,7 @@ def _json_rows(path: Path, is_image: IsImage) -> Iterator[tuple[int, Any]]:
     yield from enumerate(content if isinstance(content, list) else [], 1)
 
 
-def _take(table: CaptionTable, row: Sequence[Any] | str, place: str, path: Path) -> None:
-    """Take a row into a table, or name it as skipped."""
-    image = "" if isinstance(row, str) else str(row[table.chosen.image] or "").strip()
-    if isinstance(row, str) or not image:
-        table.skipped.append(Skipped(place, row if isinstance(row, str) else BROKEN))
-        return
-    captions = table.captions.setdefault(image, [])
-    table.places.setdefault(image, place)
-    for column in table.chosen.captions:
-        captions += captions_in(row[column], image, table.skipped)
-    if table.chosen.split is None or row[table.chosen.split] in (None, ""):
-        return
-    split = standard_split(row[table.chosen.split], f"{path.parent / place}, column {table.chosen.used[-1]!r},")
+def _take_split(table: CaptionTable, image: str, value: Any, place: str) -> None:
+    split = standard_split(value, f"{place}, column {table.chosen.used[-1]!r},")
     if table.split_of.setdefault(image, split) != split:
-        raise UserError(
-            f"{path.parent / place} puts {image} into {split}, a line before put it into another split; take one out"
-        )
+        raise UserError(f"{place} puts {image} into {split}, a line before put it into another split; take one out")

@@ -76,7 +76,7 @@ def captions_in(value: Any, name: str, skipped: list[Skipped]) -> list[str]:
 def _listed(value: Any) -> list[Any]:
     if isinstance(value, list | tuple):
         return list(value)
-    if isinstance(value, str) and value.startswith(("[", " [")) and value.rstrip().endswith("]"):
+    if isinstance(value, str) and value.lstrip()[:1] == "[" and value.rstrip()[-1:] == "]":
         for read in (json.loads, ast.literal_eval):  # as pandas and json.dumps write a list into a cell
             try:
                 found = read(value.strip())
