@@ -53,8 +53,6 @@ def recognise(path: Path, columns: Columns, forced: str | None, is_image: IsImag
     """
     if path.is_file():
         return _of_file(path, forced)
-    if not path.is_dir():
-        raise UserError(f"there is no folder or table {path}; check the name")
     files = sorted(files_beneath(path))
     finders: dict[str, Callable[[], Sequence[Path]]] = {
         "sidecar": lambda: _sidecars(files),

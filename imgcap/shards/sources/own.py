@@ -68,6 +68,8 @@ def read(
     Splits come from `lists`, a column, the names of the tables or of folders, in this order; else, or where all is
     train, a seed cuts. `UserError` for a layout that isn't recognised and where nothing has captions.
     """
+    if not path.exists():
+        raise UserError(f"there is no folder or table {path}; check the name")
     root = images or (path if path.is_dir() else path.parent)
     files = ImageFiles(root)
     found = recognise(path, columns, layout, lambda cell: looks_like_image(cell) or files.find(cell) is not None)
@@ -87,7 +89,8 @@ def read(
     skipped = gathered.skipped + [
         Skipped(name, "image without captions") for name, image in gathered.images.items() if not image.captions
     ]
-    skipped += files.without_captions((image.path for image in gathered.images.values()), everywhere=True)
+    everywhere = path.is_dir() or images is not None  # beside a table may lie pictures that it has nothing to do with
+    skipped += files.without_captions((image.path for image in gathered.images.values()), everywhere)
     rule, cut = _place(captioned, gathered, found, lists, seed, shares)
     splits: dict[str, list[Record]] = {}
     ids = [image.image_id for image in captioned.values()]
@@ -209,6 +212,7 @@ def _place(
         rule = f"column {gathered.split_column}" if gathered.columns else "`split` of the images"
     if lists is not None:
         split_of = read_splits(lists)
+        gathered.unused += [gathered.split_column] if gathered.split_column else []
         for name, image in captioned.items():
             image.split = split_of.get(name) or split_of.get(PurePosixPath(name).name, "")
         return lists.name, ""
