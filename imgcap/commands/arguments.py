@@ -66,6 +66,10 @@ def percent(text: str) -> int:
     return _between(1, int(text), 100)
 
 
+def share(text: str) -> float:
+    return _between(0.0, float(text), 0.5)
+
+
 def port(text: str) -> int:
     return _between(1, int(text), 65535)
 

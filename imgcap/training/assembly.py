@@ -36,15 +36,16 @@ from imgcap.training.optim.learning_rate import LearningRate
 from imgcap.training.preemption import PreemptionNotice, remove_marker
 from imgcap.training.resumption import Resumption
 from imgcap.training.trainer import Timetable, Trainer
-from imgcap.training.training_data import open_shards, open_training_data
+from imgcap.training.training_data import open_shards, open_training_data, warn_of_unknown
 from imgcap.training.unfreezing import Unfreezing
 
 
 def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool = False) -> Trainer:
     """Build every part of a run, and load the checkpoint it goes on from, if there is one. A dry run writes nothing."""
-    data = open_training_data(config.data, config.train.global_batch, config.seed, world)
+    data = open_training_data(config.data, config.train.global_batch, config.seed, world, config.eval.split)
     plan, counts = data.plan, data.counts
     vocabulary = build_vocabulary(counts.counts, config.vocab, origin(config.init_from, resumption))
+    warn_of_unknown(vocabulary, counts, config.vocab, world)
     accumulation = split_batch(config.train.global_batch, config.train.micro_batch, world.world_size)
     timetable = _timetable(config, plan.steps_per_epoch)
     saved = None if dry_run else resumption.agreed()

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from imgcap.config.data import DataConfig
+from imgcap.config.data import DataConfig, VocabConfig
 from imgcap.data.dataset import TrainDataset, place_of
 from imgcap.data.loader import PlanSampler, TrainLoader
 from imgcap.data.mixture import MixedReader, Share, mixture_sha256, refuse_other_features
@@ -17,7 +17,9 @@ from imgcap.shards.foreign import expand
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.token_counts import TokenCounts
 from imgcap.text.vocabulary import Vocabulary
-from imgcap.types import Batch
+from imgcap.types import SPECIAL_TOKENS, Batch
+
+_MUCH_UNKNOWN = 0.05  # of the words as they stand in the captions
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,10 @@ class TrainingData:
     load: Callable[[Vocabulary, Accumulation, int, int], Iterable[Batch]]  # from one step to another
 
 
-def open_training_data(data: DataConfig, global_batch: int, seed: int, world: World) -> TrainingData:
-    """Open all that `data` names. UserError where something is missing or doesn't go with the rest."""
+def open_training_data(data: DataConfig, global_batch: int, seed: int, world: World, watched: str) -> TrainingData:
+    """Open all that `data` names; `watched` is the split that is evaluated. UserError for what lacks or doesn't fit."""
     first = open_shards(data, data.shards, "train")
+    _refuse_unwatched(first, watched)
     if data.mode == "stream":
         return _stream(data, global_batch, seed, first, world)
     others = [open_shards(data, address, "train") for address in data.also]
@@ -75,6 +78,30 @@ def _stream(data: DataConfig, global_batch: int, seed: int, first: ShardReader, 
         return StreamLoader(plan, data, vocabulary, accumulation, world.rank, start, world.device.type == "cuda")
 
     return TrainingData(first, TokenCounts.load(first.place), plan, load)
+
+
+def _refuse_unwatched(first: ShardReader, split: str) -> None:
+    """Raise `UserError` for a set without the split that training is evaluated on."""
+    splits = first.manifest.splits
+    if split not in splits:
+        raise UserError(
+            f"{first.place} has no split {split!r}, which training is evaluated on; build it again with imgcap build "
+            f"... --{split if split in ('val', 'test') else 'val'} 0.1 --force, or set eval.split to one that it has "
+            f"({', '.join(splits)})"
+        )
+
+
+def warn_of_unknown(vocabulary: Vocabulary, counts: TokenCounts, config: VocabConfig, world: World) -> None:
+    """Say on stderr where the vocabulary leaves many of the train split's words out."""
+    share, words = vocabulary.unknown_share(counts.counts), len(vocabulary) - len(SPECIAL_TOKENS)
+    if world.is_main and share > _MUCH_UNKNOWN and vocabulary.oov == "unk":
+        limits = f"vocab.min_count={config.min_count} and vocab.size={config.size}"
+        print(
+            f"warning: {limits} turn {share:.1%} of the words in train into <unk>, {words:,} of {len(counts.counts):,} "
+            "different ones are left; lower the first or raise the second",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def open_shards(data: DataConfig, address: str, split: str) -> ShardReader:

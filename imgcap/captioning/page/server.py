@@ -20,7 +20,8 @@ from imgcap.captioning.page.controls import add_controls, chosen_options
 from imgcap.captioning.page.style import CHOOSE, CSS, LOOK
 from imgcap.config.decoding import DecodeOptions
 from imgcap.errors import UserError
-from imgcap.pictures.files import SUFFIXES, open_picture, picture_of
+from imgcap.pictures.files import open_picture, picture_of
+from imgcap.pictures.formats import SUFFIXES
 from imgcap.pictures.normalise import MAX_PIXELS, UnreadableImage, check_header
 
 SHOWN, THUMBNAIL = 800, 160  # pixels of the longer side
