@@ -16,10 +16,10 @@ SIDE, SMALL_SIDE = 200, 112  # pixels: a square panel of a content word, of a fu
 GAP, MARGIN, ROW_GAP = 16, 28, 20  # between panels, around the sheet, between rows
 WIDEST = 1120  # of what lies within the margins
 HEADING, FILE, WORD, SMALL_WORD, SCALE = 22, 13, 17, 13, 13  # sizes of letters
-PAPER, INK, GREY = "#ffffff", "#1b1f24", "#5c6570"
+PAPER, INK, GREY, EDGE = "#ffffff", "#1b1f24", "#5c6570", "#d5dae1"
 # From little to most, at even distances: matplotlib's plasma, whose lightness rises evenly for every sort of eye.
 RAMP = np.array([(13, 8, 135), (126, 3, 168), (204, 71, 120), (248, 149, 64), (240, 249, 33)], dtype=np.float32)
-OPAQUE = 0.78  # of the picture that the most attention covers
+OPAQUE = 0.68  # of the picture that the most attention covers
 BAR = (110, 14)  # pixels of the scale
 SAID = ("Where the model looked for each word, on a scale of its own:", "none", "most")
 
@@ -150,10 +150,12 @@ def _drawn(rows: list[list[_Panel]], width: int, heading: list[str], file: str) 
 
 def _draw(sheet: Image.Image, panel: _Panel, x: int, bottom: int) -> None:
     """Draw a panel that ends at `bottom`, with its word below: words of a row stand on one line."""
-    sheet.paste(panel.picture, (x + (panel.width - panel.picture.width) // 2, bottom - panel.picture.height))
+    pen, (width, height) = ImageDraw.Draw(sheet), panel.picture.size
+    left, top = x + (panel.width - width) // 2, bottom - height
+    sheet.paste(panel.picture, (left, top))
+    pen.rectangle((left - 1, top - 1, left + width, bottom), outline=EDGE)
     seen = as_seen(panel.word, is_right_to_left(panel.word))
-    place = x + panel.width / 2, bottom + WORD + 8
-    ImageDraw.Draw(sheet).text(place, seen, font=font(panel.letters), fill=INK, anchor="ms")
+    pen.text((x + panel.width / 2, bottom + WORD + 8), seen, font=font(panel.letters), fill=INK, anchor="ms")
 
 
 def _scale_width() -> int:
