@@ -15,7 +15,7 @@ SIDE, QUALITY = 240, 70  # pixels; about 10 KB a thumbnail
 
 
 def write_contact_sheet(page: Path, out: Path, inputs: Inputs, model: str) -> None:
-    """Show what a finished `out` of a `model` says of its `inputs`. Captions stand in the direction of their own writing."""
+    """Show what a finished `out` of a `model` says of its `inputs`. Captions stand as they are written."""
     rows = {_name(row["image"], row.get("image_id")): row["caption"] for row in read_rows(out)}
     shown = min(SHOWN, len(inputs))
     figures = []

@@ -71,7 +71,7 @@ def light(map_XY: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def heat(map_XY: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """Draw a map of attention as a layer (RGBA) of `size`: clear where nobody looked, densest and yellow at its most."""
+    """Draw a map of attention as a layer (RGBA) of `size`: clear where there is none, dense and yellow at its most."""
     light_HW = light(map_XY, size)
     at = light_HW * (len(RAMP) - 1)
     colours = [np.interp(at, np.arange(len(RAMP)), RAMP[:, channel]) for channel in range(3)]

@@ -167,7 +167,9 @@ def _draw_samples(reader: ShardReader, places: list[int], seed: int) -> Image.Im
         sample = reader.read(i)
         cards.append((_picture(sample.jpeg), sample.file_name, sample.captions))
     about = "Bold: the file's name; below it, what people wrote."
-    return draw_sheet(cards, f"{reader.manifest.name}, split {reader.split}: {len(cards)} of {len(places):,} images", about)
+    return draw_sheet(
+        cards, f"{reader.manifest.name}, split {reader.split}: {len(cards)} of {len(places):,} images", about
+    )
 
 
 def _draw_pairs(readers: dict[str, ShardReader], pairs: list[DuplicatePair]) -> Image.Image:
@@ -188,9 +190,11 @@ def _picture(data: bytes) -> Image.Image:
 
 
 def _draw_plots(name: str, facts: dict[str, SplitFacts]) -> Image.Image:
-    with matplotlib.rc_context({"font.size": 9, "axes.prop_cycle": matplotlib.cycler(color=COLOURS)}):
+    with matplotlib.rc_context({"font.size": 9}):
         figure = Figure(figsize=(11, 4), layout="constrained")
         left, right = figure.subplots(1, 2)
+        left.set_prop_cycle(color=COLOURS)
+        right.set_prop_cycle(color=COLOURS)
         for split, found in facts.items():
             lengths = sorted(found.lengths)
             shares = [found.lengths[length] / max(found.lengths.total(), 1) for length in lengths]

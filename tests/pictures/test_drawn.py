@@ -109,7 +109,9 @@ def test_a_heading_says_what_is_seen_and_nothing_is_cut() -> None:
     bare, headed = draw_sheet([card] * 3), draw_sheet([card] * 3, "a run with a name " * 12, "what the sheet shows")
     assert headed.width == bare.width and headed.height > bare.height + 2 * samples.HEADING
     below = headed.crop((0, headed.height - bare.height + samples.MARGIN, headed.width, headed.height))
-    assert below.tobytes() == bare.crop((0, samples.MARGIN, bare.width, bare.height)).tobytes(), "the cards are the same"
+    assert below.tobytes() == bare.crop((0, samples.MARGIN, bare.width, bare.height)).tobytes(), (
+        "the cards are the same"
+    )
     assert frame_is_clear(headed, samples.MARGIN - 2)
     assert draw_sheet([(GREY, "a", ["b"] * 5)]).height < draw_sheet([(GREY, "a", ["b"] * 6)]).height, "'and 1 more'"
 
@@ -166,7 +168,9 @@ def test_a_dark_picture_can_be_recognised() -> None:
 def test_function_words_of_the_language_are_smaller() -> None:
     def widths(words: list[str], language: str) -> list[int]:
         maps = np.full((len(words), 4), 0.25)
-        return [panel.shape[1] for _, _, panel in panels_of(draw_attention(GREY, words, maps, (2, 2), language=language))]
+        return [
+            panel.shape[1] for _, _, panel in panels_of(draw_attention(GREY, words, maps, (2, 2), language=language))
+        ]
 
     small, large = attention.SMALL_SIDE, attention.SIDE
     assert widths(["the", "dog", "on", "two", "."], "en") == [large, small, large, small, large, small]
@@ -187,7 +191,9 @@ LONG = "a very long caption of twenty words that goes on and on until nobody who
 
 
 @pytest.mark.parametrize("size", [(96, 96), (900, 150), (150, 900), (2000, 20), (1, 300)])
-@pytest.mark.parametrize("caption", ["dog", LONG, "a Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen", ARABIC, ""])
+@pytest.mark.parametrize(
+    "caption", ["dog", LONG, "a Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen", ARABIC, ""]
+)
 def test_nothing_is_cut_and_each_word_has_a_panel(caption: str, size: tuple[int, int]) -> None:
     words = caption.split()
     sheet = draw_attention(

@@ -2,7 +2,9 @@
 
 from imgcap.pictures.attention import OPAQUE, RAMP
 
-_SCALE = ", ".join(f"rgb({r:.0f} {g:.0f} {b:.0f} / {OPAQUE * n / (len(RAMP) - 1):.2f})" for n, (r, g, b) in enumerate(RAMP))
+_SCALE = ", ".join(
+    f"rgb({r:.0f} {g:.0f} {b:.0f} / {OPAQUE * n / (len(RAMP) - 1):.2f})" for n, (r, g, b) in enumerate(RAMP)
+)
 CSS = """
 .gradio-container { max-width: 1440px !important; margin: 0 auto !important; width: 100%; }
 .gradio-container .html-container { padding: 0; }

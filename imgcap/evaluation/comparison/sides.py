@@ -22,8 +22,8 @@ BY_PROGRAMS = ("METEOR", "SPICE")  # scored by Java, and not again here: taken f
 class Side:
     """One side of a comparison: captions by image, and what an evaluation left of them, if there was one.
 
-    `signature` has the parts of the signature that they were scored under, `evaluated` the scores, and `files` the names
-    of the images where the captions' file has them.
+    `signature` has the parts of the signature that they were scored under, `evaluated` the scores by Java's programs,
+    and `files` the images' names, where the captions' file has them.
     """
 
     name: str

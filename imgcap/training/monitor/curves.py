@@ -195,9 +195,9 @@ def _draw(axes: Axes, panel: Panel, lines: dict[str, Series]) -> None:
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     _scale(axes, panel, lines)
     if entries:  # above the lines, where it hides none
-        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 0.97), "borderpad": 0.2}
-        spaces = {"handlelength": 1.2, "handletextpad": 0.4, "columnspacing": 1.0, "labelspacing": 0.3}
-        axes.legend(fontsize=8.5, frameon=False, labelcolor=INK, ncols=LEGEND_COLUMNS, **place, **spaces)
+        above: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.02, 0.97), "borderpad": 0.2}
+        spaces: dict[str, Any] = {"handlelength": 1.2, "handletextpad": 0.4, "columnspacing": 1.0, "labelspacing": 0.3}
+        axes.legend(fontsize=8.5, frameon=False, labelcolor=INK, ncols=LEGEND_COLUMNS, **above, **spaces)
 
 
 def _lines(panel: Panel, lines: dict[str, Series]) -> Iterator[tuple[str, Series, bool]]:

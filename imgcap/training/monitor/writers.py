@@ -88,7 +88,7 @@ class Monitor:
             split = config.eval.split
             results = [shown_as(f"{split}/{name}") for name in ("CIDEr", "BLEU-4", "loss")]
             for summary in hparams(main_values(config), dict.fromkeys(results, 0.0)):  # its writer would make a new run
-                writer.file_writer.add_summary(summary)  # type: ignore[union-attr]
+                writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
             writer.flush()
         if self._wandb:
             self._wandb.config.update(config.model_dump(mode="json"), allow_val_change=True)

@@ -33,7 +33,14 @@ def tensorboard_of(run: Path) -> EventAccumulator:
 
 def test_losses_come_first_and_names_are_grouped() -> None:
     """By TensorBoard's order, that of names."""
-    names = ("data/images_skipped", "optim/lr", "perf/images_per_s", "train/accuracy", "train/grad_norm", "train/images")
+    names = (
+        "data/images_skipped",
+        "optim/lr",
+        "perf/images_per_s",
+        "train/accuracy",
+        "train/grad_norm",
+        "train/images",
+    )
     names += ("train/loss", "train/objective", "val/BLEU-4", "val/CIDEr", "val/loss")
     assert sorted(map(shown_as, names)) == [
         "1 loss/train", "1 loss/train (what is minimised)", "1 loss/val", "2 scores/val BLEU-4", "2 scores/val CIDEr",
