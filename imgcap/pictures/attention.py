@@ -5,6 +5,7 @@ Dimensions: L words of a caption, P cells of the grid, X Y its rows and columns;
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -30,7 +31,7 @@ class _Panel:
     word: str
     letters: int
 
-    @property
+    @cached_property
     def width(self) -> int:
         return max(self.picture.width, round(width_of(self.word, font(self.letters))))
 
