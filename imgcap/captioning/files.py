@@ -39,7 +39,7 @@ def caption_files(
         found = caption_pictures(loaded, list(pictures.values()), options, drawings is not None, others)
         for (path, picture), captioned in zip(pictures.items(), found, strict=True):
             if drawings is not None:
-                _draw(loaded, picture, captioned, targets[path])
+                _draw(loaded, path, picture, captioned).save(targets[path])
             yield path, captioned
 
 
@@ -66,7 +66,9 @@ def _drawing_names(paths: list[Path], folder: Path) -> dict[Path, Path]:
     return names
 
 
-def _draw(loaded: LoadedCaptioner, picture: Image.Image, captioned: Captioned, target: Path) -> None:
+def _draw(loaded: LoadedCaptioner, path: Path, picture: Image.Image, captioned: Captioned) -> Image.Image:
     assert captioned.attention_LP is not None  # it was asked for, and the decoder attends
-    grid = loaded.model.encoder.grid(loaded.config.data.image_size)
-    draw_attention(picture, captioned.words, captioned.attention_LP, grid).save(target)
+    data = loaded.config.data
+    grid = loaded.model.encoder.grid(data.image_size)
+    words, caption = captioned.words, captioned.caption
+    return draw_attention(picture, words, captioned.attention_LP, grid, caption, path.name, data.language)

@@ -115,7 +115,7 @@ def write_captions(arguments: argparse.Namespace, world: World) -> None:
     else:
         print(json.dumps(asdict(summary)), flush=True)
     if arguments.contact_sheet:
-        write_contact_sheet(arguments.contact_sheet, arguments.out, inputs)
+        write_contact_sheet(arguments.contact_sheet, arguments.out, inputs, str(arguments.model))
 
 
 def print_captions(arguments: argparse.Namespace, world: World) -> None:

@@ -14,17 +14,20 @@ from pathlib import Path
 
 from imgcap.commands.arguments import LANGUAGE, parser_for, positive
 from imgcap.errors import exits_cleanly
-from imgcap.evaluation.comparison.bootstrap import Difference
 from imgcap.evaluation.comparison.page import write_page
-from imgcap.evaluation.comparison.sides import compare, load_sides
+from imgcap.evaluation.comparison.sides import Comparison, compare, load_sides
 
 
-def print_table(differences: dict[str, Difference]) -> None:
-    print(f"{'':>10}{'A':>9}{'B':>9}{'B - A':>9}   {'95 % interval':<20}B wins", file=sys.stderr)
-    for name, found in differences.items():
-        interval = f"{found.low:+.4f} .. {found.high:+.4f}"
-        scores = f"{found.a:>9.4f}{found.b:>9.4f}{found.difference:>+9.4f}"
-        print(f"{name:>10}{scores}   {interval:<20}{found.b_wins:.1%}", file=sys.stderr)
+def print_table(comparison: Comparison) -> None:
+    print(f"{'':>10}{'A':>8}{'B':>8}{'B - A':>8}   {'95 % interval':<18}B wins", file=sys.stderr)
+    for name, found in comparison.differences.items():
+        interval = f"{found.low:+.3f} .. {found.high:+.3f}"
+        scores = f"{found.a:>8.3f}{found.b:>8.3f}{found.difference:>+8.3f}"
+        print(f"{name:>10}{scores}   {interval:<18}{found.b_wins:.1%}", file=sys.stderr)
+    for name, (a, b) in comparison.by_programs.items():
+        print(f"{name:>10}{a:>8.3f}{b:>8.3f}{b - a:>+8.3f}   not resampled", file=sys.stderr)
+    for name, absent in comparison.not_computed.items():
+        print(f"{name:>10}: not computed in {' and '.join(absent)}", file=sys.stderr)
 
 
 @exits_cleanly
@@ -44,7 +47,7 @@ def main() -> None:
         first, second, arguments.references, arguments.split, arguments.language, arguments.resamples, arguments.seed
     )
     write_page(arguments.out, comparison)
-    print_table(comparison.differences)
+    print_table(comparison)
     report = {name: dataclasses.asdict(found) for name, found in comparison.differences.items()}
     found = {"a": first.name, "b": second.name, "images": len(comparison.references), "resamples": arguments.resamples}
     print(json.dumps({**found, "seed": arguments.seed, "differences": report, "page": str(arguments.out)}), flush=True)

@@ -192,11 +192,12 @@ class Evaluator:
         for place in kept[:EXAMPLES]:
             words = int(hypotheses.lengths_B[place]) - 1  # without <eos>
             attention_BLP = hypotheses.attention_BLP
-            jpeg = self.reader.read(place).jpeg  # batch 0 holds the first images of the split
+            sample = self.reader.read(place)  # batch 0 holds the first images of the split
             examples.append(
                 Example(
                     image_id=batch.image_ids[place],
-                    image=decode(jpeg, self.data.image_size),
+                    file=sample.file_name,
+                    image=decode(sample.jpeg, self.data.image_size),
                     caption=captions[place],
                     references=batch.references[place],
                     words=[self.vocabulary.words[token] for token in hypotheses.tokens_BL[place, :words].tolist()],

@@ -21,6 +21,7 @@ class Example:
     """An image with its caption, for people to look at. The attention has a row for each word."""
 
     image_id: int
+    file: str
     image: Image.Image
     caption: str
     references: list[str]

@@ -284,7 +284,9 @@ class Trainer:
                 self._leave()
             raise
         epoch = (self.step - 1) // self.plan.steps_per_epoch
-        on_main(lambda: report_evaluation(self.run, self.monitor, evaluation, self.step, epoch))
+        on_main(
+            lambda: report_evaluation(self.run, self.monitor, evaluation, self.step, epoch, self.evaluator.language)
+        )
         metric = self.config.early_stopping.metric
         value = evaluation.loss if metric == "loss" else evaluation.scores.get(metric)
         if value is None:

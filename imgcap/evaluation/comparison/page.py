@@ -19,17 +19,28 @@ THUMBNAIL, QUALITY = 320, 82  # pixels of the longer side
 def write_page(path: Path, comparison: Comparison) -> None:
     """Write a comparison's page, whole or not at all."""
     better, worse = comparison.most_changed(SHOWN)
+    shown = {*better, *worse}
+    pictures = _pictures(comparison.reader, shown) if comparison.reader is not None else {}
     page = template("evaluation/comparison/page.html").render(
         sides={"a": comparison.a, "b": comparison.b},
         scored={"a": comparison.scored_a, "b": comparison.scored_b},
         references=comparison.references,
         differences=comparison.differences,
+        by_programs=comparison.by_programs,
+        not_computed=comparison.not_computed,
         bars={name: _bar(found) for name, found in comparison.differences.items()},
         better={"b": better, "a": worse},
-        pictures=_thumbnails(comparison.reader, {*better, *worse}) if comparison.reader is not None else {},
+        pictures=pictures,
+        names={image_id: _name(comparison, image_id) for image_id in shown}
+        | {image_id: file for image_id, (file, _) in pictures.items()},
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, page)
+
+
+def _name(comparison: Comparison, image_id: int) -> str:
+    """The name of an image's file, where a side's captions have it; or its number."""
+    return comparison.a.files.get(image_id) or comparison.b.files.get(image_id) or f"image {image_id}"
 
 
 def _bar(found: Difference) -> list[float]:
@@ -38,13 +49,13 @@ def _bar(found: Difference) -> list[float]:
     return [50 + 48 * value / reach for value in (found.low, found.difference, found.high)]
 
 
-def _thumbnails(reader: ShardReader, wanted: set[int]) -> dict[int, str]:
-    """Data addresses of the wanted pictures, by image id."""
+def _pictures(reader: ShardReader, wanted: set[int]) -> dict[int, tuple[str, str]]:
+    """The file's name and the thumbnail's data address of each wanted picture, by image id."""
     found = {}
     for i in range(len(reader)):
-        image_id = reader.read_text(i).image_id
-        if image_id in wanted:
-            with Image.open(io.BytesIO(reader.read(i).jpeg)) as image:
+        if reader.read_text(i).image_id in wanted:
+            sample = reader.read(i)
+            with Image.open(io.BytesIO(sample.jpeg)) as image:
                 small = ImageOps.contain(image.convert("RGB"), (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-            found[image_id] = data_url(jpeg_of(small, QUALITY))
+            found[sample.image_id] = sample.file_name, data_url(jpeg_of(small, QUALITY))
     return found

@@ -15,15 +15,22 @@ from imgcap.shards.reader import ShardReader
 
 MUST_AGREE = ("shards", "split", "images", "references", "skipped", "results", "protocol", "tokeniser")
 METRICS = ("BLEU", "ROUGE-L", "CIDEr")
+BY_PROGRAMS = ("METEOR", "SPICE")  # scored by Java, and not again here: taken from what an evaluation left
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: captions by image, and the parts of the signature they were scored under, if any."""
+    """One side of a comparison: captions by image, and what an evaluation left of them, if there was one.
+
+    `signature` has the parts of the signature that they were scored under, `evaluated` the scores by Java's programs,
+    and `files` the images' names, where the captions' file has them.
+    """
 
     name: str
     captions: dict[int, str]
     signature: dict[str, str]
+    evaluated: dict[str, float]
+    files: dict[int, str]
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,19 @@ class Comparison:
     scored_b: Scored
     differences: dict[str, Difference]
     reader: ShardReader | None
+
+    @property
+    def by_programs(self) -> dict[str, tuple[float, float]]:
+        """Scores of A and B by each program that both were evaluated with."""
+        sides = self.a.evaluated, self.b.evaluated
+        return {name: (sides[0][name], sides[1][name]) for name in BY_PROGRAMS if all(name in side for side in sides)}
+
+    @property
+    def not_computed(self) -> dict[str, list[str]]:
+        """METEOR, and what else one side was evaluated with: the names of the sides that have no such score."""
+        sides = {"A": self.a.evaluated, "B": self.b.evaluated}
+        absent = {name: [side for side, scores in sides.items() if name not in scores] for name in BY_PROGRAMS}
+        return {name: where for name, where in absent.items() if len(where) == 1 or (where and name == "METEOR")}
 
     def most_changed(self, count: int) -> tuple[list[int], list[int]]:
         """Images in which B is better by the most CIDEr, and those in which A is, the most changed first."""
@@ -91,13 +111,22 @@ def _load(where: str, split: str) -> Side:
         if not path.exists():
             raise UserError(f"{where} has no {path.relative_to(where)}; run imgcap evaluate {where} --split {split}")
     scores = path.with_name(path.name.replace("-captions.json", "-scores.json"))
-    signature = ""
+    signature, evaluated = "", {}
     if scores != path and scores.exists():
         try:
-            signature = json.loads(scores.read_text(encoding="utf-8"))["signature"]
+            content = json.loads(scores.read_text(encoding="utf-8"))
+            signature = content["signature"]
+            evaluated = {name: float(content[name]) for name in BY_PROGRAMS if name in content}
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{scores} is no file of scores; evaluate again, or remove it") from None
-    return Side(where.rstrip("/"), read_results(str(path)), parts_of(signature))
+    captions = read_results(str(path))
+    return Side(where.rstrip("/"), captions, parts_of(signature), evaluated, _files(path))
+
+
+def _files(results: Path) -> dict[int, str]:
+    """The names of the images in a file of captions that `read_results` has read, where its entries have them."""
+    entries = json.loads(results.read_text(encoding="utf-8-sig"))
+    return {int(entry["image_id"]): str(entry["file"]) for entry in entries if "file" in entry}
 
 
 def _reader_of_run(first: Side, second: Side, split: str) -> ShardReader:

@@ -261,7 +261,7 @@ class Page(HTMLParser):
 def test_a_contact_sheet_shows_pictures_and_captions(pictures, undisturbed, tmp_path, monkeypatch):
     page, rows = tmp_path / "pages" / "page.html", read_rows(undisturbed[0])
     inputs = open_inputs(str(pictures), None, DataConfig())
-    write_contact_sheet(page, undisturbed[0], inputs)
+    write_contact_sheet(page, undisturbed[0], inputs, "runs/<tiny>")
     shown = Page(page)
     assert shown.captions == [row["caption"] for row in rows], "in order, and nothing in them is markup"
     assert any("<b>" in caption for caption in shown.captions)
@@ -270,5 +270,7 @@ def test_a_contact_sheet_shows_pictures_and_captions(pictures, undisturbed, tmp_
     with urlopen(shown.images[0]) as data, Image.open(data) as thumbnail:
         assert max(thumbnail.size) <= 240
     monkeypatch.setattr(contact_sheet, "SHOWN", 5)
-    write_contact_sheet(page, undisturbed[0], inputs)
+    write_contact_sheet(page, undisturbed[0], inputs, "runs/<tiny>")
     assert Page(page).captions == [rows[place]["caption"] for place in (0, 4, 8, 13, 17)]
+    heading = f"5 of {len(rows)} pictures, spread over all of them, captioned by runs/&lt;tiny&gt;"
+    assert heading in page.read_text(encoding="utf-8")
