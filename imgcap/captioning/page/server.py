@@ -4,7 +4,6 @@ Gradio makes the page and keeps the queue. It never decodes a picture: it hands 
 held against the limits before any of its pixels are.
 """
 
-import importlib.util
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from imgcap.captioning.page import cards
 from imgcap.captioning.page.controls import add_controls, chosen_options
 from imgcap.captioning.page.style import CHOOSE, CSS, LOOK
 from imgcap.config.decoding import DecodeOptions
-from imgcap.errors import UserError
+from imgcap.errors import UserError, needs
 from imgcap.pictures.files import SUFFIXES, open_picture, picture_of
 from imgcap.pictures.normalise import MAX_PIXELS, UnreadableImage, check_header
 
@@ -51,8 +50,7 @@ class Limits:
 
 def check_address(host: str, port: int) -> None:
     """Raise `UserError` where gradio is missing, or where this address can't be listened at."""
-    if importlib.util.find_spec("gradio") is None:
-        raise UserError("the web page needs gradio; pip install 'imgcap[demo]'")
+    needs("the web page", "gradio")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will
