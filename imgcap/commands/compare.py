@@ -11,15 +11,16 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imgcap.commands.arguments import LANGUAGE, parser_for, positive
 from imgcap.errors import exits_cleanly
-from imgcap.evaluation.comparison.bootstrap import Difference
-from imgcap.evaluation.comparison.page import write_page
-from imgcap.evaluation.comparison.sides import compare, load_sides
+
+if TYPE_CHECKING:
+    from imgcap.evaluation.comparison.bootstrap import Difference
 
 
-def print_table(differences: dict[str, Difference]) -> None:
+def print_table(differences: "dict[str, Difference]") -> None:
     print(f"{'':>10}{'A':>9}{'B':>9}{'B - A':>9}   {'95 % interval':<20}B wins", file=sys.stderr)
     for name, found in differences.items():
         interval = f"{found.low:+.4f} .. {found.high:+.4f}"
@@ -39,6 +40,11 @@ def main() -> None:
     parser.add_argument("--resamples", type=positive, default=2000)
     parser.add_argument("--seed", type=int, default=0, help="of the resamples")
     arguments = parser.parse_args()
+
+    # Here, since torch takes seconds to import, and --help none.
+    from imgcap.evaluation.comparison.page import write_page
+    from imgcap.evaluation.comparison.sides import compare, load_sides
+
     first, second = load_sides(arguments.a, arguments.b, arguments.split)
     comparison = compare(
         first, second, arguments.references, arguments.split, arguments.language, arguments.resamples, arguments.seed

@@ -21,7 +21,7 @@ def check_name(name: str) -> None:
 
 def download(name: str, files: list[str], revision: str | None = None) -> Path:
     """Download files of a repository and return their folder; raises `UserError` where they can't be had."""
-    needs(f"there is no folder {name}, and to look for it on the hub", "huggingface_hub")
+    needs(f"there is no folder {name}; to look for it on the hub", "huggingface_hub")
     import huggingface_hub
 
     try:

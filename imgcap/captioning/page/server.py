@@ -9,11 +9,10 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from imgcap.captioning.captioner import PictureCaptioner
 from imgcap.captioning.page import cards
 from imgcap.captioning.page.controls import add_controls, chosen_options
 from imgcap.captioning.page.style import CHOOSE, CSS, LOOK
@@ -21,6 +20,9 @@ from imgcap.config.decoding import DecodeOptions
 from imgcap.errors import UserError, needs
 from imgcap.pictures.files import SUFFIXES, open_picture, picture_of
 from imgcap.pictures.normalise import MAX_PIXELS, UnreadableImage, check_header
+
+if TYPE_CHECKING:
+    from imgcap.captioning.captioner import PictureCaptioner
 
 SHOWN, THUMBNAIL = 800, 160  # pixels of the longer side
 MAX_EXAMPLES = 24
@@ -63,7 +65,7 @@ def check_address(host: str, port: int) -> None:
 
 
 def serve(
-    captioners: Mapping[str, PictureCaptioner],
+    captioners: "Mapping[str, PictureCaptioner]",
     host: str,
     port: int,
     examples: Sequence[Path] = (),
@@ -109,7 +111,7 @@ def serve(
 class Page:
     """The web page: what it answers to a picture, and where things stand on it."""
 
-    def __init__(self, captioners: Mapping[str, PictureCaptioner], limits: Limits):
+    def __init__(self, captioners: "Mapping[str, PictureCaptioner]", limits: Limits):
         assert captioners, "a page has a model"
         self.captioners, self.limits = captioners, limits
 
