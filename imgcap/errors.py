@@ -3,6 +3,7 @@
 import difflib
 import errno
 import functools
+import importlib.util
 import os
 import signal
 import sys
@@ -16,6 +17,25 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 # Seconds that a rank leaves to the others, one of which may know better why the run ends.
 _AFTER_RANK_0, _AFTER_LOCAL_RANK, _AFTER_MISTAKES = 3.0, 0.25, 10.0
+# What pip installs where a module is missing that has another name, or comes with an extra of setup.py.
+_INSTALLED_AS = {
+    "PIL": "pillow",
+    "arabic_reshaper": "arabic-reshaper",
+    "bidi": "python-bidi",
+    "yaml": "pyyaml",
+    "gcsfs": "'imgcap[gcs]'",
+    "gradio": "'imgcap[page]'",
+    "huggingface_hub": "'imgcap[hub]'",
+    "onnx": "'imgcap[onnx]'",
+    "onnxruntime": "'imgcap[onnx]'",
+    "onnxscript": "'imgcap[onnx]'",
+    "optuna": "'imgcap[sweep]'",
+    "pillow_heif": "'imgcap[heic]'",
+    "pyarrow": "'imgcap[parquet]'",
+    "s3fs": "'imgcap[s3]'",
+    "timm": "'imgcap[timm]'",
+    "wandb": "'imgcap[wandb]'",
+}
 
 
 class UserError(Exception):
@@ -25,6 +45,17 @@ class UserError(Exception):
 def nearest(name: str, known: Iterable[str]) -> str:
     """Find the known name that a misspelt one is most like."""
     return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
+
+
+def needs(purpose: str, *modules: str) -> None:
+    """Raise `UserError`, saying what to install, where one of these top-level modules isn't; imports none of them.
+
+    What is needed by the plain install alone needs no call: a command says as much of any module that it misses.
+    """
+    for module in modules:
+        if sys.modules.get(module) is None and importlib.util.find_spec(module) is None:
+            package = _INSTALLED_AS.get(module, module)
+            raise UserError(f"{purpose} needs the package {module}, which isn't installed here; pip install {package}")
 
 
 def reason_of(error: Exception) -> str:
@@ -41,8 +72,9 @@ def is_main_process() -> bool:
 def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
     """Turn a mistake of the user in a command's `main` into one line on stderr and exit code 2.
 
-    A mistake is a `UserError`, or a disk that is full or closed to us. Under torchrun every rank meets the
-    same mistake, or a lost connection to the one that met it; the line is printed once, by rank 0 if it can.
+    A mistake is a `UserError`, a package that isn't installed, or a disk that is full or closed to us. Under torchrun
+    every rank meets the same mistake, or a lost connection to the one that met it; the line is printed once, by rank 0
+    if it can.
     """
     answer = _answers(main)
 
@@ -88,6 +120,11 @@ def _mistake(error: Exception) -> str | None:
     """Say in a line what the user can mend of an error; None for a fault of ours."""
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        try:
+            needs("this command", error.name.partition(".")[0])
+        except UserError as missing:
+            return str(missing)
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         where = f" for {error.filename}" if error.filename else ""
         return f"no room left{where} ({error.strerror}); free some and run the same command again"

@@ -14,8 +14,6 @@ from imgcap.commands.arguments import add_device, add_overrides, parser_for, pos
 from imgcap.config.load import load_config
 from imgcap.config.shipped import config_file
 from imgcap.errors import exits_cleanly
-from imgcap.ranks.world import close_ranks, init_ranks
-from imgcap.training.feature_cache import cache_features
 
 
 @exits_cleanly
@@ -27,6 +25,11 @@ def main() -> None:
     add_device(parser)
     add_overrides(parser)
     arguments = parser.parse_intermixed_args()
+
+    # Here, since torch takes seconds to import, and --help none.
+    from imgcap.ranks.world import close_ranks, init_ranks
+    from imgcap.training.feature_cache import cache_features
+
     config = load_config(arguments.config, arguments.overrides)
     world = init_ranks(arguments.device)
     try:

@@ -23,19 +23,15 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from imgcap.captioning.bulk import caption_all
-from imgcap.captioning.contact_sheet import write_contact_sheet
-from imgcap.captioning.files import caption_files
-from imgcap.captioning.inputs import open_inputs
 from imgcap.commands.arguments import MODEL, add_device, add_local_rank, add_which, parser_for, positive
 from imgcap.config.decoding import METHODS, OPTIONS, SHARED, DecodeOptions, Option
 from imgcap.errors import UserError, exits_cleanly
-from imgcap.models.trained import open_trained
 from imgcap.pictures.files import find_pictures
-from imgcap.ranks.collectives import from_main
-from imgcap.ranks.world import World, close_ranks, init_ranks
+
+if TYPE_CHECKING:
+    from imgcap.ranks.world import World
 
 FLAGS = {"banned": "--ban", "required": "--require"}  # of the other options of decoding, their names
 OF_CONTENT = ("min_length", "no_repeat_ngram", "banned", "required")
@@ -101,7 +97,16 @@ def help_of(option: Option) -> str:
     return text if default is None else f"{text} (default: {default})"
 
 
-def write_captions(arguments: argparse.Namespace, world: World) -> None:
+# What the functions below import takes seconds, for torch, and --help none.
+
+
+def write_captions(arguments: argparse.Namespace, world: "World") -> None:
+    from imgcap.captioning.bulk import caption_all
+    from imgcap.captioning.contact_sheet import write_contact_sheet
+    from imgcap.captioning.inputs import open_inputs
+    from imgcap.models.trained import open_trained
+    from imgcap.ranks.collectives import from_main
+
     given = {name: getattr(arguments, name) for name in OF_EVALUATION}
     where, *overrides = arguments.inputs
     overrides += [f"eval.{name}={value}" for name, value in given.items() if value is not None]
@@ -118,7 +123,10 @@ def write_captions(arguments: argparse.Namespace, world: World) -> None:
         write_contact_sheet(arguments.contact_sheet, arguments.out, inputs, str(arguments.model))
 
 
-def print_captions(arguments: argparse.Namespace, world: World) -> None:
+def print_captions(arguments: argparse.Namespace, world: "World") -> None:
+    from imgcap.captioning.files import caption_files
+    from imgcap.models.trained import open_trained
+
     paths, models = find_pictures(map(Path, arguments.inputs)), [arguments.model, *(arguments.others or [])]
     loaded, *others = (open_trained(model, world.device, arguments.which) for model in models)
     given = {option.name: getattr(arguments, option.name) for option in OPTIONS}
@@ -137,6 +145,8 @@ def print_captions(arguments: argparse.Namespace, world: World) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from imgcap.ranks.world import close_ranks, init_ranks
+
     world = init_ranks(arguments.device)
     try:
         (write_captions if arguments.out else print_captions)(arguments, world)

@@ -11,14 +11,16 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imgcap.commands.arguments import LANGUAGE, parser_for, positive
 from imgcap.errors import exits_cleanly
-from imgcap.evaluation.comparison.page import write_page
-from imgcap.evaluation.comparison.sides import Comparison, compare, load_sides
+
+if TYPE_CHECKING:
+    from imgcap.evaluation.comparison.sides import Comparison
 
 
-def print_table(comparison: Comparison) -> None:
+def print_table(comparison: "Comparison") -> None:
     print(f"{'':>10}{'A':>8}{'B':>8}{'B - A':>8}   {'95 % interval':<18}B wins", file=sys.stderr)
     for name, found in comparison.differences.items():
         interval = f"{found.low:+.3f} .. {found.high:+.3f}"
@@ -42,6 +44,11 @@ def main() -> None:
     parser.add_argument("--resamples", type=positive, default=2000)
     parser.add_argument("--seed", type=int, default=0, help="of the resamples")
     arguments = parser.parse_args()
+
+    # Here, since torch takes seconds to import, and --help none.
+    from imgcap.evaluation.comparison.page import write_page
+    from imgcap.evaluation.comparison.sides import compare, load_sides
+
     first, second = load_sides(arguments.a, arguments.b, arguments.split)
     comparison = compare(
         first, second, arguments.references, arguments.split, arguments.language, arguments.resamples, arguments.seed

@@ -12,14 +12,7 @@ import sys
 from pathlib import Path
 
 from imgcap.commands.arguments import MODEL, add_device, add_overrides, add_which, parser_for
-from imgcap.data.dataset import place_of
 from imgcap.errors import exits_cleanly
-from imgcap.evaluation.evaluator import Evaluator
-from imgcap.evaluation.metrics.diversity import train_split
-from imgcap.evaluation.results import write_json, write_results
-from imgcap.models.trained import open_trained
-from imgcap.ranks.world import close_ranks, init_ranks
-from imgcap.shards.reader import ShardReader
 
 
 @exits_cleanly
@@ -33,6 +26,16 @@ def main() -> None:
     add_device(parser)
     add_overrides(parser, "override the run's configuration")
     arguments = parser.parse_intermixed_args()
+
+    # Here, since torch takes seconds to import, and --help none.
+    from imgcap.data.dataset import place_of
+    from imgcap.evaluation.evaluator import Evaluator
+    from imgcap.evaluation.metrics.diversity import train_split
+    from imgcap.evaluation.results import write_json, write_results
+    from imgcap.models.trained import open_trained
+    from imgcap.ranks.world import close_ranks, init_ranks
+    from imgcap.shards.reader import ShardReader
+
     overrides = arguments.overrides + ([] if arguments.beam is None else [f"eval.beam={arguments.beam}"])
     world = init_ranks(arguments.device)
     try:

@@ -52,7 +52,7 @@ def main() -> None:
     if name not in NAMES:
         return exits_cleanly(lambda: _answer(name))()
     sys.argv = [f"imgcap {name}", *rest]
-    importlib.import_module(f"imgcap.commands.{name.replace('-', '_')}").main()  # ends cleanly by itself
+    exits_cleanly(lambda: importlib.import_module(f"imgcap.commands.{name.replace('-', '_')}").main())()
 
 
 def _answer(name: str) -> None:

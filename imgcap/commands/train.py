@@ -15,14 +15,6 @@ import sys
 from imgcap.commands.arguments import add_device, add_overrides, parser_for
 from imgcap.config.shipped import config_file
 from imgcap.errors import exits_cleanly
-from imgcap.ranks.environment import environment_report
-from imgcap.ranks.world import close_ranks, init_ranks
-from imgcap.training.assembly import assemble, describe
-from imgcap.training.configuration import configure
-from imgcap.training.debug import OneBatch, debug_config, overfit_config, overfitted, watch
-from imgcap.training.preemption import PREEMPTED_EXIT_CODE, Preempted
-from imgcap.training.profile import profiling
-from imgcap.training.resumption import Resumption
 
 
 @exits_cleanly
@@ -38,6 +30,17 @@ def main() -> None:
     add_device(parser)
     add_overrides(parser)
     arguments = parser.parse_intermixed_args()
+
+    # Here, since torch takes seconds to import, and --help none.
+    from imgcap.ranks.environment import environment_report
+    from imgcap.ranks.world import close_ranks, init_ranks
+    from imgcap.training.assembly import assemble, describe
+    from imgcap.training.configuration import configure
+    from imgcap.training.debug import OneBatch, debug_config, overfit_config, overfitted, watch
+    from imgcap.training.preemption import PREEMPTED_EXIT_CODE, Preempted
+    from imgcap.training.profile import profiling
+    from imgcap.training.resumption import Resumption
+
     if arguments.env:
         print(environment_report(), flush=True)
         return

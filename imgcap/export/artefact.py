@@ -13,7 +13,7 @@ from torch import Tensor
 import imgcap
 from imgcap.checkpoint.layout import fingerprints, seal_of
 from imgcap.checkpoint.save import put_in_place, without_sharing
-from imgcap.errors import UserError
+from imgcap.errors import UserError, needs
 from imgcap.evaluation.results import scores_of, write_json
 from imgcap.export.card import model_card
 from imgcap.export.graphs import trace, write_onnx, write_programs
@@ -44,6 +44,8 @@ def export_run(
     Returns the checkpoint's step, and the labels whose scores are left out, being those of another checkpoint. Raises
     `UserError` for what is no sound run, for weights that aren't finite, and where `out` is something else already.
     """
+    if onnx:
+        needs("--onnx", "onnx", "onnxscript")  # torch's exporter imports them
     loaded = load_captioner(run, which=which)
     if not loaded.is_run:
         raise UserError(f"{run} is an artefact already; name the run that it came from")

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from imgcap.errors import UserError
 from imgcap.models.captioner import Captioner
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.state import DecoderState
@@ -96,10 +95,6 @@ def trace(loaded: LoadedCaptioner) -> list[Graph]:
 
 def write_onnx(graphs: Iterable[Graph], folder: Path) -> None:
     """Write encoder.onnx and decoder_step.onnx, and the program that captions with them alone."""
-    try:
-        import onnxscript  # noqa: F401 (torch's exporter needs it)
-    except ImportError:
-        raise UserError("--onnx needs onnx and onnxscript; pip install 'imgcap[onnx]'") from None
     folder.mkdir()
     for graph in graphs:
         with _quiet():

@@ -4,6 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,30 @@ def test_help_is_one_screen_that_names_every_command(command: Callable[..., Any]
 def test_help_waits_for_no_import() -> None:
     program = "import sys; from imgcap.commands.main import main; sys.argv = ['imgcap']; main(); "
     program += "assert not {'torch', 'numpy', 'yaml', 'pydantic'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=CHECKOUT, capture_output=True)
+
+
+def test_help_is_there_at_once() -> None:
+    def seconds() -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "imgcap", "--help"], check=True, cwd=CHECKOUT, capture_output=True)
+        return time.perf_counter() - began
+
+    assert min(seconds() for _ in range(5)) < 0.5
+
+
+def test_no_command_s_help_waits_for_torch() -> None:
+    program = """
+import sys
+from imgcap.commands.main import NAMES, main
+for name in NAMES:
+    sys.argv = ["imgcap", name, "--help"]
+    try:
+        main()
+    except SystemExit as left:
+        assert not left.code, name
+    assert not {"torch", "deepspeed", "spacy", "tensorboard", "gradio"} & set(sys.modules), name
+"""
     subprocess.run([sys.executable, "-c", program], check=True, cwd=CHECKOUT, capture_output=True)
 
 

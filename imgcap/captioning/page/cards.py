@@ -8,15 +8,17 @@ Dimensions: L tokens of a caption, X Y rows and columns of the attention's grid.
 
 import io
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from imgcap.captioning.captioner import Caption
 from imgcap.pictures.attention import heat, pale
 from imgcap.pictures.normalise import jpeg_of
 from imgcap.pictures.pages import data_url, template
+
+if TYPE_CHECKING:
+    from imgcap.captioning.captioner import Caption
 
 HEAT_SIDE = 64  # pixels of a word's layer; the browser scales it up smoothly
 QUALITY, PALE_QUALITY = 88, 75
@@ -30,7 +32,7 @@ def result(picture: Image.Image, cards: Iterable[str]) -> str:
     return HTML.result(shown, ground, picture.size, cards)
 
 
-def card(name: str, about: str, caption: Caption) -> str:
+def card(name: str, about: str, caption: "Caption") -> str:
     """HTML of one model's captions, the best over its attention; where the model attends, its words are buttons."""
     layers = map(_layer, caption.attention) if caption.attention is not None else ()
     return HTML.captions(name, about, caption, list(zip(caption.tokens, layers, strict=False)))

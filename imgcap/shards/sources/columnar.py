@@ -13,7 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from imgcap.errors import UserError, reason_of
+from imgcap.errors import UserError, needs, reason_of
 from imgcap.shards.sources.columns import Chosen, Columns
 from imgcap.shards.sources.delimited import Row
 from imgcap.types import Stored
@@ -226,11 +226,10 @@ def _opened(path: Path) -> _Opened:
 
 @functools.cache
 def _arrow() -> Any:
-    try:
-        import pyarrow
-        import pyarrow.compute
-        import pyarrow.ipc
-        import pyarrow.types
-    except ImportError:
-        raise UserError("Parquet and Arrow tables need one more package: pip install 'imgcap[parquet]'") from None
+    needs("a Parquet or Arrow table", "pyarrow")
+    import pyarrow
+    import pyarrow.compute
+    import pyarrow.ipc
+    import pyarrow.types
+
     return pyarrow

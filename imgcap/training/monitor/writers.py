@@ -1,6 +1,5 @@
 """The numbers, texts and pictures of a run: `metrics.jsonl`, TensorBoard and, if asked for, Weights & Biases."""
 
-import importlib.util
 import json
 import math
 import os
@@ -15,7 +14,7 @@ from PIL import Image
 
 from imgcap.config.load import as_yaml
 from imgcap.config.run import Config
-from imgcap.errors import UserError
+from imgcap.errors import UserError, needs
 from imgcap.files.durable import write_whole
 
 if TYPE_CHECKING:
@@ -52,11 +51,10 @@ class Monitor:
     """
 
     def __init__(self, run: Path, tensorboard: bool, wandb: bool, enabled: bool = True):
-        if wandb and not importlib.util.find_spec("wandb"):
-            raise UserError(
-                "log.wandb is on, but the package wandb isn't installed; pip install 'imgcap[wandb]', or set "
-                "log.wandb=false"
-            )
+        if wandb:
+            needs("log.wandb=true", "wandb")
+        if tensorboard:
+            needs("log.tensorboard=true", "tensorboard")
         self.run, self.enabled = run, enabled
         self._tensorboard = tensorboard
         self._writer: SummaryWriter | None = None

@@ -166,7 +166,7 @@ def test_limits_make_sense(limits: tuple[float, float], option: str) -> None:
 
 
 def test_a_port_in_use_and_a_missing_library_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imgcap.captioning.page.server.importlib.util.find_spec", lambda name: True)
+    monkeypatch.setattr("imgcap.errors.importlib.util.find_spec", lambda name: True)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"can't listen at port {port} of 127.0.0.1: Address already in use"):
@@ -174,7 +174,7 @@ def test_a_port_in_use_and_a_missing_library_are_named(monkeypatch: pytest.Monke
     check_address("127.0.0.1", port)
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(UserError, match=r"pip install 'imgcap\[demo\]'"):
+    with pytest.raises(UserError, match=r"pip install 'imgcap\[page\]'"):
         check_address("127.0.0.1", port)
 
 
@@ -182,7 +182,7 @@ def test_pictures_of_many_visitors_are_captioned_one_at_a_time(
     page: Page, good: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-    gradio = pytest.importorskip("gradio", reason="needs gradio: pip install 'imgcap[demo]'")
+    gradio = pytest.importorskip("gradio", reason="needs gradio: pip install 'imgcap[page]'")
     client = pytest.importorskip("gradio_client")
     answer, inside, together = page.answer, list[str | None](), list[int]()
 

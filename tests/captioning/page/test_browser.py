@@ -87,7 +87,7 @@ class Visitor(NamedTuple):
 def server(
     models: tuple[Path, Path], good: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    pytest.importorskip("gradio", reason="needs gradio: pip install 'imgcap[demo]'")
+    pytest.importorskip("gradio", reason="needs gradio: pip install 'imgcap[page]'")
     folder = tmp_path_factory.mktemp("served")
     (folder / "examples").mkdir()
     shutil.copy(good["turned"], folder / "examples")
