@@ -19,9 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from imgcap.commands.arguments import config_file
 from imgcap.config.load import load_config
 from imgcap.config.run import Config
+from imgcap.config.shipped import config_file
 from imgcap.models.captioner import Captioner
 from imgcap.models.encoders.base import Encoder
 from imgcap.ranks.world import World
