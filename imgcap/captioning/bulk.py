@@ -81,6 +81,7 @@ def _settings(loaded: LoadedCaptioner) -> dict[str, Any]:
     return {
         "weights": digest.hexdigest()[:16],
         **{name: getattr(config.eval, name) for name in SHARED},
+        "unk": bool(config.eval.unk),
         "max_tokens": config.data.max_tokens,
         "image_size": config.data.image_size,
         "batch": config.eval.batch,

@@ -37,13 +37,14 @@ from imgcap.pictures.files import find_pictures
 from imgcap.ranks.collectives import from_main
 from imgcap.ranks.world import World, close_ranks, init_ranks
 
-FLAGS = {"banned": "--ban", "required": "--require"}  # of the other options of decoding, their names
-OF_CONTENT = ("min_length", "no_repeat_ngram", "banned", "required")
+FLAGS = {"banned": "--ban", "required": "--require", "unk": "--allow-unk"}  # of the other options of decoding, their names
+OF_CONTENT = ("min_length", "no_repeat_ngram", "unk", "banned", "required")
 TYPES: dict[str, dict[str, Any]] = {
     "choice": {"choices": METHODS},
     "words": {"action": "append", "metavar": "WORD"},
     "int": {"type": int, "metavar": "N"},
     "float": {"type": float, "metavar": "X"},
+    "bool": {"action": "store_const", "const": True},
 }
 OF_EVALUATION = ("batch", *SHARED)  # flags that are keys of eval too
 
@@ -97,6 +98,8 @@ def help_of(option: Option) -> str:
     text = option.description.replace("; null: ", "; default: ")
     if option.type == "words":
         return f"{text}; repeatable"
+    if option.type == "bool":
+        return text.partition("; ")[0]
     default = f"eval.{option.name} of the run" if option.name in SHARED else option.default
     return text if default is None else f"{text} (default: {default})"
 

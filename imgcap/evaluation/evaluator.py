@@ -103,7 +103,7 @@ class Evaluator:
         self.language = reader.manifest.settings.language
         self.metrics = fitting(config.metrics, self.language)
         self.train = TrainCaptions(train) if train is not None else None
-        self.options = DecodeOptions.like_evaluation(config)
+        self.options = DecodeOptions.like_evaluation(config, unk=config.scores_unk)
         self.dataset = EvalDataset(reader, vocabulary, data)
         count = min(len(reader), limit or len(reader))
         if not count:
