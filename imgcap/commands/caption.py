@@ -2,7 +2,7 @@
 
     imgcap caption runs/demo photo.jpg folder/ --beam 5 --attention out/
     imgcap caption runs/demo photo.jpg --method diverse --beam 6 --groups 3 --best 3 --json
-    imgcap caption runs/demo photo.jpg --require dog --ban '<unk>' --no-repeat-ngram 2
+    imgcap caption runs/demo photo.jpg --require dog --ban man --no-repeat-ngram 2 --capital
     imgcap caption runs/one photo.jpg --with runs/two --with runs/three
     imgcap caption runs/demo photo.jpg --method sample --samples 5 --top-p 0.9 --seed 1
 
@@ -37,7 +37,11 @@ from imgcap.pictures.files import find_pictures
 from imgcap.ranks.collectives import from_main
 from imgcap.ranks.world import World, close_ranks, init_ranks
 
-FLAGS = {"banned": "--ban", "required": "--require", "unk": "--allow-unk"}  # of the other options of decoding, their names
+FLAGS = {
+    "banned": "--ban",
+    "required": "--require",
+    "unk": "--allow-unk",
+}  # of others their names
 OF_CONTENT = ("min_length", "no_repeat_ngram", "unk", "banned", "required")
 TYPES: dict[str, dict[str, Any]] = {
     "choice": {"choices": METHODS},
@@ -55,6 +59,7 @@ def parse(out_required: bool = False) -> argparse.Namespace:
     inputs = "pictures and folders of them; with --out: one folder or shard set, then any dotted.key=value"
     parser.add_argument("inputs", nargs="+", metavar="IMAGE|DIR|SHARDS", help=inputs)
     parser.add_argument("--batch", type=positive, help="pictures decoded together (default 16; with --out eval.batch)")
+    parser.add_argument("--capital", action="store_true", help="begin captions with a capital")
     add_which(parser)
     add_device(parser)
     add_local_rank(parser)
@@ -110,7 +115,7 @@ def write_captions(arguments: argparse.Namespace, world: World) -> None:
     overrides += [f"eval.{name}={value}" for name, value in given.items() if value is not None]
     loaded = open_trained(arguments.model, world.device, arguments.which, overrides)
     inputs = from_main(lambda: open_inputs(where, arguments.split, loaded.config.data))
-    summary = caption_all(loaded, inputs, arguments.out, world)
+    summary = caption_all(loaded, inputs, arguments.out, world, arguments.capital)
     if not world.is_main:
         return
     if summary is None:
@@ -127,7 +132,8 @@ def print_captions(arguments: argparse.Namespace, world: World) -> None:
     given = {option.name: getattr(arguments, option.name) for option in OPTIONS}
     options = DecodeOptions.like_evaluation(loaded.config.eval, **given)
     entries = []
-    for path, captioned in caption_files(loaded, paths, options, arguments.batch or 16, others, arguments.attention):
+    how = (options, arguments.batch or 16, others, arguments.attention, arguments.capital)
+    for path, captioned in caption_files(loaded, paths, *how):
         entries.append({"image": str(path), "caption": captioned.caption, "score": captioned.score})
         if options.captions > 1:
             entries[-1]["captions"] = [scored._asdict() for scored in captioned.captions]

@@ -39,6 +39,7 @@ from imgcap.ranks.watchdog import doing
 from imgcap.ranks.world import World
 from imgcap.shards.reader import ShardReader
 from imgcap.text.vocabulary import Vocabulary
+from imgcap.text.written import written
 
 EXAMPLES = 12  # images that a sample sheet shows
 LOSS_DIGITS = 6  # the last bits of a float32 product depend on how many threads shared it
@@ -182,12 +183,10 @@ class Evaluator:
             cross_entropy=float(loss.cross_entropy),
             tokens=int(loss.tokens),
             damaged=batch.real - len(kept),
-            examples=self._examples(model, batch, found, captions, kept) if first else [],
+            examples=self._examples(model, batch, found, kept) if first else [],
         )
 
-    def _examples(
-        self, model: Captioner, batch: EvalBatch, hypotheses: Hypotheses, captions: list[str], kept: list[int]
-    ) -> list[Example]:
+    def _examples(self, model: Captioner, batch: EvalBatch, hypotheses: Hypotheses, kept: list[int]) -> list[Example]:
         examples = []
         for place in kept[:EXAMPLES]:
             words = int(hypotheses.lengths_B[place]) - 1  # without <eos>
@@ -197,7 +196,7 @@ class Evaluator:
                 Example(
                     image_id=batch.image_ids[place],
                     image=decode(jpeg, self.data.image_size),
-                    caption=captions[place],
+                    caption=written(self.vocabulary.words_of(hypotheses.tokens_BL[place].tolist()), self.language),
                     references=batch.references[place],
                     words=[self.vocabulary.words[token] for token in hypotheses.tokens_BL[place, :words].tolist()],
                     attention_LP=None if attention_BLP is None else attention_BLP[place, :words].float().cpu().numpy(),

@@ -18,7 +18,7 @@ STEPS = "steps.json"
 
 @dataclass(frozen=True)
 class Example:
-    """An image with its caption, for people to look at. The attention has a row for each word."""
+    """An image with its caption as people write it, to look at. The attention has a row for each word."""
 
     image_id: int
     image: Image.Image

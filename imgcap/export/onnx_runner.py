@@ -1,7 +1,7 @@
 """Caption pictures with an artefact's ONNX graphs: `python onnx/caption.py IMAGE ... [--beam 5] [--json]`.
 
-It needs onnxruntime, numpy and Pillow, and neither torch nor imgcap: `export.py --onnx` copies this file beside the
-graphs. From Python: `OnnxCaptioner(Path("ARTEFACT")).caption(["photo.jpg"])`.
+It needs onnxruntime, numpy and Pillow, and neither torch nor imgcap: `imgcap export --onnx` copies this file and
+written.py beside the graphs. From Python: `OnnxCaptioner(Path("ARTEFACT")).caption(["photo.jpg"])`.
 
 Dimensions: L layers, B images, W beams, V vocabulary, H hidden width.
 """
@@ -17,6 +17,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
+
+try:
+    from written import written  # type: ignore[import-not-found]  # beside this file, in an artefact
+except ImportError:
+    from imgcap.text.written import written
 
 PAD, SOS, EOS, UNK = 0, 1, 2, 3
 ENCODER, STEP = "onnx/encoder.onnx", "onnx/decoder_step.onnx"
@@ -93,7 +98,7 @@ class OnnxCaptioner:
         return [(pool[0][1], pool[0][0]) for pool in pools]
 
     def text(self, tokens: Iterable[int]) -> str:
-        """Join words by spaces; in a vocabulary that spells, what stands between two spaces is one word."""
+        """Write the caption of tokens; in a vocabulary that spells, what stands between two spaces is one word."""
         words: list[str] = []
         letters: list[str] | None = None
         for word in [self.words[token] for token in tokens if token > UNK]:
@@ -103,13 +108,14 @@ class OnnxCaptioner:
                 letters.append(word)
             else:
                 words, letters = [*words, "".join(letters or []), word], None
-        return " ".join(word for word in [*words, "".join(letters or [])] if word)
+        said = [word for word in [*words, "".join(letters or [])] if word]
+        return written(said, self.config["data"]["language"])
 
 
 def _extend(
     live_BW: np.ndarray, log_probs_BWV: np.ndarray, beam: int, never: Sequence[int], last: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Extend live beams by the likeliest beams × words but some: log probabilities, parents, words; at last by <eos>."""
+    """Extend live beams by the likeliest beams × words: log probabilities, parents, words; at last by <eos>."""
     images, beams, words = log_probs_BWV.shape
     if last:
         parent_BW = np.broadcast_to(np.arange(beams), (images, beams))

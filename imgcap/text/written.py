@@ -1,26 +1,24 @@
 """Captions as people write them, made of the tokens that a model says.
 
-A tokeniser cuts "the dog's t-shirt." into `the dog 's t - shirt .`, and scores count those. Here they grow together again,
-so that the text, cut anew, gives the same tokens: nothing but spaces and, where it is asked for, one capital changes.
+A tokeniser cuts "the dog's t-shirt." into `the dog 's t - shirt .`, and scores count those. Here they grow together
+again, so that the text, cut anew, gives the same tokens: nothing but spaces and, if asked for, one capital changes.
 """
 
 import re
 from collections.abc import Sequence
 
 UNSPACED = ("zh", "ja", "th", "lo", "km", "my")  # written without spaces between words
-_CLOSING = frozenset(". , ; : ! ? ) ] } % … ... ” ’ » ، ؛ ؟ ۔ । 。 ， 、 ！ ？ ： ；".split())
-_SPACED_IN_FRENCH = frozenset("; : ! ? % »".split())
-_OPENING = frozenset("( [ { “ ‘ ¿ ¡ $ £ € #".split())
-_OF_NUMBERS = frozenset("% $ £ € #".split())  # "5 %", but no "dog %"
-# What the full stop would make an abbreviation of, beside single letters, and a smile of.
-_ABBREVIATED = frozenset("a.m p.m e.g i.e vs v.s .".split())
-_SMILES = frozenset(": ; = 8".split())
-_NOT = frozenset(("n't", "n’t"))
-_NEGATED = frozenset(
-    "ai are ca could dare did do does had has have is may might must need ought sha should was were wo would".split()
-)
-_CLITICS = frozenset(mark + letters for mark in "'’" for letters in ("m", "re", "ve", "ll", "d"))
-_PRONOUNS = frozenset("i you he she it we they who what when where why how there that".split())
+_CLOSING = frozenset([*".,;:!?)]}%…”’»،؛؟۔।。，、！？：；", "..."])
+_SPACED_IN_FRENCH = frozenset(";:!?%»")
+_OPENING = frozenset("([{“‘¿¡$£€#")
+_OF_NUMBERS = frozenset("%$£€#")  # 5%, but no dog%
+_ABBREVIATED = ("a.m", "p.m", "e.g", "i.e", "vs", "v.s")  # that a full stop would belong to, as to a single letter
+_SMILES = frozenset(":;=8")  # that a bracket would belong to
+_NOT = ("n't", "n’t")
+_CLITICS = tuple(mark + letters for mark in "'’" for letters in ("m", "re", "ve", "ll", "d"))
+_MODAL = ("ca", "could", "dare", "may", "might", "must", "need", "ought", "sha", "should", "wo", "would")
+_NEGATED = (*_MODAL, "ai", "are", "did", "do", "does", "had", "has", "have", "is", "was", "were")
+_PRONOUNS = ("i", "you", "he", "she", "it", "we", "they", "who", "what", "when", "where", "why", "how", "there", "that")
 
 
 def written(words: Sequence[str], language: str = "en", capital: bool = False) -> str:
@@ -43,7 +41,7 @@ def spaces(text: str, words: Sequence[str]) -> list[str] | None:
     for word in words:
         space = " " if text[place : place + 1] == " " and word[0] != " " else ""
         place += len(space)
-        if text[place : place + len(word)].lower() != word.lower():
+        if text[place : place + len(word)].casefold() != word.casefold():
             return None
         found.append(space)
         place += len(word)

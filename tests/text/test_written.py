@@ -12,7 +12,17 @@ from imgcap.text.written import spaces, written
 
 TOKENISERS = {language: Tokeniser(language) for language in ("en", "de", "fr", "es", "it", "nl", "xx", "zh")}
 WORDS = "a man dogs child's don't she's they're can't t-shirt three-way 3-4 5% $20 #2 u.s. x 8 i i'm would've men's"
-PHRASES = [*WORDS.split(), '"i love beer"', "'plane'", "(two dogs)", "the dogs' ball", "'50s", "2,000 men", "y'all", "the street"]
+PHRASES = [
+    *WORDS.split(),
+    '"i love beer"',
+    "'plane'",
+    "(two dogs)",
+    "the dogs' ball",
+    "'50s",
+    "2,000 men",
+    "y'all",
+    "the street",
+]
 MARKS = [".", ",", ";", ":", "!", "?", "...", " .", " ,", " - ", ")", "(", '"', "'", ""]
 captions = st.lists(st.tuples(st.sampled_from(PHRASES), st.sampled_from([*MARKS, *[""] * 10])), max_size=9).map(
     lambda pieces: " ".join(phrase + mark for phrase, mark in pieces)
@@ -64,14 +74,16 @@ def test_cut_anew_it_gives_the_same_tokens(caption: str, language: str, capital:
         assert cut(written(tokens, language, capital)) == tokens
 
 
-@given(st.lists(st.text(min_size=1).filter(lambda word: not re.search(r"\s", word))), st.sampled_from(["en", "fr", "ja"]))
+@given(
+    st.lists(st.text(min_size=1).filter(lambda word: not re.search(r"\s", word))), st.sampled_from(["en", "fr", "ja"])
+)
 def test_nothing_but_spaces_and_a_capital_changes(words: list[str], language: str) -> None:
     text = written(words, language)
     assert text.replace(" ", "") == "".join(words)
     between = spaces(text, words)
     assert between is not None
     assert "".join(space + word for space, word in zip(between, words, strict=True)) == text
-    assert written(words, language, capital=True).lower() == text.lower()
+    assert written(words, language, capital=True).casefold() == text.casefold()
 
 
 def test_a_text_of_other_words_has_no_spaces_to_give() -> None:

@@ -17,6 +17,7 @@ from imgcap.captioning.captioner import Caption
 from imgcap.pictures.attention import light
 from imgcap.pictures.normalise import jpeg_of
 from imgcap.pictures.pages import data_url, template
+from imgcap.text.written import spaces
 
 MASK_SIDE = 64  # pixels of a word's mask; the browser scales it up smoothly
 QUALITY = 88
@@ -31,7 +32,9 @@ def result(picture: Image.Image, cards: Iterable[str]) -> str:
 def card(name: str, about: str, caption: Caption) -> str:
     """HTML of one model's captions, the best over its attention; where the model attends, its words are buttons."""
     masks = map(_mask, caption.attention) if caption.attention is not None else ()
-    return HTML.captions(name, about, caption, list(zip(caption.tokens, masks, strict=False)))
+    before = spaces(caption.text, caption.tokens)
+    words = zip(before or [" "] * len(caption.tokens), caption.tokens, masks, strict=False)
+    return HTML.captions(name, about, caption, list(words), before is not None)
 
 
 def thumbnails(pictures: Iterable[Image.Image]) -> str:
