@@ -2,20 +2,29 @@
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import imgcap
+from imgcap.errors import UserError
 
 MODEL = "a run, an artefact, or user/name on the Hugging Face hub"
 Number = TypeVar("Number", int, float)
 LANGUAGE = "of the captions, as spaCy names it (default: of the shard set, else en)"
 
 
-def parser_for(docstring: str | None) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser that tells a mistake in one line, as every other mistake is told."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; {self.prog} --help says what there is")
+
+
+def parser_for(docstring: str | None) -> Parser:
     """Make a parser whose help is the docstring of its command, by the name under which that was called."""
     name, layout = Path(sys.argv[0]).name, argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(prog=name, description=docstring, formatter_class=layout)
+    return Parser(prog=name, description=docstring, formatter_class=layout)
 
 
 def add_local_rank(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +44,12 @@ def add_which(parser: argparse.ArgumentParser) -> None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+
+
+def device_of(asked: str | None, overrides: Iterable[str]) -> str | None:
+    """The device that was asked for by --device, or else as `device=` among overrides; a run's own says no more."""
+    keys = dict(override.partition("=")[::2] for override in overrides)
+    return asked or keys.get("device") or None
 
 
 def config_file(text: str) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from imgcap.commands.arguments import add_device, add_overrides, config_file, parser_for, positive
 from imgcap.config.load import load_config
 from imgcap.errors import exits_cleanly
-from imgcap.ranks.world import close_ranks, init_ranks
+from imgcap.ranks.world import close_ranks, init_ranks, say_without_gpu
 from imgcap.training.feature_cache import cache_features
 
 
@@ -27,8 +27,9 @@ def main() -> None:
     add_overrides(parser)
     arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.overrides)
-    world = init_ranks(arguments.device)
+    world = init_ranks(arguments.device or config.device)
     try:
+        say_without_gpu(world, "encoding")
         manifest = cache_features(config, arguments.out, world, arguments.batch)
         if manifest is not None:
             print(manifest.summary(arguments.out))

@@ -29,13 +29,13 @@ from imgcap.captioning.bulk import caption_all
 from imgcap.captioning.contact_sheet import write_contact_sheet
 from imgcap.captioning.files import caption_files
 from imgcap.captioning.inputs import open_inputs
-from imgcap.commands.arguments import MODEL, add_device, add_local_rank, add_which, parser_for, positive
+from imgcap.commands.arguments import MODEL, add_device, add_local_rank, add_which, device_of, parser_for, positive
 from imgcap.config.decoding import METHODS, OPTIONS, SHARED, DecodeOptions, Option
 from imgcap.errors import UserError, exits_cleanly
 from imgcap.models.trained import open_trained
 from imgcap.pictures.files import find_pictures
 from imgcap.ranks.collectives import from_main
-from imgcap.ranks.world import World, close_ranks, init_ranks
+from imgcap.ranks.world import World, close_ranks, init_ranks, say_without_gpu
 
 FLAGS = {
     "banned": "--ban",
@@ -115,6 +115,7 @@ def write_captions(arguments: argparse.Namespace, world: World) -> None:
     overrides += [f"eval.{name}={value}" for name, value in given.items() if value is not None]
     loaded = open_trained(arguments.model, world.device, arguments.which, overrides)
     inputs = from_main(lambda: open_inputs(where, arguments.split, loaded.config.data))
+    say_without_gpu(world, "captioning")
     summary = caption_all(loaded, inputs, arguments.out, world, arguments.capital)
     if not world.is_main:
         return
@@ -146,7 +147,7 @@ def print_captions(arguments: argparse.Namespace, world: World) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    world = init_ranks(arguments.device)
+    world = init_ranks(device_of(arguments.device, arguments.inputs if arguments.out else []))
     try:
         (write_captions if arguments.out else print_captions)(arguments, world)
     finally:

@@ -17,14 +17,16 @@ from imgcap.errors import exits_cleanly
 from imgcap.evaluation.comparison.bootstrap import Difference
 from imgcap.evaluation.comparison.page import write_page
 from imgcap.evaluation.comparison.sides import compare, load_sides
+from imgcap.evaluation.table import SCALE
 
 
 def print_table(differences: dict[str, Difference]) -> None:
     print(f"{'':>10}{'A':>9}{'B':>9}{'B - A':>9}   {'95 % interval':<20}B wins", file=sys.stderr)
     for name, found in differences.items():
-        interval = f"{found.low:+.4f} .. {found.high:+.4f}"
-        scores = f"{found.a:>9.4f}{found.b:>9.4f}{found.difference:>+9.4f}"
+        interval = f"{found.low:+.3f} .. {found.high:+.3f}"
+        scores = f"{found.a:>9.3f}{found.b:>9.3f}{found.difference:>+9.3f}"
         print(f"{name:>10}{scores}   {interval:<20}{found.b_wins:.1%}", file=sys.stderr)
+    print(SCALE, file=sys.stderr)
 
 
 @exits_cleanly

@@ -28,6 +28,7 @@ from imgcap.ranks.memory import is_short, within_memory
 from imgcap.ranks.progress import Progress
 from imgcap.ranks.watchdog import at_step, doing
 from imgcap.ranks.world import World
+from imgcap.shards.identity import SetIdentity
 from imgcap.training.bottlenecks import Bottlenecks
 from imgcap.training.early_stopping import EarlyStopping
 from imgcap.training.engines.protocol import Engine, Numbers, Step, StepResult, numbers_on
@@ -302,6 +303,7 @@ class Trainer:
         training = {**self.engine.state_dict(), "meter": self.meter.state(self.world.is_main)}
         state = {
             "plan": self.plan.state(self.step),
+            "shards": SetIdentity.of(self.evaluator.reader).as_json(),
             "evaluated": self.evaluated,
             "stopping": self.stopping.state_dict(),
             "rate": self.rate.state_dict(),

@@ -7,6 +7,7 @@ from PIL import Image, ImageOps
 
 from imgcap.evaluation.comparison.bootstrap import Difference
 from imgcap.evaluation.comparison.sides import Comparison
+from imgcap.evaluation.table import SCALE
 from imgcap.files.durable import write_whole
 from imgcap.pictures.normalise import jpeg_of
 from imgcap.pictures.pages import data_url, template
@@ -23,6 +24,8 @@ def write_page(path: Path, comparison: Comparison) -> None:
         sides={"a": comparison.a, "b": comparison.b},
         scored={"a": comparison.scored_a, "b": comparison.scored_b},
         references=comparison.references,
+        names={image_id: comparison.names.get(image_id, f"image {image_id}") for image_id in comparison.references},
+        scale=SCALE,
         differences=comparison.differences,
         bars={name: _bar(found) for name, found in comparison.differences.items()},
         better={"b": better, "a": worse},

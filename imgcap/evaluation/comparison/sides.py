@@ -7,10 +7,18 @@ from pathlib import Path
 from imgcap.config.load import load_config
 from imgcap.data.dataset import place_of
 from imgcap.errors import UserError
-from imgcap.evaluation.coco_files import captions_of, read_references, read_results, split_of_shards
+from imgcap.evaluation.coco_files import (
+    captions_of,
+    file_names,
+    names_of,
+    read_references,
+    read_results,
+    split_of_shards,
+)
 from imgcap.evaluation.comparison.bootstrap import Difference, differences
 from imgcap.evaluation.metrics.scorers import Scored, score_images
 from imgcap.evaluation.signature import parts_of
+from imgcap.shards.identity import SetIdentity
 from imgcap.shards.reader import ShardReader
 
 MUST_AGREE = ("shards", "split", "images", "references", "skipped", "results", "protocol", "tokeniser")
@@ -24,6 +32,7 @@ class Side:
     name: str
     captions: dict[int, str]
     signature: dict[str, str]
+    names: dict[int, str]  # of the images' files, where the side knows them
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class Comparison:
     scored_b: Scored
     differences: dict[str, Difference]
     reader: ShardReader | None
+    names: dict[int, str]  # of the images' files, where they are known
 
     def most_changed(self, count: int) -> tuple[list[int], list[int]]:
         """Images in which B is better by the most CIDEr, and those in which A is, the most changed first."""
@@ -67,7 +77,7 @@ def load_sides(a: str, b: str, split: str) -> tuple[Side, Side]:
     if alone:
         raise UserError(
             f"{a} and {b} can't be compared: {len(alone)} images have a caption in one of them only, for example "
-            f"{min(alone)}; evaluate both on the same images"
+            f"{(first.names | second.names).get(min(alone), min(alone))}; evaluate both on the same images"
         )
     return first, second
 
@@ -81,7 +91,8 @@ def compare(
     language = language or (reader.manifest.settings.language if reader is not None else "en")
     captions = {image_id: group for image_id, group in captions.items() if image_id in first.captions}
     a, b = (score_images(side.captions, captions, METRICS, language) for side in (first, second))
-    return Comparison(first, second, captions, a, b, differences(a, b, resamples, seed), reader)
+    names = first.names | second.names | (names_of(reader) if reader is not None else file_names(str(references)))
+    return Comparison(first, second, captions, a, b, differences(a, b, resamples, seed), reader, names)
 
 
 def _load(where: str, split: str) -> Side:
@@ -97,7 +108,7 @@ def _load(where: str, split: str) -> Side:
             signature = json.loads(scores.read_text(encoding="utf-8"))["signature"]
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{scores} is no file of scores; evaluate again, or remove it") from None
-    return Side(where.rstrip("/"), read_results(str(path)), parts_of(signature))
+    return Side(where.rstrip("/"), read_results(str(path)), parts_of(signature), file_names(str(path)))
 
 
 def _reader_of_run(first: Side, second: Side, split: str) -> ShardReader:
@@ -106,7 +117,7 @@ def _reader_of_run(first: Side, second: Side, split: str) -> ShardReader:
     if side is None:
         raise UserError("neither side is a run; name the captions that people wrote with --references")
     reader = ShardReader(place_of(load_config(Path(side.name) / "config.yaml").data), split)
-    here = f"{reader.manifest.name}@{reader.manifest_sha256[:12]}"
+    here = str(SetIdentity.of(reader))
     if side.signature.get("shards", here) != here:
         raise UserError(
             f"{side.name} was scored on {side.signature['shards']}, and {reader.place} is {here}; evaluate again, or "
