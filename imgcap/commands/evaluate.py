@@ -22,7 +22,6 @@ from imgcap.evaluation.scored_set import open_scored, other_set, told
 from imgcap.evaluation.table import score_table
 from imgcap.models.trained import open_trained
 from imgcap.ranks.world import close_ranks, init_ranks, say_without_gpu
-from imgcap.shards.identity import SetIdentity
 
 
 @exits_cleanly
@@ -66,8 +65,8 @@ def main() -> None:
                 write_results(loaded.path, evaluation, loaded.step, label)
             if arguments.out:
                 write_json(arguments.out, evaluation.as_json())
-            images = f"{len(evaluation.captions):,} images of {SetIdentity.of(reader)}, split {arguments.split}"
-            title = f"{arguments.path}, step {loaded.step:,}: {images}"
+            of = f"{reader.manifest.name} ({reader.place}), split {arguments.split}"
+            title = f"{arguments.path}, step {loaded.step:,}: {len(evaluation.captions):,} images of {of}"
             print(score_table(evaluation.as_json(), title), file=sys.stderr, flush=True)
             print(json.dumps(evaluation.as_json()), flush=True)
     finally:

@@ -14,7 +14,8 @@ def score_table(scores: Mapping[str, Any], title: str = "") -> str:
 
     A mapping among them (`diversity`, `false_claims`) gives a line for each of its own values.
     """
-    rows = [f"{name:>18}  {value}" for name, value in _rows(scores)]
+    numbers_first = sorted(_rows(scores), key=lambda row: not row[1][:1].isdecimal())
+    rows = [f"{name:>18}  {value}" for name, value in numbers_first]
     return "\n".join([*([title] if title else []), *rows, *([SCALE] if "signature" in scores else [])])
 
 
