@@ -19,7 +19,6 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-import imgcap
 from imgcap.checkpoint.layout import DamagedCheckpoint, seal_of, verify
 from imgcap.checkpoint.load import Checkpoint, load_checkpoint, newest_checkpoint
 from imgcap.config.load import load_config
@@ -164,8 +163,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if version != ARTEFACT_FORMAT:
         maker = content.get("made_by", "another imgcap")
         raise UserError(
-            f"{path} is an artefact of format {version}, this imgcap reads {ARTEFACT_FORMAT}; it was made by {maker}, "
-            f"and this is imgcap {imgcap.__version__}: install that one, or export it again with this one"
+            f"{path} is an artefact of format {version}, this imgcap reads {ARTEFACT_FORMAT}; it was made by {maker}: "
+            "install that one, or export it again with this one"
         )
     if seal != seal_of(content):
         raise UserError(

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -83,6 +83,7 @@ class Trainer:
     monitor: Monitor
     notice: PreemptionNotice
     keep: int  # checkpoints
+    file_names: Callable[[Sequence[int]], list[str]]  # of images, by their numbers
     after_step: Callable[[], None] = lambda: None  # a profiler's
     step: int = 0
     evaluated: int = 0  # the step of the last evaluation
@@ -231,8 +232,9 @@ class Trainer:
         skipped, scale = int(self.meter.skipped_in_a_row), float(result.loss_scale)
         if skipped < MAX_SKIPPED and scale >= SCALE_FLOOR:
             return
-        images = gather_objects([number for batch in micro_batches for number in batch.image_ids.tolist()])
-        named = broadcast_object(", ".join(str(number) for rank in images or [] for number in rank[:8]))
+        images = gather_objects([number for batch in micro_batches for number in batch.image_ids.tolist()]) or []
+        named = self.file_names([number for rank in images for number in rank[:8] if number >= 0])
+        named = broadcast_object(", ".join(named))
         raise UserError(
             f"step {self.step}: the gradient was not finite in {skipped} steps in a row (loss scale {scale:g}), here "
             f"with the images {named}; the last checkpoint is from before: lower optim.lr, or set train.precision=bf16"
