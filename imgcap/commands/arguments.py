@@ -10,6 +10,7 @@ import imgcap
 from imgcap.errors import UserError
 
 MODEL = "a run, an artefact, or user/name on the Hugging Face hub"
+OVERRIDES = "dotted.key=value"
 Number = TypeVar("Number", int, float)
 LANGUAGE = "of the captions, as spaCy names it (default: of the shard set, else en)"
 
@@ -18,6 +19,7 @@ class Parser(argparse.ArgumentParser):
     """A parser that tells a mistake in one line, as every other mistake is told."""
 
     def error(self, message: str) -> NoReturn:
+        message = message.replace(f", {OVERRIDES}", "")  # argparse names them with what is required
         raise UserError(f"{message}; {self.prog} --help says what there is")
 
 
@@ -35,7 +37,7 @@ def add_local_rank(parser: argparse.ArgumentParser) -> None:
 def add_overrides(parser: argparse.ArgumentParser, meaning: str = "override the configuration") -> None:
     """Take any dotted keys of the configuration, for a parser of intermixed arguments."""
     add_local_rank(parser)
-    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help=meaning)
+    parser.add_argument("overrides", nargs="*", metavar=OVERRIDES, help=meaning)
 
 
 def add_which(parser: argparse.ArgumentParser) -> None:

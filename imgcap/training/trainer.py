@@ -233,8 +233,8 @@ class Trainer:
         if skipped < MAX_SKIPPED and scale >= SCALE_FLOOR:
             return
         images = gather_objects([number for batch in micro_batches for number in batch.image_ids.tolist()]) or []
-        named = self.file_names([number for rank in images for number in rank[:8] if number >= 0])
-        named = broadcast_object(", ".join(named))
+        names = self.file_names([number for rank in images for number in rank[:8] if number >= 0])
+        named = broadcast_object(", ".join(names))
         raise UserError(
             f"step {self.step}: the gradient was not finite in {skipped} steps in a row (loss scale {scale:g}), here "
             f"with the images {named}; the last checkpoint is from before: lower optim.lr, or set train.precision=bf16"
