@@ -26,7 +26,7 @@ from imgcap.models.trained import LoadedCaptioner
 from imgcap.ranks.collectives import SharedCounter, from_main, gather_objects
 from imgcap.ranks.progress import Progress
 from imgcap.ranks.watchdog import doing
-from imgcap.ranks.world import World
+from imgcap.ranks.world import World, say_without_gpu
 
 SCORE_DIGITS = 4  # the last bits depend on how many threads shared a product
 
@@ -67,6 +67,7 @@ def caption_all(
     work = from_main(lambda: _prepare(journal, inputs, settings, loaded.config.eval.batch))
     if work is None:
         return None
+    say_without_gpu(world, "captioning")
     journal.open(work.start, world.rank)
     began = time.perf_counter()
     _caption(loaded, inputs, work, journal, world, capital)

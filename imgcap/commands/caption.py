@@ -35,7 +35,7 @@ from imgcap.errors import UserError, exits_cleanly
 from imgcap.models.trained import open_trained
 from imgcap.pictures.files import find_pictures
 from imgcap.ranks.collectives import from_main
-from imgcap.ranks.world import World, close_ranks, init_ranks, say_without_gpu
+from imgcap.ranks.world import World, close_ranks, init_ranks
 
 FLAGS = {
     "banned": "--ban",
@@ -115,7 +115,6 @@ def write_captions(arguments: argparse.Namespace, world: World) -> None:
     overrides += [f"eval.{name}={value}" for name, value in given.items() if value is not None]
     loaded = open_trained(arguments.model, world.device, arguments.which, overrides)
     inputs = from_main(lambda: open_inputs(where, arguments.split, loaded.config.data))
-    say_without_gpu(world, "captioning")
     summary = caption_all(loaded, inputs, arguments.out, world, arguments.capital)
     if not world.is_main:
         return

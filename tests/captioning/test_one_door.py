@@ -66,7 +66,7 @@ def test_every_door_gives_the_same_captions_and_scores(
         assert [row["score"] for row in rows] == [round(caption.score, 4) for caption in called]
     results = json.loads((doors["run"] / "results" / "demo-train-captions.json").read_text())
     said.append([entry["caption"] for entry in results])
-    assert all(captions == said[0] for captions in said) and len(set(said[0])) > 20
+    assert all(captions == said[0] for captions in said) and len(set(said[0])) > 10
     assert "precision:bf16" in scored[0] and scored == scored[:1] * 3
 
 
