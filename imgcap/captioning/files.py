@@ -22,6 +22,7 @@ def caption_files(
     batch: int,
     others: Sequence[LoadedCaptioner] = (),
     drawings: Path | None = None,
+    capital: bool = False,
 ) -> Iterator[tuple[Path, Captioned]]:
     """Caption `batch` pictures at a time, by an ensemble with `others`; with `drawings` each gets a PNG there.
 
@@ -36,7 +37,7 @@ def caption_files(
         targets = _drawing_names(paths, drawings)
     size = max(member.config.data.image_size for member in (loaded, *others))
     for pictures in _readable(paths, size, batch):
-        found = caption_pictures(loaded, list(pictures.values()), options, drawings is not None, others)
+        found = caption_pictures(loaded, list(pictures.values()), options, drawings is not None, others, capital)
         for (path, picture), captioned in zip(pictures.items(), found, strict=True):
             if drawings is not None:
                 _draw(loaded, path, picture, captioned).save(targets[path])

@@ -3,18 +3,20 @@
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from imgcap.errors import UserError
 
 MODEL = "a run, an artefact, or user/name on the Hugging Face hub"
+OVERRIDES = "dotted.key=value"
 Number = TypeVar("Number", int, float)
 LANGUAGE = "of the captions, as spaCy names it (default: of the shard set, else en)"
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose paths may begin with ~, and that knows keys of the configuration written as options."""
+    """A parser that tells a mistake in one line; its paths may begin with ~, and it knows keys written as options."""
 
     takes_keys = False
 
@@ -26,7 +28,8 @@ class Parser(argparse.ArgumentParser):
 
             if told := instead_of_option(option, Config):
                 raise UserError(told)
-        super().error(message)
+        message = message.replace(f", {OVERRIDES}", "")  # argparse names them with what is required
+        raise UserError(f"{message}; {self.prog} --help says what there is")
 
 
 def parser_for(docstring: str | None) -> Parser:
@@ -47,7 +50,7 @@ def add_overrides(parser: Parser, meaning: str = "override the configuration") -
     """Take any dotted keys of the configuration, for a parser of intermixed arguments."""
     add_local_rank(parser)
     parser.takes_keys = True
-    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help=meaning)
+    parser.add_argument("overrides", nargs="*", metavar=OVERRIDES, help=meaning)
 
 
 def add_which(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +59,12 @@ def add_which(parser: argparse.ArgumentParser) -> None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+
+
+def device_of(asked: str | None, overrides: Iterable[str]) -> str | None:
+    """The device that was asked for by --device, or else as `device=` among overrides; a run's own says no more."""
+    keys = dict(override.partition("=")[::2] for override in overrides)
+    return asked or keys.get("device") or None
 
 
 def positive(text: str) -> int:

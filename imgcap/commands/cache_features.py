@@ -27,12 +27,13 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
 
     # Here, since torch takes seconds to import, and --help none.
-    from imgcap.ranks.world import close_ranks, init_ranks
+    from imgcap.ranks.world import close_ranks, init_ranks, say_without_gpu
     from imgcap.training.feature_cache import cache_features
 
     config = load_config(arguments.config, arguments.overrides)
-    world = init_ranks(arguments.device)
+    world = init_ranks(arguments.device or config.device)
     try:
+        say_without_gpu(world, "encoding")
         manifest = cache_features(config, arguments.out, world, arguments.batch)
         if manifest is not None:
             print(manifest.summary(arguments.out))

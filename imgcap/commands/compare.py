@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from imgcap.commands.arguments import LANGUAGE, parser_for, positive
 from imgcap.errors import exits_cleanly
+from imgcap.evaluation.table import SCALE
 
 if TYPE_CHECKING:
     from imgcap.evaluation.comparison.sides import Comparison
@@ -30,6 +31,7 @@ def print_table(comparison: "Comparison") -> None:
         print(f"{name:>10}{a:>8.3f}{b:>8.3f}{b - a:>+8.3f}   not resampled", file=sys.stderr)
     for name, absent in comparison.not_computed.items():
         print(f"{name:>10}: not computed in {' and '.join(absent)}", file=sys.stderr)
+    print(SCALE, file=sys.stderr)
 
 
 @exits_cleanly

@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from imgcap.commands.arguments import parser_for
+from imgcap.commands.arguments import add_device, parser_for
 from imgcap.errors import exits_cleanly
 from imgcap.training.preemption import PREEMPTED_EXIT_CODE
 from imgcap.training.sweep.spec import load_sweep
@@ -31,11 +31,14 @@ def main() -> None:
     parser.add_argument("sweep", type=Path, help="a YAML file like those in tools/sweeps")
     parser.add_argument("--out", type=Path, help="folder of the sweep (default: runs/sweeps/NAME)")
     parser.add_argument("--nproc-per-node", type=int, metavar="N", help="train each trial under torchrun on N ranks")
+    add_device(parser)
     arguments = parser.parse_args()
     config = load_sweep(arguments.sweep)
     folder = arguments.out or Path("runs") / "sweeps" / config.name
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(arguments.nproc_per_node)]
     launcher = [sys.executable, *(torchrun if arguments.nproc_per_node else []), "-m", "imgcap", "train"]
+    if arguments.device:
+        launcher += ["--device", arguments.device]
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, leave)
     try:

@@ -33,7 +33,7 @@ def main() -> None:
 
     # Here, since torch takes seconds to import, and --help none.
     from imgcap.ranks.environment import environment_report
-    from imgcap.ranks.world import close_ranks, init_ranks
+    from imgcap.ranks.world import close_ranks, init_ranks, say_without_gpu
     from imgcap.training.assembly import assemble, describe
     from imgcap.training.configuration import configure
     from imgcap.training.debug import OneBatch, debug_config, overfit_config, overfitted, watch
@@ -52,7 +52,7 @@ def main() -> None:
     if arguments.debug or arguments.overfit:
         shutil.rmtree(config.run_path, ignore_errors=True)  # a look into a run, not a run to keep
         resumption = Resumption(config.run_path, arguments.resume)
-    world = init_ranks(arguments.device, config.engine.timeout)
+    world = init_ranks(arguments.device or config.device, config.engine.timeout)
     try:
         trainer = assemble(config, world, resumption, dry_run=arguments.dry_run)
         del resumption  # and the checkpoint's tensors
@@ -60,6 +60,7 @@ def main() -> None:
             if world.is_main:
                 print(json.dumps(describe(trainer)), flush=True)
             return
+        say_without_gpu(world, "training")
         if arguments.overfit:
             trainer.loader = OneBatch(trainer.loader)
         with watch(trainer.engine.raw_model, arguments.debug), profiling(trainer, arguments.profile):

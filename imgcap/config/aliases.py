@@ -83,7 +83,6 @@ ALIASES: dict[str, str] = {
 ELSEWHERE = {
     "base": "for files only; on the command line name the file by --config",
     "config": "the option --config FILE",
-    "device": "the option --device, as in --device cuda:1",
     "gpu": "the option --device, as in --device cuda:1",
     "gpus": "said to the launcher: torchrun --nproc_per_node 4 -m imgcap train",
     "num_gpus": "said to the launcher: torchrun --nproc_per_node 4 -m imgcap train",

@@ -38,6 +38,9 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
         0, description="seed of the data's order, first weights, augmentation, dropout and scheduled sampling"
     )
+    device: str | None = Field(
+        None, description="device to compute on: cpu, cuda, cuda:1 or mps, as --device; null: the best there is"
+    )
     data: DataConfig = DataConfig()
     vocab: VocabConfig = VocabConfig()
     model: ModelConfig = ModelConfig()

@@ -76,6 +76,7 @@ def _manifest(loaded: LoadedCaptioner, files: Mapping[str, Any]) -> dict[str, An
         "made_by": f"imgcap {imgcap.__version__}",
         "name": config["name"],
         "step": loaded.step,
+        **({"shards": loaded.trained_on.for_others().as_json()} if loaded.trained_on else {}),
         "model": config["model"],
         "data": {key: value for key, value in config["data"].items() if key in _DATA_KEYS},
         "tokeniser": Tokeniser(loaded.config.data.language).name,

@@ -22,6 +22,7 @@ from imgcap.models.captioner import Captioner
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.state import DecoderState
 from imgcap.models.trained import LoadedCaptioner
+from imgcap.text import written
 from imgcap.types import SOS
 
 RUNNER = Path(__file__).with_name("onnx_runner.py")
@@ -103,6 +104,7 @@ def write_onnx(graphs: Iterable[Graph], folder: Path) -> None:
         assert onnx is not None, "dynamo=True returns a program"
         onnx.save(folder / f"{graph.name}.onnx")
     shutil.copyfile(RUNNER, folder / "caption.py")
+    shutil.copyfile(written.__file__, folder / "written.py")
 
 
 def write_programs(graphs: Iterable[Graph], folder: Path) -> None:

@@ -82,7 +82,11 @@ class Vocabulary:
         return [SOS, *self.encode(tokens)[: length - 2], EOS]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Turn indices into words, joined by spaces, up to <eos>; other special tokens are left out.
+        """Turn indices into words joined by spaces, as scores count them; `imgcap.text.written` is for people."""
+        return " ".join(self.words_of(ids))
+
+    def words_of(self, ids: Iterable[int]) -> list[str]:
+        """Turn indices into words, up to <eos>; other special tokens are left out.
 
         Spelled words are whole again. A word met inside a spelled one closes it, as the end does.
         """
@@ -102,7 +106,7 @@ class Vocabulary:
             else:
                 words.extend([*_whole(letters), word])
                 letters = None
-        return " ".join([*words, *_whole(letters)])
+        return [*words, *_whole(letters)]
 
     def save(self, path: Path | str) -> None:
         """Write the vocabulary as JSON, whole or not at all."""

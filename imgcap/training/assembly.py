@@ -87,6 +87,7 @@ def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool
         monitor=monitor,
         notice=notice,
         keep=config.checkpoint.keep,
+        file_names=data.file_names,
     )
     if saved:
         trainer.resume(saved)

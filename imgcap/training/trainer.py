@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -28,6 +28,7 @@ from imgcap.ranks.memory import is_short, within_memory
 from imgcap.ranks.progress import Progress
 from imgcap.ranks.watchdog import at_step, doing
 from imgcap.ranks.world import World
+from imgcap.shards.identity import SetIdentity
 from imgcap.training.bottlenecks import Bottlenecks
 from imgcap.training.early_stopping import EarlyStopping
 from imgcap.training.engines.protocol import Engine, Numbers, Step, StepResult, numbers_on
@@ -82,6 +83,7 @@ class Trainer:
     monitor: Monitor
     notice: PreemptionNotice
     keep: int  # checkpoints
+    file_names: Callable[[Sequence[int]], list[str]]  # of images, by their numbers
     after_step: Callable[[], None] = lambda: None  # a profiler's
     step: int = 0
     evaluated: int = 0  # the step of the last evaluation
@@ -230,8 +232,9 @@ class Trainer:
         skipped, scale = int(self.meter.skipped_in_a_row), float(result.loss_scale)
         if skipped < MAX_SKIPPED and scale >= SCALE_FLOOR:
             return
-        images = gather_objects([number for batch in micro_batches for number in batch.image_ids.tolist()])
-        named = broadcast_object(", ".join(str(number) for rank in images or [] for number in rank[:8]))
+        images = gather_objects([number for batch in micro_batches for number in batch.image_ids.tolist()]) or []
+        names = self.file_names([number for rank in images for number in rank[:8] if number >= 0])
+        named = broadcast_object(", ".join(names))
         raise UserError(
             f"step {self.step}: the gradient was not finite in {skipped} steps in a row (loss scale {scale:g}), here "
             f"with the images {named}; the last checkpoint is from before: lower optim.lr, or set train.precision=bf16"
@@ -304,6 +307,7 @@ class Trainer:
         training = {**self.engine.state_dict(), "meter": self.meter.state(self.world.is_main)}
         state = {
             "plan": self.plan.state(self.step),
+            "shards": SetIdentity.of(self.evaluator.reader).as_json(),
             "evaluated": self.evaluated,
             "stopping": self.stopping.state_dict(),
             "rate": self.rate.state_dict(),

@@ -1,7 +1,8 @@
 """What a run trains on: one shard set, several, or a stream of tars."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from imgcap.config.data import DataConfig, VocabConfig
@@ -30,6 +31,17 @@ class TrainingData:
     counts: TokenCounts
     plan: Plan | StreamPlan
     load: Callable[[Vocabulary, Accumulation, int, int], Iterable[Batch]]  # from one step to another
+    readers: Sequence[ShardReader] = ()  # of the images trained on; none of a stream
+
+    def file_names(self, image_ids: Sequence[int]) -> list[str]:
+        """Name images by their files, for people; by their numbers where no set has them. It reads all captions."""
+        names = dict.fromkeys(image_ids, "")
+        for reader in self.readers if names else ():
+            with suppress(UserError):  # a damaged sample
+                for sample in map(reader.read_text, range(len(reader))):
+                    if sample.image_id in names:
+                        names[sample.image_id] = sample.file_name
+        return [name or f"image {image_id}" for image_id, name in names.items()]
 
 
 def open_training_data(data: DataConfig, global_batch: int, seed: int, world: World, watched: str) -> TrainingData:
@@ -64,7 +76,7 @@ def open_training_data(data: DataConfig, global_batch: int, seed: int, world: Wo
         sampler = PlanSampler(plan, world.rank, world.world_size, accumulation, start, stop)
         return TrainLoader(dataset, sampler, data.workers, world.device.type == "cuda", prefetch)
 
-    return TrainingData(first, counts, plan, load)
+    return TrainingData(first, counts, plan, load, readers)
 
 
 def _stream(data: DataConfig, global_batch: int, seed: int, first: ShardReader, world: World) -> TrainingData:

@@ -16,6 +16,7 @@ from PIL import Image
 from imgcap.pictures.attention import heat, pale
 from imgcap.pictures.normalise import jpeg_of
 from imgcap.pictures.pages import data_url, template
+from imgcap.text.written import spaces
 
 if TYPE_CHECKING:
     from imgcap.captioning.captioner import Caption
@@ -35,7 +36,9 @@ def result(picture: Image.Image, cards: Iterable[str]) -> str:
 def card(name: str, about: str, caption: "Caption") -> str:
     """HTML of one model's captions, the best over its attention; where the model attends, its words are buttons."""
     layers = map(_layer, caption.attention) if caption.attention is not None else ()
-    return HTML.captions(name, about, caption, list(zip(caption.tokens, layers, strict=False)))
+    before = spaces(caption.text, caption.tokens)
+    words = zip(before or [" "] * len(caption.tokens), caption.tokens, layers, strict=False)
+    return HTML.captions(name, about, caption, list(words), before is not None)
 
 
 def thumbnails(pictures: Iterable[Image.Image]) -> str:

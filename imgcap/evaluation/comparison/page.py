@@ -7,6 +7,7 @@ from PIL import Image, ImageOps
 
 from imgcap.evaluation.comparison.bootstrap import Difference
 from imgcap.evaluation.comparison.sides import Comparison
+from imgcap.evaluation.table import SCALE
 from imgcap.files.durable import write_whole
 from imgcap.pictures.normalise import jpeg_of
 from imgcap.pictures.pages import data_url, template
@@ -19,28 +20,22 @@ THUMBNAIL, QUALITY = 320, 82  # pixels of the longer side
 def write_page(path: Path, comparison: Comparison) -> None:
     """Write a comparison's page, whole or not at all."""
     better, worse = comparison.most_changed(SHOWN)
-    shown = {*better, *worse}
-    pictures = _pictures(comparison.reader, shown) if comparison.reader is not None else {}
+    pictures = _pictures(comparison.reader, {*better, *worse}) if comparison.reader is not None else {}
     page = template("evaluation/comparison/page.html").render(
         sides={"a": comparison.a, "b": comparison.b},
         scored={"a": comparison.scored_a, "b": comparison.scored_b},
         references=comparison.references,
+        names={image_id: comparison.names.get(image_id, f"image {image_id}") for image_id in comparison.references},
+        scale=SCALE,
         differences=comparison.differences,
         by_programs=comparison.by_programs,
         not_computed=comparison.not_computed,
         bars={name: _bar(found) for name, found in comparison.differences.items()},
         better={"b": better, "a": worse},
         pictures=pictures,
-        names={image_id: _name(comparison, image_id) for image_id in shown}
-        | {image_id: file for image_id, (file, _) in pictures.items()},
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, page)
-
-
-def _name(comparison: Comparison, image_id: int) -> str:
-    """The name of an image's file, where a side's captions have it; or its number."""
-    return comparison.a.files.get(image_id) or comparison.b.files.get(image_id) or f"image {image_id}"
 
 
 def _bar(found: Difference) -> list[float]:
@@ -49,13 +44,13 @@ def _bar(found: Difference) -> list[float]:
     return [50 + 48 * value / reach for value in (found.low, found.difference, found.high)]
 
 
-def _pictures(reader: ShardReader, wanted: set[int]) -> dict[int, tuple[str, str]]:
-    """The file's name and the thumbnail's data address of each wanted picture, by image id."""
+def _pictures(reader: ShardReader, wanted: set[int]) -> dict[int, str]:
+    """The thumbnail's data address of each wanted picture, by image id."""
     found = {}
     for i in range(len(reader)):
         if reader.read_text(i).image_id in wanted:
             sample = reader.read(i)
             with Image.open(io.BytesIO(sample.jpeg)) as image:
                 small = ImageOps.contain(image.convert("RGB"), (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-            found[sample.image_id] = sample.file_name, data_url(jpeg_of(small, QUALITY))
+            found[sample.image_id] = data_url(jpeg_of(small, QUALITY))
     return found

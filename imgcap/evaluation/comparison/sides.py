@@ -7,10 +7,18 @@ from pathlib import Path
 from imgcap.config.load import load_config
 from imgcap.data.dataset import place_of
 from imgcap.errors import UserError
-from imgcap.evaluation.coco_files import captions_of, read_references, read_results, split_of_shards
+from imgcap.evaluation.coco_files import (
+    captions_of,
+    file_names,
+    names_of,
+    read_references,
+    read_results,
+    split_of_shards,
+)
 from imgcap.evaluation.comparison.bootstrap import Difference, differences
 from imgcap.evaluation.metrics.scorers import Scored, score_images
 from imgcap.evaluation.signature import parts_of
+from imgcap.shards.identity import SetIdentity
 from imgcap.shards.reader import ShardReader
 
 MUST_AGREE = ("shards", "split", "images", "references", "skipped", "results", "protocol", "tokeniser")
@@ -22,15 +30,14 @@ BY_PROGRAMS = ("METEOR", "SPICE")  # scored by Java, and not again here: taken f
 class Side:
     """One side of a comparison: captions by image, and what an evaluation left of them, if there was one.
 
-    `signature` has the parts of the signature that they were scored under, `evaluated` the scores by Java's programs,
-    and `files` the images' names, where the captions' file has them.
+    `signature` has the parts of the signature that they were scored under, `evaluated` the scores by Java's programs.
     """
 
     name: str
     captions: dict[int, str]
     signature: dict[str, str]
     evaluated: dict[str, float]
-    files: dict[int, str]
+    names: dict[int, str]  # of the images' files, where the side knows them
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,7 @@ class Comparison:
     scored_b: Scored
     differences: dict[str, Difference]
     reader: ShardReader | None
+    names: dict[int, str]  # of the images' files, where they are known
 
     @property
     def by_programs(self) -> dict[str, tuple[float, float]]:
@@ -87,7 +95,7 @@ def load_sides(a: str, b: str, split: str) -> tuple[Side, Side]:
     if alone:
         raise UserError(
             f"{a} and {b} can't be compared: {len(alone)} images have a caption in one of them only, for example "
-            f"{min(alone)}; evaluate both on the same images"
+            f"{(first.names | second.names).get(min(alone), min(alone))}; evaluate both on the same images"
         )
     return first, second
 
@@ -101,7 +109,8 @@ def compare(
     language = language or (reader.manifest.settings.language if reader is not None else "en")
     captions = {image_id: group for image_id, group in captions.items() if image_id in first.captions}
     a, b = (score_images(side.captions, captions, METRICS, language) for side in (first, second))
-    return Comparison(first, second, captions, a, b, differences(a, b, resamples, seed), reader)
+    names = first.names | second.names | (names_of(reader) if reader is not None else file_names(str(references)))
+    return Comparison(first, second, captions, a, b, differences(a, b, resamples, seed), reader, names)
 
 
 def _load(where: str, split: str) -> Side:
@@ -120,13 +129,7 @@ def _load(where: str, split: str) -> Side:
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{scores} is no file of scores; evaluate again, or remove it") from None
     captions = read_results(str(path))
-    return Side(where.rstrip("/"), captions, parts_of(signature), evaluated, _files(path))
-
-
-def _files(results: Path) -> dict[int, str]:
-    """The names of the images in a file of captions that `read_results` has read, where its entries have them."""
-    entries = json.loads(results.read_text(encoding="utf-8-sig"))
-    return {int(entry["image_id"]): str(entry["file"]) for entry in entries if "file" in entry}
+    return Side(where.rstrip("/"), captions, parts_of(signature), evaluated, file_names(str(path)))
 
 
 def _reader_of_run(first: Side, second: Side, split: str) -> ShardReader:
@@ -135,7 +138,7 @@ def _reader_of_run(first: Side, second: Side, split: str) -> ShardReader:
     if side is None:
         raise UserError("neither side is a run; name the captions that people wrote with --references")
     reader = ShardReader(place_of(load_config(Path(side.name) / "config.yaml").data), split)
-    here = f"{reader.manifest.name}@{reader.manifest_sha256[:12]}"
+    here = str(SetIdentity.of(reader))
     if side.signature.get("shards", here) != here:
         raise UserError(
             f"{side.name} was scored on {side.signature['shards']}, and {reader.place} is {here}; evaluate again, or "

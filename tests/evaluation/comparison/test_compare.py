@@ -13,6 +13,7 @@ from imgcap.config.load import as_yaml, load_config
 from imgcap.evaluation.coco_files import with_other_images
 from imgcap.evaluation.results import write_json
 from imgcap.evaluation.signature import signature
+from imgcap.evaluation.table import SCALE
 from imgcap.shards.reader import ShardReader
 
 
@@ -102,9 +103,12 @@ def test_captions_of_other_images_are_found_out(a_run, compare, told: dict[int, 
     ended = compare(a_run("good"), a_run("bad", bad), "--split", "train")
     for name, difference in report(ended)["differences"].items():
         assert difference["high"] < 0 and difference["b_wins"] == 0, name
-    *table, last = ended.stderr.splitlines()[1:]
-    assert [line.split()[0] for line in table] == list(report(ended)["differences"])
-    assert last.strip() == "METEOR: not computed in A and B"
+    *rows, absent, scale = ended.stderr.splitlines()[1:]
+    assert [row.split()[0] for row in rows] == list(report(ended)["differences"]) and scale == SCALE
+    assert absent.strip() == "METEOR: not computed in A and B"
+    assert all(
+        f"{found['a']:.3f}" in row for row, found in zip(rows, report(ended)["differences"].values(), strict=True)
+    )
     text = (tmp_path / "page.html").read_text()
     page = Page(text)
     assert page.open == [] and len(page.pictures) == 12
