@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
             if told := instead_of_option(option, Config):
                 raise UserError(told)
         message = message.replace(f", {OVERRIDES}", "")  # argparse names them with what is required
-        raise UserError(f"{message}; {self.prog} --help says what there is")
+        raise UserError(f"{message}; --help says what there is")
 
 
 def parser_for(docstring: str | None) -> Parser:

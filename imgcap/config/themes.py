@@ -65,8 +65,8 @@ THEMES = (
     ),
     Theme(
         "Precision and speed",
-        "Arithmetic, compilation, and memory for time.",
-        ("train.precision", "train.compile", "train.capture", "model.encoder.recompute"),
+        "Device, arithmetic, compilation, and memory for time.",
+        ("device", "train.precision", "train.compile", "train.capture", "model.encoder.recompute"),
     ),
     Theme(
         "Evaluation and decoding",

@@ -39,7 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        ("caption", "required: RUN_OR_ARTEFACT, IMAGE|DIR|SHARDS; imgcap caption --help says what there is"),
+        ("caption", "required: RUN_OR_ARTEFACT, IMAGE|DIR|SHARDS; --help says what there is"),
         ("caption HOME/runs/flickr8k", "required: IMAGE|DIR|SHARDS; imgcap caption --help"),
         ("caption HOME/runs/flickr8k HOME/p.jpg --beam 3x", "argument --beam: invalid int value: '3x'"),
         ("evaluate", "required: RUN_OR_ARTEFACT; imgcap evaluate --help"),

@@ -147,7 +147,7 @@ def test_what_only_one_side_was_scored_with_is_named(a_run, compare, tmp_path: P
 def test_files_name_images_where_there_are_no_pictures(compare, told: dict[int, str], tmp_path: Path) -> None:
     entries = [{"image_id": image_id, "caption": caption} for image_id, caption in told.items()]
     write_json(tmp_path / "references.json", {"annotations": entries})
-    write_json(tmp_path / "a.json", [entry | {"file": f"photo-{entry['image_id']}.jpg"} for entry in entries])
+    write_json(tmp_path / "a.json", [entry | {"image": f"photo-{entry['image_id']}.jpg"} for entry in entries])
     others = with_other_images(told, 1)
     write_json(tmp_path / "b.json", [entry | {"caption": others[entry["image_id"]]} for entry in entries])
     report(compare(tmp_path / "a.json", tmp_path / "b.json", "--references", tmp_path / "references.json"))
