@@ -5,7 +5,8 @@
     deepspeed --num_gpus 4 --module imgcap train --config FILE engine.name=deepspeed
 
 Without --config it trains the demo. Run it again and it goes on where it stopped; a finished run with train.epochs+=5
-goes on for 5 more epochs. With init_from=RUN_OR_ARTEFACT a new run begins with that model's weights.
+goes on for 5 more epochs. A run of other values is refused, key by key; --change names those with which to go on
+nevertheless. With init_from=RUN_OR_ARTEFACT a new run begins with that model's weights.
 """
 
 import json
@@ -23,6 +24,8 @@ from imgcap.training.preemption import PREEMPTED_EXIT_CODE, Preempted
 from imgcap.training.profile import profiling
 from imgcap.training.resumption import Resumption
 
+CHANGE = "keys with which a run goes on though they make it another, such as data.image_size"
+
 
 @exits_cleanly
 def main() -> None:
@@ -34,13 +37,14 @@ def main() -> None:
     parser.add_argument("--profile", type=int, metavar="STEPS", help="trace some steps to RUN/profile")
     parser.add_argument("--env", action="store_true", help="report versions, devices and settings, exit")
     parser.add_argument("--resume", default="auto", metavar="auto|PATH|no", help="default: auto")
+    parser.add_argument("--change", type=keys, action="extend", default=[], metavar="KEY,KEY", help=CHANGE)
     add_device(parser)
     add_overrides(parser)
     arguments = parser.parse_intermixed_args()
     if arguments.env:
         print(environment_report(), flush=True)
         return
-    config, resumption = configure(arguments.config, arguments.overrides, arguments.resume)
+    config, resumption = configure(arguments.config, arguments.overrides, arguments.resume, arguments.change)
     if arguments.debug:
         config = debug_config(config)
     if arguments.overfit:
@@ -68,3 +72,7 @@ def main() -> None:
         sys.exit(PREEMPTED_EXIT_CODE)
     finally:
         close_ranks()
+
+
+def keys(text: str) -> list[str]:
+    return text.split(",")

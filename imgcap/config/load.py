@@ -16,9 +16,10 @@ from imgcap.errors import UserError, nearest
 def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:
     """Read a YAML file (none: all defaults) and apply `dotted.key=value` overrides, values in YAML.
 
-    Raises `UserError` for a file that can't be read, an unknown key (naming the nearest) and a value that doesn't fit.
+    A file without `name:` gives its own. Raises `UserError` for a file that can't be read, an unknown key (naming the
+    nearest) and a value that doesn't fit.
     """
-    tree: dict[str, Any] = _read_yaml(path) if path else {}
+    tree: dict[str, Any] = {"name": path.stem} | _read_yaml(path) if path else {}
     for override in overrides or []:
         _apply(tree, override)
     try:
@@ -31,6 +32,13 @@ def load_config(path: Path | None = None, overrides: list[str] | None = None) ->
 def as_yaml(config: Config) -> str:
     """Write every key of a resolved configuration as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def known_key(key: str) -> str:
+    """Return a dotted key; `UserError` names the nearest where the configuration has none of that name."""
+    if key not in _dotted_keys(Config):
+        raise UserError(f"there is no key {key}; the nearest valid one is {_nearest(key)}")
+    return key
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=name):
             load_config(tmp_path / name)
     (tmp_path / "empty.yaml").write_text("")
-    assert load_config(tmp_path / "empty.yaml") == Config()
+    assert load_config(tmp_path / "empty.yaml") == Config(name="empty")
 
 
 def test_overrides_win_over_the_file_and_leave_the_rest(tmp_path: Path) -> None:
