@@ -17,14 +17,15 @@ from imgcap.commands.arguments import add_device, add_overrides, config_file, pa
 from imgcap.errors import exits_cleanly
 from imgcap.ranks.environment import environment_report
 from imgcap.ranks.world import close_ranks, init_ranks
-from imgcap.training.assembly import assemble, describe
+from imgcap.training.assembly import assemble
 from imgcap.training.configuration import configure
 from imgcap.training.debug import OneBatch, debug_config, overfit_config, overfitted, watch
+from imgcap.training.dry_run import describe
 from imgcap.training.preemption import PREEMPTED_EXIT_CODE, Preempted
 from imgcap.training.profile import profiling
 from imgcap.training.resumption import Resumption
 
-CHANGE = "keys with which a run goes on though they make it another, such as data.image_size"
+CHANGE = "go on with other values of these keys, which make the run another one"
 
 
 @exits_cleanly
@@ -32,12 +33,16 @@ def main() -> None:
     parser, shipped = parser_for(__doc__), "a YAML file, or the name of one that comes with imgcap (default: the demo)"
     parser.add_argument("--config", type=config_file, default="demo", help=shipped)
     parser.add_argument("--debug", action="store_true", help="one process, a few samples, shapes, anomaly detection")
-    parser.add_argument("--dry-run", action="store_true", help="build everything, print one JSON line, exit")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build everything, check weights, estimate memory and time, print one JSON line",
+    )
     parser.add_argument("--overfit", type=int, metavar="IMAGES", help="one batch until it is overfitted")
     parser.add_argument("--profile", type=int, metavar="STEPS", help="trace some steps to RUN/profile")
     parser.add_argument("--env", action="store_true", help="report versions, devices and settings, exit")
     parser.add_argument("--resume", default="auto", metavar="auto|PATH|no", help="default: auto")
-    parser.add_argument("--change", type=keys, action="extend", default=[], metavar="KEY,KEY", help=CHANGE)
+    parser.add_argument("--change", type=_keys, action="extend", default=[], metavar="KEY,KEY", help=CHANGE)
     add_device(parser)
     add_overrides(parser)
     arguments = parser.parse_intermixed_args()
@@ -55,11 +60,12 @@ def main() -> None:
     world = init_ranks(arguments.device, config.engine.timeout)
     try:
         trainer = assemble(config, world, resumption, dry_run=arguments.dry_run)
-        del resumption  # and the checkpoint's tensors
         if arguments.dry_run:
+            told = describe(trainer, config, resumption)
             if world.is_main:
-                print(json.dumps(describe(trainer)), flush=True)
+                print(json.dumps(told), flush=True)
             return
+        del resumption  # and the checkpoint's tensors
         if arguments.overfit:
             trainer.loader = OneBatch(trainer.loader)
         with watch(trainer.engine.raw_model, arguments.debug), profiling(trainer, arguments.profile):
@@ -74,5 +80,5 @@ def main() -> None:
         close_ranks()
 
 
-def keys(text: str) -> list[str]:
+def _keys(text: str) -> list[str]:
     return text.split(",")

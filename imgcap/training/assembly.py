@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -25,7 +24,6 @@ from imgcap.text.adaptation import adapted
 from imgcap.text.vocabulary import Vocabulary
 from imgcap.training.early_stopping import EarlyStopping
 from imgcap.training.engines.build import build_engine
-from imgcap.training.engines.state import parameter_counts
 from imgcap.training.feature_cache import check_features
 from imgcap.training.fine_tuning import initial_captioner, origin
 from imgcap.training.monitor.writers import Monitor
@@ -95,21 +93,6 @@ def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool
         if world.is_main:
             _report_truncation(counts, config.data.max_tokens, config.vocab.oov)
     return trainer
-
-
-def describe(trainer: Trainer) -> dict[str, Any]:
-    """What `--dry-run` prints: the size of the model, of the data and of a step."""
-    trainable, frozen = parameter_counts(trainer.engine.raw_model)
-    return {
-        "parameters": {"total": trainable + frozen, "trainable": trainable, "frozen": frozen},
-        "images": trainer.plan.samples,
-        "steps_per_epoch": trainer.plan.steps_per_epoch,
-        "total_steps": trainer.timetable.total,
-        "global_batch": trainer.plan.global_batch,
-        "micro_batch": trainer.accumulation.micro_batch,
-        "accumulation": trainer.accumulation.steps,
-        "world_size": trainer.world.world_size,
-    }
 
 
 def build_vocabulary(counts: Mapping[str, int], config: VocabConfig, trained: Path | None = None) -> Vocabulary:
