@@ -56,7 +56,7 @@ def main() -> None:
         config = overfit_config(config, arguments.overfit)
     if arguments.debug or arguments.overfit:
         shutil.rmtree(config.run_path, ignore_errors=True)  # a look into a run, not a run to keep
-        resumption = Resumption(config.run_path, arguments.resume)
+        resumption = Resumption(config.run_path, arguments.resume, resumption.change)
     world = init_ranks(arguments.device, config.engine.timeout)
     try:
         trainer = assemble(config, world, resumption, dry_run=arguments.dry_run)

@@ -156,7 +156,8 @@ def _begin(
     told = "; ".join(map(str, changed))
     if trainer.has_ended:
         if changed:
-            otherwise = f"train.epochs+=N goes on with them, {another_name(config)} begins another run"
+            longer = "train.max_steps" if config.train.max_steps else "train.epochs"
+            otherwise = f"{longer}+=N goes on with them, {another_name(config)} begins another run"
             print(f"nothing is trained with other values ({told}): {otherwise}", file=sys.stderr, flush=True)
         return
     if changed:

@@ -2,11 +2,12 @@
 
 import time
 import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -19,13 +20,15 @@ from imgcap.models.trained import load_captioner
 from imgcap.ranks.memory import within_memory
 from imgcap.training.engines.state import parameter_counts, trainable
 from imgcap.training.micro_batch import micro_batch_that_fits
+from imgcap.training.objectives.cross_entropy import CrossEntropy
 from imgcap.training.resumption import Resumption
 from imgcap.training.trainer import Trainer
 from imgcap.training.training_data import open_shards
 from imgcap.types import UNK, Batch, StepInputs
 
-FEW = (2, 4)  # images of the passes that are tried on a CPU; BatchNorm can't train on one
+FEW = [2, 4]  # images of the passes that are tried on a CPU; BatchNorm can't train on one
 TRIES = 3  # passes that are timed on a GPU
+PATIENCE = 20.0  # seconds of a pass
 
 
 def describe(trainer: Trainer, config: Config, resumption: Resumption) -> dict[str, Any]:
@@ -75,38 +78,48 @@ def _weights(trainer: Trainer, config: Config) -> dict[str, Any]:
 def _estimates(trainer: Trainer, config: Config) -> dict[str, Any]:
     """Memory and time of a rank, by a few passes forward and backward over blank pictures with full captions.
 
-    Nothing where DeepSpeed divides the model: a pass outside of its engine would not be that of a step.
+    Left out, with the reason, where DeepSpeed divides the model: a pass outside of its engine would not be that of a
+    step. So is time where a GPU's fp16 is tried as bf16, which takes as much memory, and all where a pass takes long.
     """
     if config.engine.name == "deepspeed":
-        return {}
+        return {"left_out": "memory and time: DeepSpeed divides the model"}
     device, micro = trainer.world.device, trainer.accumulation.micro_batch
-    on_gpu = device.type == "cuda"
-    sizes = (micro,) if on_gpu else FEW
+    on_gpu, objective = device.type == "cuda", trainer.engine.objective
+    by_bf16 = not on_gpu and config.train.precision == "fp16"
+    if by_bf16:
+        assert isinstance(objective, CrossEntropy)
+        objective.precision = "bf16"
+    sizes = [micro] if on_gpu else FEW
     peaks, seconds = [], []
-    for images in sizes:
-        run = partial(_pass, trainer, _blank(trainer, config, images))
-        fits = partial(micro_batch_that_fits, trainer.engine, run.args[1], trainer.accumulation, device, first=True)
-        within_memory(run, fits)  # what is made once only
-        peaks.append(within_memory(partial(_peak, run, device), fits))
-        seconds.append(_seconds(run, device, TRIES if on_gpu else 1) / images)
-    each = (peaks[-1] - peaks[0]) / (sizes[-1] - sizes[0]) if len(sizes) > 1 else 0.0
-    step = peaks[-1] + each * (micro - sizes[-1])
-    trained = sum(parameter.numel() * 4 for parameter in trainable(trainer.engine.raw_model).values())
-    weights = sum(_bytes(module) for module in (trainer.engine.raw_model, *trainer.engine.raw_model.encoder.folded))
-    weights += _bytes(trainer.average.averaged) if trainer.average.averaged else 0
-    gradients = trained if trainer.accumulation.steps > 1 else 0  # of the micro-batches before
-    parts = {"weights": weights, "optimizer": 2 * trained, "step": round(step) + gradients}
+    for images in [sizes[0], *sizes]:  # the first pass makes what is made once only
+        batch = _blank(trainer, config, images)
+        fits = partial(micro_batch_that_fits, trainer.engine, batch, trainer.accumulation, device, first=True)
+        peak, taken = within_memory(partial(_measured, partial(_pass, trainer, batch), device), fits)
+        if taken > PATIENCE:
+            return {"left_out": f"memory and time: a pass of {images} images takes {taken:.0f} s on {device.type}"}
+        peaks.append(peak)
+        seconds.append(taken)
+    more = micro - sizes[-1]
+    step = peaks[-1] + (more * (peaks[-1] - peaks[-2]) / (sizes[-1] - sizes[-2]) if more else 0)
     tried = f"passes of {' and '.join(map(str, sizes))} blank images on {device.type}"
-    a_step = seconds[-1] * micro * trainer.accumulation.steps
-    return {
-        "memory": {"total": sum(parts.values()), **parts, "unit": "bytes a rank", "how": f"tensors alive in {tried}"},
-        "time": {
-            "step": round(a_step, 4),
-            "run": round(a_step * trainer.timetable.total),
-            "unit": "seconds",
-            "how": f"forward and backward in {tried}, uncompiled; without loading, exchange, update and evaluation",
-        },
-    }
+    found = {"memory": {**_memory(trainer, round(step)), "unit": "bytes a rank", "how": f"tensors alive in {tried}"}}
+    if by_bf16:
+        return found | {"left_out": f"time: fp16 was tried as bf16 on {device.type}"}
+    each = seconds[-1] / sizes[-1] * micro * trainer.accumulation.steps
+    how = f"forward and backward in {tried}, uncompiled; without loading, exchange, update and evaluation"
+    total = trainer.timetable.total
+    return found | {"time": {"step": round(each, 4), "run": round(each * total), "unit": "seconds", "how": how}}
+
+
+def _memory(trainer: Trainer, step: int) -> dict[str, int]:
+    """Bytes that are kept all along, beside those of a micro-batch's pass."""
+    model, averaged = trainer.engine.raw_model, trainer.average.averaged
+    trained = sum(parameter.nbytes for parameter in trainable(model).values())
+    modules = [model, *model.encoder.folded, *([averaged] if averaged else [])]
+    weights = sum(tensor.nbytes for module in modules for tensor in (*module.parameters(), *module.buffers()))
+    gradients = trained if trainer.accumulation.steps > 1 else 0  # of the micro-batches before
+    parts = {"weights": weights, "optimizer": 2 * trained, "step": step + gradients}
+    return {"total": sum(parts.values()), **parts}
 
 
 def _blank(trainer: Trainer, config: Config, images: int) -> Batch:
@@ -129,30 +142,22 @@ def _pass(trainer: Trainer, batch: Batch) -> None:
         torch.autograd.grad(loss.total, parameters, allow_unused=True)
 
 
-def _peak(run: Any, device: torch.device) -> int:
-    """Most bytes that a pass has at once, of what it makes itself."""
-    if device.type != "cuda":
-        with _Alive() as alive:
+def _measured(run: Callable[[], None], device: torch.device) -> tuple[int, float]:
+    """Most bytes that a pass has at once, of what it makes itself, and the seconds that it takes."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before, started = torch.cuda.memory_allocated(device), time.perf_counter()
+        for _ in range(TRIES):
             run()
-        return alive.peak
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    run()
-    return torch.cuda.max_memory_allocated(device) - before
-
-
-def _seconds(run: Any, device: torch.device, tries: int) -> float:
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before, (time.perf_counter() - started) / TRIES
     started = time.perf_counter()
-    for _ in range(tries):
+    with _Alive() as alive:
         run()
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-    return (time.perf_counter() - started) / tries
-
-
-def _bytes(module: nn.Module) -> int:
-    tensors = [*module.parameters(), *module.buffers()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
+    return alive.peak, time.perf_counter() - started
 
 
 class _Alive(TorchDispatchMode):

@@ -21,6 +21,12 @@ from imgcap.training.resumption import Resumption
 CPU = World(0, 1, 0, torch.device("cpu"))
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch):
+    """Also on a machine that does much else."""
+    monkeypatch.setattr(dry_run, "PATIENCE", 600.0)
+
+
 @pytest.fixture
 def dry(command, shards, tiny, tmp_path):
     """The JSON line of a dry run into `tmp_path / "run"`."""
@@ -84,7 +90,17 @@ def test_what_deepspeed_divides_is_not_guessed_at(tmp_path, shards):
     trainer, config, resumption = assembled(tmp_path, shards)
     divided = config.model_copy(update={"engine": EngineConfig(name="deepspeed")})
     told = describe(trainer, divided, resumption)
-    assert told["parameters"] and not {"memory", "time"} & told.keys()
+    assert told["parameters"] and not {"memory", "time"} & told.keys() and "DeepSpeed" in told["left_out"]
+
+
+def test_what_a_cpu_is_slow_at_is_left_out(tmp_path, shards, monkeypatch):
+    """A pass of two images in fp16 took 38 s on a CPU where it takes one in bf16."""
+    trainer, config, resumption = assembled(tmp_path, shards, "train.precision=fp16")
+    told = describe(trainer, config, resumption)
+    assert told["memory"] and "time" not in told and told["left_out"] == "time: fp16 was tried as bf16 on cpu"
+    monkeypatch.setattr(dry_run, "PATIENCE", 0.0)
+    told = describe(trainer, config, resumption)
+    assert not {"memory", "time"} & told.keys() and "a pass of 2 images takes" in told["left_out"]
 
 
 def test_weights_are_read_and_never_downloaded(dry, command, shards, tiny, tmp_path, monkeypatch):
