@@ -65,14 +65,17 @@ class Resumption:
         found = self.differences(config)
         refused = [change for change in found if not (change.key in MAY_CHANGE or self._named(change.key))]
         if refused:
-            more = f" and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
-            anew = (
-                f"train another run with {another_name(config)}, begin anew with --resume no (this one is set aside), "
-            )
+            more = len(refused) - _SHOWN
+            ways = ["restore them"]
+            if self.begun:
+                ways.append(f"train another run with {another_name(config)}")
+                ways.append("begin anew with --resume no (this one is set aside)")
+            if more <= 0:  # with so many it is hardly meant to be the same run
+                keys = ",".join(change.key for change in refused)
+                ways.append(f"go on, if its weights and words allow it, by --change {keys}")
+            told = "; ".join(map(str, refused[:_SHOWN])) + (f" and {more} more" if more > 0 else "")
             raise UserError(
-                f"{self.run if self.begun else self.resume} was trained with other values: "
-                f"{'; '.join(map(str, refused[:_SHOWN]))}{more}; restore them, {anew if self.begun else ''}"
-                f"or go on, if its weights and words allow it, by --change {','.join(each.key for each in refused)}"
+                f"{self.run if self.begun else self.resume} was trained with other values: {told}; {', or '.join(ways)}"
             )
         return found
 
