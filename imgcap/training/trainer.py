@@ -145,6 +145,11 @@ class Trainer:
         return due and self.evaluated != self.step
 
     @property
+    def has_ended(self) -> bool:
+        """Whether nothing is left to train or to evaluate."""
+        return self._finished and not self._evaluation_is_due
+
+    @property
     def _finished(self) -> bool:
         return self.step >= self.timetable.total or self.stopping.should_stop
 

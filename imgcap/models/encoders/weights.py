@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import safetensors
 import safetensors.torch
@@ -23,6 +24,15 @@ def load_pretrained(encoder: Encoder, weights: str | None) -> None:
         return
     state = _download(encoder.name) if weights == "DEFAULT" else _plain_names(_read_state(Path(weights)), weights)
     _fill(encoder, state, weights)
+
+
+def download_of(name: str, weights: str | None) -> str | None:
+    """Address that `weights` of the encoder `name` would be downloaded from; None where they are here, or random."""
+    if weights != "DEFAULT":
+        return None
+    address = torchvision.models.get_model_weights(name).DEFAULT.url
+    kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(address).path).name
+    return None if kept.is_file() else address
 
 
 def _read_state(path: Path) -> Mapping[str, Any]:
