@@ -1,15 +1,11 @@
 """What `--dry-run` says of a run before it trains: its size, its weights, and what a step takes in memory and time."""
 
 import time
-import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from imgcap.config.run import Config
 from imgcap.data.batch import BatchShape
@@ -17,7 +13,7 @@ from imgcap.data.dataset import features_of
 from imgcap.errors import UserError
 from imgcap.models.encoders.weights import download_of, load_pretrained
 from imgcap.models.trained import load_captioner
-from imgcap.ranks.memory import within_memory
+from imgcap.ranks.memory import LiveTensors, within_memory
 from imgcap.training.engines.state import parameter_counts, trainable
 from imgcap.training.micro_batch import micro_batch_that_fits
 from imgcap.training.objectives.cross_entropy import CrossEntropy
@@ -26,7 +22,7 @@ from imgcap.training.trainer import Trainer
 from imgcap.training.training_data import open_shards
 from imgcap.types import UNK, Batch, StepInputs
 
-FEW = [2, 4]  # images of the passes that are tried on a CPU; BatchNorm can't train on one
+FEW = [8, 16]  # images of the passes that are tried on a CPU; below, memory grows more slowly
 TRIES = 3  # passes that are timed on a GPU
 PATIENCE = 20.0  # seconds of a pass
 
@@ -153,36 +149,8 @@ def _measured(run: Callable[[], None], device: torch.device) -> tuple[int, float
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before, (time.perf_counter() - started) / TRIES
     started = time.perf_counter()
-    with _Alive() as alive:
+    with LiveTensors() as alive:
         run()
         if device.type != "cpu":
             torch.accelerator.synchronize(device)
     return alive.peak, time.perf_counter() - started
-
-
-class _Alive(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations make, while they are alive. What one needs within is not seen."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now, self.peak = 0, 0
-        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {id(tensor.untyped_storage()) for tensor in _tensors((args, kwargs))}
-        made = func(*args, **(kwargs or {}))
-        for tensor in _tensors(made):
-            storage = tensor.untyped_storage()
-            if id(storage) not in given and storage not in self._known:
-                self._known.add(storage)
-                self.now += storage.nbytes()
-                weakref.finalize(storage, self._free, storage.nbytes())
-        self.peak = max(self.peak, self.now)
-        return made
-
-    def _free(self, count: int) -> None:
-        self.now -= count
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

@@ -211,7 +211,7 @@ def test_every_key_may_change_or_may_not():
 
 
 def test_keys_that_are_none_are_not_changed(tmp_path):
-    with pytest.raises(UserError, match=r"there is no key data.imagesize; the nearest valid one is data.image_size"):
+    with pytest.raises(UserError, match=r"`data.imagesize` .* is `data.image_size` here"):
         configure(None, [f"run_dir={tmp_path}"], "auto", ["data.imagesize"])
 
 

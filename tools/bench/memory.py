@@ -10,13 +10,10 @@ Dimensions: B images, C colour channels, H W pixels, K captions an image, T toke
 
 import argparse
 import math
-import weakref
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from imgcap.config.load import load_config
@@ -24,6 +21,7 @@ from imgcap.config.run import Config
 from imgcap.config.shipped import config_file
 from imgcap.models.captioner import Captioner
 from imgcap.models.encoders.base import Encoder
+from imgcap.ranks.memory import LiveTensors
 from imgcap.ranks.world import World
 from imgcap.training.engines.captured import CapturedEngine
 from imgcap.training.engines.protocol import StepResult
@@ -44,38 +42,6 @@ OPTIONS = {
 GPUS_GIB = (8, 16, 24, 80)
 RESERVE_GIB = 1.5
 GIB, MIB = 2.0**30, 2.0**20
-
-
-class LiveTensors(TorchDispatchMode):
-    """Counts the bytes of tensors that live, those given and all that are made in its context."""
-
-    def __init__(self, given: list[Tensor]):
-        super().__init__()
-        self.live = self.peak = 0
-        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
-        self._count(given)
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        self._count([leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)])
-        return result
-
-    def _count(self, tensors: list[Tensor]) -> None:
-        for tensor in tensors:
-            storage = tensor.untyped_storage()
-            if storage not in self._known:
-                self._known.add(storage)
-                self.live += storage.nbytes()
-                weakref.finalize(storage, self._freed, storage.nbytes())
-        self.peak = max(self.peak, self.live)
-
-    def _freed(self, size: int) -> None:
-        self.live -= size
-
-    def turn(self) -> int:
-        """Return the most bytes that lived since the last turn."""
-        peak, self.peak = self.peak, self.live
-        return peak
 
 
 class Peaks(NamedTuple):
