@@ -1,6 +1,7 @@
 """The loader of a whole run: workers read ahead across the ends of epochs, so there is no gap there."""
 
 import signal
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -114,15 +115,17 @@ def read_ahead(
 
     Each worker is up to `ahead` batches ahead.
     """
-    return DataLoader(
-        _MistakesAsItems(read),
-        sampler=keys,
-        batch_size=None,  # an item is a whole batch already
-        num_workers=workers,
-        pin_memory=pin_memory,
-        prefetch_factor=ahead if workers else None,
-        worker_init_fn=prepare_worker,
-    )
+    with warnings.catch_warnings():  # of workers that are more than the cores: they may read ahead, and wait for a disk
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        return DataLoader(
+            _MistakesAsItems(read),
+            sampler=keys,
+            batch_size=None,  # an item is a whole batch already
+            num_workers=workers,
+            pin_memory=pin_memory,
+            prefetch_factor=ahead if workers else None,
+            worker_init_fn=prepare_worker,
+        )
 
 
 @contextmanager

@@ -58,6 +58,11 @@ class Vocabulary:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vocabulary) and (self.words, self.oov) == (other.words, other.oov)
 
+    def unknown_share(self, counts: Mapping[str, int]) -> float:
+        """Compute which share of counted words are no entries: each is <unk>, or spelled."""
+        unknown = sum(count for word, count in counts.items() if word not in self._index)
+        return unknown / max(sum(counts.values()), 1)
+
     def encode(self, tokens: Iterable[str]) -> list[int]:
         """Turn words into indices, without <sos> and <eos>; unknown words become <unk> or are spelled."""
         if self.oov == "unk":

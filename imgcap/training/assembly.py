@@ -1,6 +1,5 @@
 """From a configuration to a trainer that is ready to start, or to go on."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from imgcap.evaluation.evaluator import Evaluator
 from imgcap.files.durable import write_whole
 from imgcap.models.captioner import Captioner
 from imgcap.ranks.collectives import on_main
+from imgcap.ranks.progress import say
 from imgcap.ranks.world import World
-from imgcap.shards.token_counts import TokenCounts
 from imgcap.text.adaptation import adapted
 from imgcap.text.vocabulary import Vocabulary
 from imgcap.training.early_stopping import EarlyStopping
@@ -29,6 +28,7 @@ from imgcap.training.engines.build import build_engine
 from imgcap.training.engines.state import parameter_counts
 from imgcap.training.feature_cache import check_features
 from imgcap.training.fine_tuning import initial_captioner, origin
+from imgcap.training.lines import start_block
 from imgcap.training.monitor.writers import Monitor
 from imgcap.training.objectives.cross_entropy import CrossEntropy
 from imgcap.training.optim.ema import WeightAverage
@@ -36,7 +36,7 @@ from imgcap.training.optim.learning_rate import LearningRate
 from imgcap.training.preemption import PreemptionNotice, remove_marker
 from imgcap.training.resumption import Resumption
 from imgcap.training.trainer import Timetable, Trainer
-from imgcap.training.training_data import open_shards, open_training_data
+from imgcap.training.training_data import TrainingData, open_shards, open_training_data
 from imgcap.training.unfreezing import Unfreezing
 
 
@@ -92,7 +92,7 @@ def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool
     if not dry_run:
         on_main(lambda: _describe_run(config, vocabulary))
         if world.is_main:
-            _report_truncation(counts, config.data.max_tokens, config.vocab.oov)
+            _say_what_begins(config, trainer, data, vocabulary, saved)
     monitor.rewind(trainer.step)
     monitor.config(config, trainer.step)
     if config.data.mode == "stream":
@@ -174,13 +174,14 @@ def _describe_run(config: Config, vocabulary: Vocabulary) -> None:
     vocabulary.save(run / "vocab.json")
 
 
-def _report_truncation(counts: TokenCounts, longest: int, oov: str) -> None:
-    """Say how many captions are longer than `longest` tokens, where the counts know their lengths."""
-    captions, longer = sum(counts.lengths.values()), counts.longer_than(longest)
-    if longer:
-        at_least = "at least " if oov == "characters" else ""  # spelled words take more places
-        share = f"{longer:,} of {captions:,} captions ({longer / captions:.1%})"
-        print(f"data.max_tokens={longest} cuts {at_least}{share}", file=sys.stderr, flush=True)
+def _say_what_begins(
+    config: Config, trainer: Trainer, data: TrainingData, vocabulary: Vocabulary, saved: Checkpoint | None
+) -> None:
+    steps = trainer.plan.steps_per_epoch, trainer.timetable.total
+    parameters, resumed = parameter_counts(trainer.engine.raw_model), (saved.step, saved.path) if saved else None
+    manifest, accumulation = data.first.manifest, trainer.accumulation
+    facts = manifest, data.counts, vocabulary, accumulation, steps, parameters, resumed
+    say(start_block(config, trainer.world, *facts))
 
 
 def _load_model(model: torch.nn.Module, saved: Checkpoint) -> None:

@@ -1,16 +1,25 @@
 """A polite end: on SIGTERM, SIGINT or SIGUSR1 the run saves, leaves a marker and exits with code 75."""
 
 import os
+import select
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
+
+from imgcap.checkpoint.layout import step_of
+from imgcap.checkpoint.load import newest_checkpoint
+from imgcap.errors import INTERRUPTED, how_to_go_on, write_line
 
 PREEMPTED_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: run again to go on
 MARKER = "PREEMPTED"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+ONE_CTRL_C = 1.0  # seconds in which a launcher passes a Ctrl-C on that the terminal has sent already
+LOOK_EVERY = 0.2  # seconds
 
 
 class Preempted(Exception):
@@ -20,14 +29,15 @@ class Preempted(Exception):
 class PreemptionNotice:
     """Remembers that a signal asked this process to stop, and ends it where that takes longer than `grace` seconds.
 
-    Where the grace runs out (in a long compilation, a save to a slow disk, a wait for a rank that is gone) the last
-    whole checkpoint stands, and the run goes on from there. A second SIGINT stops the process at once.
+    Rank 0 says at once what `at_hand` says is still to do. Where the grace runs out (in a long compilation, a save to
+    a slow disk, a wait for a rank that is gone) the last whole checkpoint stands, and the run goes on from there. A
+    second Ctrl-C ends the process at once; under torchrun, which doesn't pass it on, as soon as torchrun is gone.
     """
 
     def __init__(self, run: Path, grace: float, is_main: bool):
         self.run, self.grace, self.is_main = run, grace, is_main
         self.requested = False
-        self._interrupted = False
+        self.at_hand: Callable[[], str] = lambda: "finishing this step, then saving a checkpoint"
 
     def install(self) -> None:
         """Let a thread hear the signals: Python's handlers wait until the main thread leaves a library's call."""
@@ -35,23 +45,43 @@ class PreemptionNotice:
         os.set_blocking(write_end, False)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         for number in SIGNALS:
-            signal.signal(number, self._interrupt)
+            signal.signal(number, _heard_by_the_thread)
         threading.Thread(target=self._listen, args=(read_end,), name="preemption", daemon=True).start()
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._interrupted and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._interrupted = True
-
-    def _listen(self, read_end: int) -> None:
-        while os.read(read_end, 1)[0] not in SIGNALS:
+    def _listen(self, heard: int) -> None:
+        while (number := os.read(heard, 1)[0]) not in SIGNALS:
             pass
+        asked, launcher = time.monotonic(), os.getppid()
         self.requested = True
-        time.sleep(self.grace)
+        by_hand = number == signal.SIGINT
+        again = "; Ctrl-C again ends at once" if by_hand else ""
+        self._say(f"stopping: {self.at_hand()}, within {self.grace:.0f} s (checkpoint.grace){again}")
+        while (passed := time.monotonic() - asked) < self.grace:
+            readable, _, _ = select.select([heard], [], [], min(LOOK_EVERY, self.grace - passed))
+            second = bool(readable) and os.read(heard, 1)[0] == signal.SIGINT and passed > ONE_CTRL_C
+            if second or (by_hand and "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() != launcher):
+                self._end(INTERRUPTED, "ended at once")
+        self._end(PREEMPTED_EXIT_CODE, f"stopped after {self.grace:.0f} s (checkpoint.grace) without a new checkpoint")
+
+    def _end(self, code: int, how: str) -> NoReturn:
         if self.is_main:
-            print(f"stopped after {self.grace:.0f} s (checkpoint.grace) without a new checkpoint", file=sys.stderr)
             leave_marker(self.run)
-        os._exit(PREEMPTED_EXIT_CODE)
+            self._say(f"{how}; {last_checkpoint(self.run)}, {how_to_go_on()}")
+        os._exit(code)
+
+    def _say(self, line: str) -> None:
+        if self.is_main:
+            write_line(line)
+
+
+def last_checkpoint(run: Path) -> str:
+    """Name a run's newest checkpoint in a line."""
+    newest = newest_checkpoint(run / "checkpoints")
+    return f"the last checkpoint is {newest} (step {step_of(newest)})" if newest else "there is no checkpoint yet"
+
+
+def say_how_to_go_on(run: Path) -> None:
+    print(f"stopped: {last_checkpoint(run)}, {how_to_go_on()}", file=sys.stderr, flush=True)
 
 
 def leave_marker(run: Path) -> None:
@@ -61,3 +91,7 @@ def leave_marker(run: Path) -> None:
 
 def remove_marker(run: Path) -> None:
     (run / MARKER).unlink(missing_ok=True)
+
+
+def _heard_by_the_thread(number: int, frame: FrameType | None) -> None:
+    """Python's own handler, which has nothing left to do."""
