@@ -1,7 +1,6 @@
 """The loader of a whole run: workers read ahead across the ends of epochs, so there is no gap there."""
 
 import signal
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -108,6 +107,13 @@ class _MistakesAsItems(Dataset[T | UserError]):
             return mistake
 
 
+class _Loader(DataLoader[T | UserError]):
+    """torch's loader, without its warning, at each start, of more workers than cores: they may wait for a disk."""
+
+    def check_worker_number_rationality(self) -> None:
+        """Say nothing: where workers are too few or too slow, the run says that the loader is the bottleneck."""
+
+
 def read_ahead(
     read: Callable[[Any], T], keys: Iterable[Any], workers: int, pin_memory: bool = False, ahead: int = 2
 ) -> DataLoader[T | UserError]:
@@ -115,17 +121,15 @@ def read_ahead(
 
     Each worker is up to `ahead` batches ahead.
     """
-    with warnings.catch_warnings():  # of workers that are more than the cores: they may read ahead, and wait for a disk
-        warnings.filterwarnings("ignore", "This DataLoader will create")
-        return DataLoader(
-            _MistakesAsItems(read),
-            sampler=keys,
-            batch_size=None,  # an item is a whole batch already
-            num_workers=workers,
-            pin_memory=pin_memory,
-            prefetch_factor=ahead if workers else None,
-            worker_init_fn=prepare_worker,
-        )
+    return _Loader(
+        _MistakesAsItems(read),
+        sampler=keys,
+        batch_size=None,  # an item is a whole batch already
+        num_workers=workers,
+        pin_memory=pin_memory,
+        prefetch_factor=ahead if workers else None,
+        worker_init_fn=prepare_worker,
+    )
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import NoReturn
 from imgcap.checkpoint.layout import step_of
 from imgcap.checkpoint.load import newest_checkpoint
 from imgcap.errors import INTERRUPTED, how_to_go_on, write_line
+from imgcap.ranks.progress import say
 
 PREEMPTED_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: run again to go on
 MARKER = "PREEMPTED"
@@ -37,7 +37,7 @@ class PreemptionNotice:
     def __init__(self, run: Path, grace: float, is_main: bool):
         self.run, self.grace, self.is_main = run, grace, is_main
         self.requested = False
-        self.at_hand: Callable[[], str] = lambda: "finishing this step, then saving a checkpoint"
+        self.at_hand: Callable[[], str] = lambda: "finishing the step at hand, then saving a checkpoint"
 
     def install(self) -> None:
         """Let a thread hear the signals: Python's handlers wait until the main thread leaves a library's call."""
@@ -66,7 +66,7 @@ class PreemptionNotice:
     def _end(self, code: int, how: str) -> NoReturn:
         if self.is_main:
             leave_marker(self.run)
-            self._say(f"{how}; {last_checkpoint(self.run)}, {how_to_go_on()}")
+            self._say(f"{how}; {last_checkpoint(self.run)}; {how_to_go_on()}")
         os._exit(code)
 
     def _say(self, line: str) -> None:
@@ -81,7 +81,7 @@ def last_checkpoint(run: Path) -> str:
 
 
 def say_how_to_go_on(run: Path) -> None:
-    print(f"stopped: {last_checkpoint(run)}, {how_to_go_on()}", file=sys.stderr, flush=True)
+    say(f"stopped: {last_checkpoint(run)}; {how_to_go_on()}")
 
 
 def leave_marker(run: Path) -> None:

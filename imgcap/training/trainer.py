@@ -151,7 +151,7 @@ class Trainer:
             return f"leaving the evaluation, step {self.step} is saved"
         if self._finished:
             return "ending, all steps are done"
-        return f"finishing step {self.step + 1}, then saving a checkpoint"
+        return "finishing the step at hand, then saving a checkpoint"
 
     def _evaluate_if_due(self) -> None:
         """Evaluate after the save, which so survives a failing evaluation, and save again what it decided."""
