@@ -18,8 +18,8 @@ from imgcap.ranks.progress import say
 PREEMPTED_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: run again to go on
 MARKER = "PREEMPTED"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SECOND = (signal.SIGINT, signal.SIGTERM)
 ONE_CTRL_C = 1.0  # seconds in which a launcher passes a Ctrl-C on that the terminal has sent already
-LOOK_EVERY = 0.2  # seconds
 
 
 class Preempted(Exception):
@@ -31,7 +31,7 @@ class PreemptionNotice:
 
     Rank 0 says at once what `at_hand` says is still to do. Where the grace runs out (in a long compilation, a save to
     a slow disk, a wait for a rank that is gone) the last whole checkpoint stands, and the run goes on from there. A
-    second Ctrl-C ends the process at once; under torchrun, which doesn't pass it on, as soon as torchrun is gone.
+    second Ctrl-C ends the process at once; torchrun makes a SIGTERM of it.
     """
 
     def __init__(self, run: Path, grace: float, is_main: bool):
@@ -51,15 +51,15 @@ class PreemptionNotice:
     def _listen(self, heard: int) -> None:
         while (number := os.read(heard, 1)[0]) not in SIGNALS:
             pass
-        asked, launcher = time.monotonic(), os.getppid()
+        asked = time.monotonic()
         self.requested = True
         by_hand = number == signal.SIGINT
-        again = "; Ctrl-C again ends at once" if by_hand else ""
-        self._say(f"stopping: {self.at_hand()}, within {self.grace:.0f} s (checkpoint.grace){again}")
-        while (passed := time.monotonic() - asked) < self.grace:
-            readable, _, _ = select.select([heard], [], [], min(LOOK_EVERY, self.grace - passed))
-            second = bool(readable) and os.read(heard, 1)[0] == signal.SIGINT and passed > ONE_CTRL_C
-            if second or (by_hand and "TORCHELASTIC_RUN_ID" in os.environ and os.getppid() != launcher):
+        more = "; Ctrl-C again ends at once" if by_hand else ""
+        self._say(f"stopping: {self.at_hand()}, within {self.grace:.0f} s (checkpoint.grace){more}")
+        while (left := asked + self.grace - time.monotonic()) > 0:
+            readable, _, _ = select.select([heard], [], [], left)
+            again = bool(readable) and os.read(heard, 1)[0] in SECOND
+            if again and by_hand and time.monotonic() - asked > ONE_CTRL_C:
                 self._end(INTERRUPTED, "ended at once")
         self._end(PREEMPTED_EXIT_CODE, f"stopped after {self.grace:.0f} s (checkpoint.grace) without a new checkpoint")
 
