@@ -230,6 +230,6 @@ def _swallowed(what: type[BaseException]) -> None:
 
 def _say_stopped() -> NoReturn:
     if is_main_process():
-        kept = f"stopped; what is finished is kept, {how_to_go_on()}" if _state["goes_on"] else "stopped before the end"
+        kept = f"stopped; what is finished is kept, {how_to_go_on()}" if _state["goes_on"] else "stopped"
         print(kept, file=sys.stderr, flush=True)
     sys.exit(INTERRUPTED)

@@ -18,7 +18,6 @@ from imgcap.ranks.progress import say
 PREEMPTED_EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: run again to go on
 MARKER = "PREEMPTED"
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-SECOND = (signal.SIGINT, signal.SIGTERM)
 ONE_CTRL_C = 1.0  # seconds in which a launcher passes a Ctrl-C on that the terminal has sent already
 
 
@@ -54,11 +53,12 @@ class PreemptionNotice:
         asked = time.monotonic()
         self.requested = True
         by_hand = number == signal.SIGINT
+        second = (signal.SIGINT, signal.SIGTERM) if "TORCHELASTIC_RUN_ID" in os.environ else (signal.SIGINT,)
         more = "; Ctrl-C again ends at once" if by_hand else ""
         self._say(f"stopping: {self.at_hand()}, within {self.grace:.0f} s (checkpoint.grace){more}")
         while (left := asked + self.grace - time.monotonic()) > 0:
             readable, _, _ = select.select([heard], [], [], left)
-            again = bool(readable) and os.read(heard, 1)[0] in SECOND
+            again = bool(readable) and os.read(heard, 1)[0] in second
             if again and by_hand and time.monotonic() - asked > ONE_CTRL_C:
                 self._end(INTERRUPTED, "ended at once")
         self._end(PREEMPTED_EXIT_CODE, f"stopped after {self.grace:.0f} s (checkpoint.grace) without a new checkpoint")

@@ -133,7 +133,7 @@ def test_while_a_command_is_at_work(
     code, told = running.ended()
     assert code == 130 and STOPPING in told
     goes_on = command.startswith("caption")
-    assert told.splitlines()[-1].startswith("stopped; what is finished" if goes_on else "stopped before the end")
+    assert told.splitlines()[-1].startswith("stopped; what is finished" if goes_on else "stopped")
 
 
 STUBBORN = """
