@@ -59,9 +59,13 @@ def main() -> None:
 def run(name: str, main: str = "main") -> None:
     """Run a command, by default its `main`, with what `sys.argv` holds; Ctrl-C is heeded from the first import on."""
     heed_interrupts(goes_on=name in GO_ON)
-    command = importlib.import_module(f"imgcap.commands.{name.replace('-', '_')}")
-    work_begins()
-    getattr(command, main)()  # ends cleanly by itself
+
+    def imported_and_run() -> None:
+        command = importlib.import_module(f"imgcap.commands.{name.replace('-', '_')}")
+        work_begins()
+        getattr(command, main)()
+
+    exits_cleanly(imported_and_run)()
 
 
 def _answer(name: str) -> None:
