@@ -144,8 +144,8 @@ from imgcap.errors import exits_cleanly
 
 @exits_cleanly
 def main():
-    Path("begun").touch()
     try:
+        Path("begun").touch()
         time.sleep(60)
     finally:
         Path("ending").touch()
