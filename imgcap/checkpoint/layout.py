@@ -72,6 +72,13 @@ def folder_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def step_of(folder: Path) -> int:
+    """The step of a checkpoint, by its folder's name."""
+    found = _FOLDER.match(folder.name)
+    assert found is not None, f"{folder} is no checkpoint's folder"
+    return int(found[1])
+
+
 def by_order(root: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     """List the checkpoint folders, last saved first, and those whose record is damaged, each with the reason."""
     sound: list[tuple[int, Path]] = []

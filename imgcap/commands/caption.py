@@ -164,3 +164,4 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 main = exits_cleanly(lambda: run(parse()))
+main_with_out = exits_cleanly(lambda: run(parse(out_required=True)))  # launch/caption.py

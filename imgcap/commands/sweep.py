@@ -8,21 +8,32 @@ command again after a stop and it goes on; run it twice at once and the two shar
 CUDA_VISIBLE_DEVICES). See docs/sweeps.md.
 """
 
+import os
 import signal
 import sys
 from pathlib import Path
 
 from imgcap.commands.arguments import add_device, parser_for
-from imgcap.errors import exits_cleanly
+from imgcap.errors import INTERRUPTED, exits_cleanly, how_to_go_on, write_line
 from imgcap.training.preemption import PREEMPTED_EXIT_CODE
 from imgcap.training.sweep.spec import load_sweep
 from imgcap.training.sweep.study import Sweep
 from imgcap.training.sweep.trial import Interrupted
 
+_asked: list[int] = []  # the signals that have come
+
 
 def leave(number: int, frame: object) -> None:
-    """Exit on a signal: the trial at hand saves, and is gone on with by the next call."""
-    sys.exit(PREEMPTED_EXIT_CODE)
+    """Exit on a signal: the trial at hand saves, and is gone on with by the next call. A second Ctrl-C ends at once."""
+    if _asked and number == signal.SIGINT:
+        write_line(f"ended at once; {how_to_go_on()}")
+        os._exit(INTERRUPTED)
+    if not _asked:
+        _asked.append(number)
+        write_line(
+            "stopping: the trial at hand saves a checkpoint, within its checkpoint.grace; Ctrl-C again ends at once"
+        )
+        sys.exit(PREEMPTED_EXIT_CODE)
 
 
 @exits_cleanly
@@ -44,6 +55,9 @@ def main() -> None:
     try:
         Sweep(config, folder, launcher).run()
     except Interrupted as stopped:
-        print(f"{stopped}; run the same command again to go on", file=sys.stderr)
+        print(f"{stopped}; {how_to_go_on()}", file=sys.stderr)
         sys.exit(PREEMPTED_EXIT_CODE)
+    except SystemExit:
+        print(f"stopped; {how_to_go_on()}", file=sys.stderr)
+        raise
     print((folder / "table.md").read_text(encoding="utf-8"), end="")

@@ -41,7 +41,7 @@ def main() -> None:
 
     # Here, since torch takes seconds to import, and --help none.
     from imgcap.ranks.environment import environment_report
-    from imgcap.ranks.world import close_ranks, init_ranks, say_without_gpu
+    from imgcap.ranks.world import close_ranks, init_ranks
     from imgcap.training.assembly import assemble
     from imgcap.training.configuration import configure
     from imgcap.training.debug import OneBatch, debug_config, overfit_config, overfitted, watch
@@ -70,7 +70,6 @@ def main() -> None:
                 print(json.dumps(told), flush=True)
             return
         del resumption  # and the checkpoint's tensors
-        say_without_gpu(world, "training")
         if arguments.overfit:
             trainer.loader = OneBatch(trainer.loader)
         with watch(trainer.engine.raw_model, arguments.debug), profiling(trainer, arguments.profile):

@@ -35,6 +35,7 @@ from imgcap.models.precision import autocast
 from imgcap.pictures.files import decode
 from imgcap.ranks.collectives import broadcast_object, gather_objects, sum_across_ranks
 from imgcap.ranks.memory import batch_that_fits, within_memory
+from imgcap.ranks.progress import Progress
 from imgcap.ranks.watchdog import doing
 from imgcap.ranks.world import World
 from imgcap.shards.identity import SetIdentity
@@ -127,18 +128,23 @@ class Evaluator:
         was_training = model.training
         model.eval()
         doing("evaluating")
+        count, label = self.batches.count, f"evaluating {self.split}"
         try:
-            mine = self._decode_all(model, asked_to_stop)
-            everyone = gather_objects(mine)
-            doing("scoring")
-            scored = _attempt(lambda: self._score(everyone)) if everyone is not None else None
-            evaluation = broadcast_object(_without_examples(scored)).unwrap()
-            return scored.unwrap() if scored is not None else evaluation
+            with Progress(count, label, enabled=self.world.is_main, stays=False) as progress:
+                mine = self._decode_all(model, asked_to_stop, progress)
+                everyone = gather_objects(mine)
+                doing("scoring")
+                progress.stage("scoring")
+                scored = _attempt(lambda: self._score(everyone)) if everyone is not None else None
+                evaluation = broadcast_object(_without_examples(scored)).unwrap()
+                return scored.unwrap() if scored is not None else evaluation
         finally:
             model.train(was_training)
 
     @torch.no_grad()
-    def _decode_all(self, model: Captioner, asked_to_stop: Callable[[], bool]) -> _Outcome[list[_Decoded]]:
+    def _decode_all(
+        self, model: Captioner, asked_to_stop: Callable[[], bool], progress: Progress
+    ) -> _Outcome[list[_Decoded]]:
         """Decode this rank's batches; all ranks take equal steps and agree after each whether to go on."""
         decoded: list[_Decoded] = []
         with reading(self.batches.loader(self.dataset, self.data.workers, self.world.device.type == "cuda")) as batches:
@@ -152,6 +158,7 @@ class Evaluator:
                     return _Outcome(decoded) if outcome.result else _Outcome(None, outcome.mistake, outcome.fault)
                 if asked:
                     raise EvaluationStopped
+                progress.advance(min(self.batches.batch * self.world.world_size, self.batches.count - progress.done))
         return _Outcome(decoded)
 
     def _decode_within_memory(self, model: Captioner, batch: EvalBatch) -> _Decoded:

@@ -1,6 +1,5 @@
 """From a configuration to a trainer that is ready to start, or to go on."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,14 +17,16 @@ from imgcap.errors import UserError
 from imgcap.evaluation.evaluator import Evaluator
 from imgcap.models.captioner import Captioner
 from imgcap.ranks.collectives import on_main
+from imgcap.ranks.progress import say
 from imgcap.ranks.world import World
-from imgcap.shards.token_counts import TokenCounts
 from imgcap.text.adaptation import adapted
 from imgcap.text.vocabulary import Vocabulary
 from imgcap.training.early_stopping import EarlyStopping
 from imgcap.training.engines.build import build_engine
+from imgcap.training.engines.state import parameter_counts
 from imgcap.training.feature_cache import check_features
 from imgcap.training.fine_tuning import initial_captioner, origin
+from imgcap.training.lines import start_block
 from imgcap.training.monitor.writers import Monitor
 from imgcap.training.objectives.cross_entropy import CrossEntropy
 from imgcap.training.optim.ema import WeightAverage
@@ -34,7 +35,7 @@ from imgcap.training.preemption import PreemptionNotice, remove_marker
 from imgcap.training.resumption import Resumption, another_name
 from imgcap.training.starts import record_start
 from imgcap.training.trainer import Timetable, Trainer
-from imgcap.training.training_data import open_shards, open_training_data, warn_of_unknown
+from imgcap.training.training_data import TrainingData, open_shards, open_training_data, warn_of_unknown
 from imgcap.training.unfreezing import Unfreezing
 
 
@@ -93,7 +94,7 @@ def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool
     if not dry_run:
         on_main(lambda: _begin(trainer, config, vocabulary, saved, changed))
         if world.is_main:
-            _report_truncation(counts, config.data.max_tokens, config.vocab.oov)
+            _say_what_begins(config, trainer, data, vocabulary, saved)
     return trainer
 
 
@@ -160,10 +161,10 @@ def _begin(
         if changed:
             longer = "train.max_steps" if config.train.max_steps else "train.epochs"
             otherwise = f"{longer}+=N goes on with them, {another_name(config)} begins another run"
-            print(f"nothing is trained with other values ({told}): {otherwise}", file=sys.stderr, flush=True)
+            say(f"nothing is trained with other values ({told}): {otherwise}")
         return
     if changed:
-        print(f"{trainer.run} goes on with other values: {told}", file=sys.stderr, flush=True)
+        say(f"{trainer.run} goes on with other values: {told}")
     record_start(config, vocabulary, trainer.world, saved, changed)
     trainer.monitor.rewind(trainer.step)
     trainer.monitor.config(config, trainer.step)
@@ -171,13 +172,14 @@ def _begin(
         trainer.monitor.text("order", NOT_EXACT, trainer.step)
 
 
-def _report_truncation(counts: TokenCounts, longest: int, oov: str) -> None:
-    """Say how many captions are longer than `longest` tokens, where the counts know their lengths."""
-    captions, longer = sum(counts.lengths.values()), counts.longer_than(longest)
-    if longer:
-        at_least = "at least " if oov == "characters" else ""  # spelled words take more places
-        share = f"{longer:,} of {captions:,} captions ({longer / captions:.1%})"
-        print(f"data.max_tokens={longest} cuts {at_least}{share}", file=sys.stderr, flush=True)
+def _say_what_begins(
+    config: Config, trainer: Trainer, data: TrainingData, vocabulary: Vocabulary, saved: Checkpoint | None
+) -> None:
+    steps = trainer.plan.steps_per_epoch, trainer.timetable.total
+    parameters, resumed = parameter_counts(trainer.engine.raw_model), (saved.step, saved.path) if saved else None
+    manifest, accumulation = data.first.manifest, trainer.accumulation
+    facts = manifest, data.counts, vocabulary, accumulation, steps, parameters, resumed
+    say(start_block(config, trainer.world, *facts))
 
 
 def _load_model(model: torch.nn.Module, saved: Checkpoint) -> None:

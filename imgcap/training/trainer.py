@@ -1,9 +1,8 @@
 """The training loop, and the training step from top to bottom."""
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -25,7 +24,7 @@ from imgcap.models.encoders.base import Encoder
 from imgcap.models.losses import Loss
 from imgcap.ranks.collectives import broadcast_object, gather_objects, on_main, sum_across_ranks
 from imgcap.ranks.memory import is_short, within_memory
-from imgcap.ranks.progress import Progress
+from imgcap.ranks.progress import Progress, say, telling
 from imgcap.ranks.watchdog import at_step, doing
 from imgcap.ranks.world import World
 from imgcap.shards.identity import SetIdentity
@@ -34,13 +33,14 @@ from imgcap.training.early_stopping import EarlyStopping
 from imgcap.training.engines.protocol import Engine, Numbers, Step, StepResult, numbers_on
 from imgcap.training.engines.state import parameter_counts
 from imgcap.training.feed import Feed
+from imgcap.training.lines import best_step, closing_block, evaluation_line
 from imgcap.training.meter import Meter, StepCounts
 from imgcap.training.micro_batch import micro_batch_that_fits
 from imgcap.training.monitor.writers import Monitor
 from imgcap.training.optim.ema import WeightAverage
 from imgcap.training.optim.learning_rate import LearningRate
 from imgcap.training.optim.teacher_forcing import teacher_forcing_ratio
-from imgcap.training.preemption import Preempted, PreemptionNotice, leave_marker
+from imgcap.training.preemption import Preempted, PreemptionNotice, leave_marker, say_how_to_go_on
 from imgcap.training.report import report_evaluation
 from imgcap.training.unfreezing import Unfreezing
 from imgcap.types import Batch, Forcing, StepInputs
@@ -94,24 +94,40 @@ class Trainer:
         self.bottlenecks = self._new_bottlenecks()
         self._asked_to_stop = False
         self.logged: dict[str, float] | None = None
+        self.notice.at_hand = self._at_hand
+        self._evaluating = False
         self._taken: list[Batch] = []  # of this rank, at the step under way
 
     def fit(self) -> None:
         """Train to the end of the timetable or until early stopping; raises `Preempted` when asked to stop."""
+        first, began = self.step, time.monotonic()
         if self.world.is_main and self._finished:
-            early = "; it stopped early, by train.early_stopping" if self.step < self.timetable.total else ""
-            print(f"{self.run} is finished: step {self.step} of {self.timetable.total}{early}", file=sys.stderr)
-        with reading(self.loader) as batches:
-            self._fit(batches)
-
-    def _fit(self, batches: Iterator[Batch]) -> None:
-        feed = self.feed(batches)
+            say(f"{self.run} is finished: step {self.step} of {self.timetable.total}{self._told_early}")
         progress = Progress(self.timetable.total, unit="step", start=self.step, enabled=self.world.is_main)
+        with reading(self.loader) as batches, progress:
+            self._fit(batches, progress)
+        on_main(self.saver.wait)
+        if self.world.is_main:
+            if first < self.step < self.timetable.total:
+                say(f"stopped at step {self.step} of {self.timetable.total}{self._told_early}")
+            evaluator, metric = self.evaluator, self.config.early_stopping.metric
+            taken, splits = (self.step - first, time.monotonic() - began), evaluator.reader.manifest.splits
+            say(closing_block(self.run, *taken, self.stopping.best, metric, evaluator.split, splits))
+
+    @property
+    def _told_early(self) -> str:
+        return "; it stopped early, by train.early_stopping" if self.step < self.timetable.total else ""
+
+    def _fit(self, batches: Iterator[Batch], progress: Progress) -> None:
+        feed = self.feed(batches)
         self._evaluate_if_due()  # where a run ended between a save and its evaluation
         self.meter.restart_clock()
+        first: AbstractContextManager[None] = telling("the first step, which takes longer", self.world.is_main)
         while not self._finished:
             self._unfreeze_by_schedule(self.step)
-            values = within_memory(partial(self.train_step, feed), self._micro_batch_that_fits)
+            with first:
+                values = within_memory(partial(self.train_step, feed), self._micro_batch_that_fits)
+            first = nullcontext()
             if values:
                 progress.update(self.step, loss=values["train/loss"], images_per_s=values["perf/images_per_s"])
             if self._evaluation_is_due or self._asked_to_stop or self.timetable.is_due(self.timetable.save, self.step):
@@ -119,8 +135,6 @@ class Trainer:
             if self._asked_to_stop and not self._finished:
                 self._leave()
             self._evaluate_if_due()
-        on_main(self.saver.wait)
-        progress.close()
 
     def feed(self, batches: Iterator[Batch]) -> Feed:
         """Make what `train_step` takes, of a loader's batches."""
@@ -130,7 +144,16 @@ class Trainer:
         """Leave the run, whose state is saved or being saved: put the marker there and raise `Preempted`."""
         on_main(self.saver.wait)
         on_main(lambda: leave_marker(self.run))
+        on_main(lambda: say_how_to_go_on(self.run))
         raise Preempted
+
+    def _at_hand(self) -> str:
+        """What is still to do when a signal asks to stop."""
+        if self._evaluating:
+            return f"leaving the evaluation, step {self.step} is saved"
+        if self._finished:
+            return "ending, all steps are done"
+        return "finishing the step at hand, then saving a checkpoint"
 
     def _evaluate_if_due(self) -> None:
         """Evaluate after the save, which so survives a failing evaluation, and save again what it decided."""
@@ -189,11 +212,17 @@ class Trainer:
         self.meter.add_step(result.skipped, self.plan.global_batch)
         self.step += 1
         self.after_step()
-        if log or self.step % STOP_EVERY == 0:
+        look = log or self.step % STOP_EVERY == 0
+        if look or self._looking_is_free(stop):
             self._asked_to_stop = counts().asked_to_stop()
+        if look:
             self._give_up_if_lost(micro_batches, result)
         self.logged = self._log(epoch, counts(), losses, result, ratio, factor) if log else None
         return self.logged
+
+    def _looking_is_free(self, stop: bool) -> bool:
+        """Whether to look for a request to stop also between logs; the same on all ranks."""
+        return self.world.device.type == "cpu" or (stop and self.world.world_size == 1)
 
     @contextmanager
     def _waiting_for_the_loader(self) -> Iterator[None]:
@@ -219,7 +248,7 @@ class Trainer:
         if self.world.is_main:
             stage = list(self._encoder.stages.values())[frozen]
             told = f"step {step + 1}: the encoder trains from {stage[0]} on"
-            print(f"{told}, {self._trainable:,} parameters in all", file=sys.stderr, flush=True)
+            say(f"{told}, {self._trainable:,} parameters in all")
 
     def _new_bottlenecks(self) -> Bottlenecks:
         return Bottlenecks(self.world, self._trainable, self.engine.exchanged, self.plan.global_batch)
@@ -281,6 +310,7 @@ class Trainer:
         """Score the validation images, show the result, and say whether it is the best so far."""
         if is_short(self.world.device):
             self.engine.release()
+        self._evaluating = True
         try:
             with self.engine.whole_model():
                 evaluation = self.evaluator.run(self.average.to_evaluate(), lambda: self.notice.requested)
@@ -291,16 +321,21 @@ class Trainer:
             if sum_across_ranks(torch.tensor(int(self.notice.requested), device=self.world.device)) > 0:
                 self._leave()
             raise
+        finally:
+            self._evaluating = False
         epoch = (self.step - 1) // self.plan.steps_per_epoch
         on_main(
             lambda: report_evaluation(self.run, self.monitor, evaluation, self.step, epoch, self.evaluator.language)
         )
         metric = self.config.early_stopping.metric
         value = evaluation.loss if metric == "loss" else evaluation.scores.get(metric)
-        if value is None:
-            return False
-        self.rate.evaluated(value, lower_is_better=metric == "loss")
-        return self.stopping.update(value)
+        best = value is not None and self.stopping.update(value)
+        if value is not None:
+            self.rate.evaluated(value, lower_is_better=metric == "loss")
+        if self.world.is_main:
+            so_far = self.stopping.best, self.step if best else best_step(self.run)
+            say(evaluation_line(evaluation, self.step, epoch, metric, *so_far))
+        return best
 
     def save(self, best: bool, wait: bool = False) -> None:
         """Copy the state of the run, and write it from rank 0 while training goes on, or at once.

@@ -103,4 +103,4 @@ def test_the_configuration_may_choose_the_device(
         run = tmp_path / f"run-{'-'.join(chosen) or 'none'}"
         ended = command("imgcap", "train", *tiny, f"run_dir={run}", f"data.shards={shards}", *chosen)
         assert ended.returncode == 0, ended.stderr
-        assert ended.stderr.count("no GPU was found: training on the CPU") == told
+        assert ended.stderr.count("no GPU was found") == told

@@ -195,7 +195,7 @@ def failing(self, *arguments):
         raise UserError("the disk went away")
     return decode(self, *arguments)
 Evaluator._decode = failing
-evaluate.main()
+evaluate.run("evaluate")
 """
     )
     process = launch(run, 2, program=str(program))

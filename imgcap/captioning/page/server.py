@@ -6,6 +6,7 @@ held against the limits before any of its pixels are.
 
 import os
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +107,8 @@ def serve(
     print(f"{', '.join(captioners)}: {address}", flush=True)
     if share:
         print(f"for anyone who has the link: {public}" if public else "no public link could be made", flush=True)
-    blocks.block_thread()
+    while blocks.is_running:  # gradio's own loop tells of Ctrl-C in words of its own
+        time.sleep(0.1)
 
 
 class Page:

@@ -5,6 +5,7 @@ import os
 from imgcap.config.engine import EngineConfig
 from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.errors import UserError, needs
+from imgcap.ranks.progress import telling
 from imgcap.ranks.world import World
 from imgcap.training.engines.captured import CapturedEngine, say_plainly
 from imgcap.training.engines.ddp import DDPEngine
@@ -26,7 +27,7 @@ def build_engine(
     if by_deepspeed:
         os.environ.setdefault("DS_ACCELERATOR", world.device.type)  # DeepSpeed would look for one, and say so
         needs("engine.name=deepspeed", "deepspeed")
-        from imgcap.training.engines.zero import DeepSpeedEngine  # importing deepspeed takes seconds
-
+        with telling("loading DeepSpeed", world.is_main):
+            from imgcap.training.engines.zero import DeepSpeedEngine
         return DeepSpeedEngine(config, objective, train, optim, world)
     return (CapturedEngine if captured else DDPEngine)(config, objective, train, optim, world)
