@@ -239,6 +239,50 @@ def test_pictures_that_are_missing_are_named_with_their_line_and_many_of_them_ar
     assert "10.0% of what was found is left out" in ended.stdout
 
 
+@pytest.mark.parametrize("layout", ["imagefolder", "coco"])
+def test_a_missing_picture_is_not_that_of_another_split(build: Build, tmp_path: Path, layout: str) -> None:
+    """train/3.jpg was found by its last part in test/, which so had its caption, and lost its own."""
+    for split in ("train", "val", "test"):
+        for number in range(4):
+            draw_photo(tmp_path / "photos" / split / f"{number}.jpg", seed=number)
+        rows = [{"file_name": f"{number}.jpg", "text": f"{split} {number}"} for number in range(4)]
+        if layout == "imagefolder":
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            (tmp_path / "photos" / split / "metadata.jsonl").write_text(lines)
+        else:
+            images = [{"id": number, "file_name": f"{split}/{number}.jpg"} for number in range(4)]
+            notes = [{"image_id": number, "caption": f"{split} {number}"} for number in range(4)]
+            (tmp_path / "photos" / f"{split}.json").write_text(json.dumps({"images": images, "annotations": notes}))
+    (tmp_path / "photos/train/3.jpg").unlink()
+    (tmp_path / "photos/val/3.jpg").unlink()
+    ended = build(tmp_path / "photos")
+    assert ended.returncode == 0 and "2 × captions without an image" in ended.stdout, ended.stderr
+    reader = ShardReader(tmp_path / "set", "test")
+    samples = [reader.read_text(place) for place in range(len(reader))]
+    assert {sample.file_name: sample.captions for sample in samples} == {
+        f"test/{number}.jpg": [f"test {number}"] for number in range(4)
+    }
+
+
+def test_pictures_that_are_called_as_columns_are(build: Build, photos: Path, tmp_path: Path) -> None:
+    """With an image.jpg in the folder, the header `image,caption` was a row: `caption` was a caption of it."""
+    (photos / "0.jpg").rename(photos / "image.jpg")
+    path = captions(photos)
+    path.write_text(path.read_text().replace("0.jpg", "image.jpg"))
+    assert build(photos).returncode == 0
+    manifest = Manifest.load(tmp_path / "set")
+    assert sum(info.captions for info in manifest.splits.values()) == 10
+    path.write_text(path.read_text().replace("image,caption", "image,beschreibung"))
+    assert "it isn't clear which hold image and captions" in build(photos, "--force").mistake
+
+
+def test_a_picture_may_be_called_0(build: Build, photos: Path, tmp_path: Path) -> None:
+    rows = [{"image": number, "caption": f"A photo of {number} ."} for number in range(10)]
+    (photos / "captions.json").write_text(json.dumps(rows))
+    assert build(photos).returncode == 0
+    assert sum(info.images for info in Manifest.load(tmp_path / "set").splits.values()) == 10
+
+
 def test_a_set_without_val_is_told_when_it_is_built_and_refused_early_by_training(
     build: Build, command: Command, photos: Path, tiny: list[str], tmp_path: Path
 ) -> None:

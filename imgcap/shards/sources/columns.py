@@ -77,6 +77,11 @@ class Columns:
 USUAL = Columns()
 
 
+def is_usual_name(cell: str) -> bool:
+    """Whether a cell is what a column is usually called, and so no picture: `image`, where an image.jpg lies too."""
+    return cell.strip().lower() in (*_IMAGES, *_CAPTIONS, *_SPLITS)
+
+
 @dataclass(frozen=True)
 class Chosen:
     """The places of the columns that are used, in a table whose columns are called `names`."""

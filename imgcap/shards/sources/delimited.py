@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from imgcap.errors import UserError
-from imgcap.shards.sources.columns import Chosen, Columns
+from imgcap.shards.sources.columns import Chosen, Columns, is_usual_name
 from imgcap.shards.sources.splits import STANDARD_NAMES
 from imgcap.shards.sources.text_file import lines_of
 
@@ -57,17 +57,21 @@ def form_of(path: Path, text: str, columns: Columns, is_image: IsImage) -> Form:
             return Form(Chosen(("image", "caption"), 0, (1,)), "\t", False, _TOKEN_LINE)
         if _PIPE_LINE.match(first) or re.match(r"^image_name\s*\|\s*comment_number\s*\|\s*comment\s*$", first):
             return Form(Chosen(("image", "caption"), 0, (1,)), "|", not _PIPE_LINE.match(first), _PIPE_LINE)
+
+    def names_picture(cell: str) -> bool:
+        return is_image(cell) and not is_usual_name(cell)
+
     separators = _SEPARATORS if columns.separator is None else (_separator(columns.separator),)
     cut = {separator: _cut(first, separator) for separator in separators}
     for separator, cells in cut.items():
         chosen = columns.choose(cells)
-        if chosen and not any(map(is_image, cells)):
+        if chosen and not any(map(names_picture, cells)):
             return Form(chosen, separator, header=True)
     for separator, cells in cut.items():
-        if len(cells) > 1 and (chosen := _without_header(cells, columns, is_image)):
+        if len(cells) > 1 and (chosen := _without_header(cells, columns, names_picture)):
             return Form(chosen, separator, header=False)
     cells = max(cut.values(), key=len)
-    if len(cells) > 1 and not any(map(is_image, cells)):
+    if len(cells) > 1 and not any(map(names_picture, cells)):
         raise columns.refuse(str(path), cells)
     raise UserError(
         f"{path} starts with {first[:60]!r}, which is no known layout of captions; known are tables with a header "

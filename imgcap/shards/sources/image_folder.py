@@ -80,11 +80,16 @@ class ImageFiles:
                     return self.folder / inside
         return None
 
-    def find_all(self, names: Iterable[str], near: str = "") -> tuple[dict[str, Path], int]:
-        """Find the files of names; return them, and how many were found by their last part alone."""
+    def find_all(
+        self, names: Iterable[str], near: str = "", of_others: Collection[Path] = ()
+    ) -> tuple[dict[str, Path], int]:
+        """Find the files of names; return them, and how many were found by their last part alone.
+
+        Files `of_others`, which other tables name, are none of the latter.
+        """
         names = list(dict.fromkeys(names))
         found = {name: path for name in names if (path := self.find(name, near))}
-        taken, ends = set(found.values()), dict[Path, list[str]]()
+        taken, ends = {*found.values(), *of_others}, dict[Path, list[str]]()
         for name in names:
             if name in found:
                 continue

@@ -35,6 +35,11 @@ class Layout:
     splits: tuple[str, ...] = ()  # of each file; none where not every file's name tells one
 
     @property
+    def split_of_each(self) -> tuple[str, ...]:
+        """The split that each file's name tells, or that none does."""
+        return self.splits or ("",) * len(self.files)
+
+    @property
     def told(self) -> str:
         """The layout in a few words, with the first of its files."""
         kinds = sorted({file.suffix for file in self.files}) if self.name == "sidecar" else []

@@ -76,11 +76,10 @@ def read(
     gathered = _Gathered(files)
     if found.name == "sidecar":
         _take_sidecars(gathered, found)
-    for file, split in zip(found.files, found.splits or ("",) * len(found.files), strict=True):
-        if found.name == "coco":
-            _take_coco(gathered, file, split)
-        elif found.name != "sidecar":
-            _take_table(gathered, file, split, columns)
+    elif found.name == "coco":
+        _take_coco(gathered, found)
+    else:
+        _take_tables(gathered, found, columns)
     gathered.images = _from_their_folder(gathered.images)
     captioned = {name: image for name, image in gathered.images.items() if image.captions}
     if not captioned:
@@ -143,41 +142,62 @@ def _take_sidecars(gathered: _Gathered, found: Layout) -> None:
     gathered.skipped += [Skipped(name, "captions without an image") for name in sorted(lonely)]
 
 
-def _take_coco(gathered: _Gathered, file: Path, split: str) -> None:
-    part, files = read_annotations(file), gathered.files
-    paths, by_end = files.find_all(part.names.values(), _near(files, file))
-    gathered.by_end += by_end
-    gathered.names += part.names.values()
-    gathered.skipped += part.skipped
-    gathered.split_column = "split" if part.splits else ""
-    for image_id, name in part.names.items():
-        if name in paths:
-            own = part.splits.get(image_id, "") if part.splits else split
-            gathered.add(files.relative(paths[name]), paths[name], None, part.captions[image_id], own, image_id)
-        else:
-            gathered.skipped.append(Skipped(f"{name} ({file.name}, id {image_id})", "captions without an image"))
+def _take_coco(gathered: _Gathered, found: Layout) -> None:
+    files, parts = gathered.files, [read_annotations(file) for file in found.files]
+    named = [(list(part.names.values()), _near(files, file)) for file, part in zip(found.files, parts, strict=True)]
+    for file, split, part, paths in zip(found.files, found.split_of_each, parts, _find(gathered, named), strict=True):
+        gathered.skipped += part.skipped
+        gathered.split_column = "split" if part.splits else ""
+        for image_id, name in part.names.items():
+            if name in paths:
+                own = part.splits.get(image_id, "") if part.splits else split
+                gathered.add(files.relative(paths[name]), paths[name], None, part.captions[image_id], own, image_id)
+            else:
+                gathered.skipped.append(Skipped(f"{name} ({file.name}, id {image_id})", "captions without an image"))
 
 
-def _take_table(gathered: _Gathered, file: Path, split: str, columns: Columns) -> None:
+def _take_tables(gathered: _Gathered, found: Layout, columns: Columns) -> None:
     files = gathered.files
-    table = read_table(file, columns, lambda cell: looks_like_image(cell) or files.find(cell) is not None)
-    gathered.columns += [column for column in table.chosen.used if column not in gathered.columns]
-    gathered.unused += [column for column in table.chosen.unused if column not in gathered.unused]
-    gathered.skipped += table.skipped
-    gathered.names += table.captions
-    if table.has_splits:
-        gathered.split_column = table.chosen.used[-1]
-    paths, by_end = files.find_all((name for name in table.captions if name not in table.stored), _near(files, file))
-    gathered.by_end += by_end
-    for name, captions in table.captions.items():
-        own = table.split_of.get(name, "") if table.has_splits else split
-        inside = table.stored.get(name)
-        if inside:
-            gathered.add(_name_of_stored(gathered, name, file, inside), file, inside, captions, own, None)
-        elif name in paths:
-            gathered.add(files.relative(paths[name]), paths[name], None, captions, own, None)
-        else:
-            gathered.skipped.append(Skipped(f"{name} ({table.places[name]})", "captions without an image"))
+    tables = [
+        read_table(file, columns, lambda cell: looks_like_image(cell) or files.find(cell) is not None)
+        for file in found.files
+    ]
+    named = [
+        ([name for name in table.captions if name not in table.stored], _near(files, file))
+        for file, table in zip(found.files, tables, strict=True)
+    ]
+    for file, split, table, paths in zip(found.files, found.split_of_each, tables, _find(gathered, named), strict=True):
+        gathered.columns += [column for column in table.chosen.used if column not in gathered.columns]
+        gathered.unused += [column for column in table.chosen.unused if column not in gathered.unused]
+        gathered.skipped += table.skipped
+        if table.has_splits:
+            gathered.split_column = table.chosen.used[-1]
+        for name, captions in table.captions.items():
+            own = table.split_of.get(name, "") if table.has_splits else split
+            inside = table.stored.get(name)
+            if inside:
+                gathered.add(_name_of_stored(gathered, name, file, inside), file, inside, captions, own, None)
+            elif name in paths:
+                gathered.add(files.relative(paths[name]), paths[name], None, captions, own, None)
+            else:
+                gathered.skipped.append(Skipped(f"{name} ({table.places[name]})", "captions without an image"))
+
+
+def _find(gathered: _Gathered, named: list[tuple[list[str], str]]) -> list[dict[str, Path]]:
+    """Find the pictures of each table's names, from the subfolder that it lies in.
+
+    A picture that a table names as it lies there is found by its last part for no other table: train/7.jpg, where it
+    is missing, is not test/7.jpg.
+    """
+    files, found = gathered.files, list[dict[str, Path]]()
+    there = {path for names, near in named for name in names if (path := files.find(name, near))}
+    for names, near in named:
+        paths, by_end = files.find_all(names, near, there)
+        gathered.names += names
+        gathered.by_end += by_end
+        there |= set(paths.values())
+        found.append(paths)
+    return found
 
 
 def _from_their_folder(images: dict[str, _Image]) -> dict[str, _Image]:

@@ -62,7 +62,7 @@ def read_table(path: Path, columns: Columns = USUAL, is_image: IsImage = looks_l
     unit = "line" if path.suffix.lower() not in (*COLUMNAR, ".json") else "row"
     image_at, captions_at, split_at = table.chosen.image, table.chosen.captions, table.chosen.split
     for number, row in rows:
-        image = "" if isinstance(row, str) else str(row[image_at] or "").strip()
+        image = "" if isinstance(row, str) else _name_in(row[image_at])
         if isinstance(row, str) or not image:
             reason = row if isinstance(row, str) else BROKEN
             table.skipped.append(Skipped(f"{path.name} {unit} {number}", reason))
@@ -78,6 +78,10 @@ def read_table(path: Path, columns: Columns = USUAL, is_image: IsImage = looks_l
         told = f" (the first that was left out: {first.file_name}, {first.reason})" if first else ""
         raise UserError(f"{path} holds no captions below its header{told}; give another file")
     return table
+
+
+def _name_in(cell: Any) -> str:
+    return "" if cell is None else str(cell).strip()  # a picture may be called 0
 
 
 def choose_columns(path: Path, columns: Columns, is_image: IsImage = looks_like_image) -> Chosen:
