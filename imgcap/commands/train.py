@@ -13,7 +13,7 @@ import json
 import shutil
 import sys
 
-from imgcap.commands.arguments import add_device, add_overrides, parser_for
+from imgcap.commands.arguments import Parser, add_device, add_overrides, parser_for
 from imgcap.config.shipped import config_file
 from imgcap.errors import exits_cleanly
 
@@ -22,22 +22,7 @@ CHANGE = "go on with other values of these keys, which make the run another one"
 
 @exits_cleanly
 def main() -> None:
-    parser, shipped = parser_for(__doc__), "a YAML file, or the name of one that comes with imgcap (default: the demo)"
-    parser.add_argument("--config", type=config_file, default="demo", help=shipped)
-    parser.add_argument("--debug", action="store_true", help="one process, a few samples, shapes, anomaly detection")
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="build everything, check weights, estimate memory and time, print one JSON line",
-    )
-    parser.add_argument("--overfit", type=int, metavar="IMAGES", help="one batch until it is overfitted")
-    parser.add_argument("--profile", type=int, metavar="STEPS", help="trace some steps to RUN/profile")
-    parser.add_argument("--env", action="store_true", help="report versions, devices and settings, exit")
-    parser.add_argument("--resume", default="auto", metavar="auto|PATH|no", help="default: auto")
-    parser.add_argument("--change", type=_keys, action="extend", default=[], metavar="KEY,KEY", help=CHANGE)
-    add_device(parser)
-    add_overrides(parser)
-    arguments = parser.parse_intermixed_args()
+    arguments = _parser().parse_intermixed_args()
 
     # Here, since torch takes seconds to import, and --help none.
     from imgcap.ranks.environment import environment_report
@@ -82,6 +67,25 @@ def main() -> None:
         sys.exit(PREEMPTED_EXIT_CODE)
     finally:
         close_ranks()
+
+
+def _parser() -> Parser:
+    parser, shipped = parser_for(__doc__), "a YAML file, or the name of one that comes with imgcap (default: the demo)"
+    parser.add_argument("--config", type=config_file, default="demo", help=shipped)
+    parser.add_argument("--debug", action="store_true", help="one process, a few samples, shapes, anomaly detection")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build everything, check weights, estimate memory and time, print one JSON line",
+    )
+    parser.add_argument("--overfit", type=int, metavar="IMAGES", help="one batch until it is overfitted")
+    parser.add_argument("--profile", type=int, metavar="STEPS", help="trace some steps to RUN/profile")
+    parser.add_argument("--env", action="store_true", help="report versions, devices and settings, exit")
+    parser.add_argument("--resume", default="auto", metavar="auto|PATH|no", help="default: auto")
+    parser.add_argument("--change", type=_keys, action="extend", default=[], metavar="KEY,KEY", help=CHANGE)
+    add_device(parser)
+    add_overrides(parser)
+    return parser
 
 
 def _keys(text: str) -> list[str]:
