@@ -93,6 +93,12 @@ def by_order(root: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     return [folder for _, folder in sorted(sound, reverse=True)], damaged
 
 
+def newest_checkpoint(root: Path) -> Path | None:
+    """Find the folder that was saved last, sound or not; None where nothing was ever saved."""
+    saved, damaged = by_order(root)
+    return next(iter([*saved, *(folder for folder, _ in damaged)]), None)
+
+
 def read_pointer(root: Path, pointer: str) -> Path | None:
     """The folder that `latest` or `best` names; None where there is no such pointer or folder."""
     try:

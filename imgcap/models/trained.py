@@ -20,8 +20,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from imgcap.checkpoint.layout import DamagedCheckpoint, seal_of, verify
-from imgcap.checkpoint.load import Checkpoint, load_checkpoint, newest_checkpoint
+from imgcap.checkpoint.layout import DamagedCheckpoint, newest_checkpoint, seal_of, verify
+from imgcap.checkpoint.load import Checkpoint, load_checkpoint
 from imgcap.config.load import load_config
 from imgcap.config.run import Config
 from imgcap.errors import UserError, nearest

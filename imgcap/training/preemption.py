@@ -10,8 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from imgcap.checkpoint.layout import step_of
-from imgcap.checkpoint.load import newest_checkpoint
+from imgcap.checkpoint.layout import newest_checkpoint, step_of
 from imgcap.errors import INTERRUPTED, how_to_go_on, write_line
 from imgcap.ranks.progress import say
 

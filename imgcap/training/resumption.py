@@ -7,7 +7,8 @@ from functools import cached_property
 from itertools import count
 from pathlib import Path
 
-from imgcap.checkpoint.load import Checkpoint, load_checkpoint, load_checkpoint_folder, newest_checkpoint
+from imgcap.checkpoint.layout import newest_checkpoint
+from imgcap.checkpoint.load import Checkpoint, load_checkpoint, load_checkpoint_folder
 from imgcap.config.changes import MAY_CHANGE, Change, changes
 from imgcap.config.load import load_config
 from imgcap.config.run import Config
