@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from imgcap.commands.arguments import config_file
 from imgcap.commands.main import NAMES
+from imgcap.config.shipped import config_file
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 DOCKERFILE = (CHECKOUT / "Dockerfile").read_text()
