@@ -14,9 +14,10 @@ _DURATION = r"^(\d+|\d+(\.\d+)?ep)$"
 
 
 def _checked_duration(value: str) -> str:
-    if not re.match(_DURATION, value):
+    duration = re.sub(r"(?<=\d)_(?=\d)", "", value)  # 1_000, as YAML has it
+    if not re.match(_DURATION, duration):
         raise ValueError(f"{value!r} is no duration; write steps (500) or epochs (2ep)")
-    return value
+    return duration
 
 
 Duration = Annotated[

@@ -215,6 +215,11 @@ def test_a_duration_in_epochs_is_rounded_but_never_lost(epochs: Any, steps_per_e
     assert (steps == 0) == (epochs == 0)
 
 
+@pytest.mark.parametrize("given", ["eval.every=1_000", "eval.every='1_000'", "eval={every: 1_000}"])
+def test_a_duration_in_thousands(given: str) -> None:
+    assert load_config(None, [given]).eval.every == "1000"
+
+
 @pytest.mark.parametrize("text", ["-1", "1.5", "2 ep", "ep", "two", "1epoch", ""])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(UserError, match="no duration"):
