@@ -33,7 +33,8 @@ def record_start(
     run.mkdir(parents=True, exist_ok=True)
     earlier = (run / STARTS).read_text(encoding="utf-8") if (run / STARTS).exists() else ""
     write_whole(run / STARTS, f"{earlier}{json.dumps(_described(world, saved, changed), ensure_ascii=False)}\n")
-    if saved is None or changed or not (run / CONFIG).exists():
+    begins = saved is None or saved.path.parent.parent.resolve() != run.resolve()
+    if begins or changed or not (run / CONFIG).exists():
         write_whole(run / CONFIG, as_yaml(config))
     vocabulary.save(run / "vocab.json")
 

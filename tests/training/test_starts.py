@@ -156,6 +156,15 @@ def test_a_named_checkpoint_is_compared_with_the_run_it_lies_in(launch, finished
     assert config_of(tmp_path / "new").data.max_tokens == 9
 
 
+def test_what_an_earlier_start_without_a_checkpoint_left_is_no_configuration_of_the_run(launch, finished, tmp_path):
+    """A start that ended before its first checkpoint left its values beside the weights of a named checkpoint."""
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/config.yaml").write_text((finished / "config.yaml").read_text().replace("beam: 2", "beam: 7"))
+    options = ["--resume", finished / "checkpoints/step-00000001"]
+    ended = launch(tmp_path / "new", f"train.max_steps={STEPS}", "checkpoint.every=1", options=options)
+    assert ended.returncode == 0 and config_of(tmp_path / "new").eval.beam == 2, ended.stderr
+
+
 def test_another_name_is_one_that_is_free(finished):
     (finished.parent / "run-2").mkdir()
     config, resumption = configure(None, [f"run_dir={finished}", "seed=1"], "auto")
