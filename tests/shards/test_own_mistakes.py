@@ -250,9 +250,10 @@ def test_a_missing_picture_is_not_that_of_another_split(build: Build, tmp_path: 
             lines = "".join(json.dumps(row) + "\n" for row in rows)
             (tmp_path / "photos" / split / "metadata.jsonl").write_text(lines)
         else:
-            images = [{"id": number, "file_name": f"{split}/{number}.jpg"} for number in range(4)]
-            notes = [{"image_id": number, "caption": f"{split} {number}"} for number in range(4)]
-            (tmp_path / "photos" / f"{split}.json").write_text(json.dumps({"images": images, "annotations": notes}))
+            notes = [
+                {"id": n, "image_id": n, "file_name": f"{split}/{n}.jpg", "caption": f"{split} {n}"} for n in range(4)
+            ]
+            (tmp_path / "photos" / f"{split}.json").write_text(json.dumps({"images": notes, "annotations": notes}))
     (tmp_path / "photos/train/3.jpg").unlink()
     (tmp_path / "photos/val/3.jpg").unlink()
     ended = build(tmp_path / "photos")
@@ -270,10 +271,21 @@ def test_pictures_that_are_called_as_columns_are(build: Build, photos: Path, tmp
     path = captions(photos)
     path.write_text(path.read_text().replace("0.jpg", "image.jpg"))
     assert build(photos).returncode == 0
-    manifest = Manifest.load(tmp_path / "set")
-    assert sum(info.captions for info in manifest.splits.values()) == 10
+    assert sum(info.captions for info in Manifest.load(tmp_path / "set").splits.values()) == 10
     path.write_text(path.read_text().replace("image,caption", "image,beschreibung"))
     assert "it isn't clear which hold image and captions" in build(photos, "--force").mistake
+
+
+def test_lists_without_suffixes_are_of_any_pictures(build: Build, photos: Path, tmp_path: Path) -> None:
+    for path in photos.glob("*.jpg"):
+        path.rename(path.with_suffix(".png"))
+    path = captions(photos)
+    path.write_text(path.read_text().replace(".jpg", ".png"))
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/train.txt").write_text("0\n1\n2\n3\n4\n5\n6\n")
+    (tmp_path / "lists/val.txt").write_text("7\n8\n9\n")
+    assert build(photos, "--splits", tmp_path / "lists").returncode == 0
+    assert [info.images for info in Manifest.load(tmp_path / "set").splits.values()] == [7, 3]
 
 
 def test_a_picture_may_be_called_0(build: Build, photos: Path, tmp_path: Path) -> None:

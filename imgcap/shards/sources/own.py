@@ -234,7 +234,9 @@ def _place(
         split_of = read_splits(lists)
         gathered.unused += [gathered.split_column] if gathered.split_column else []
         for name, image in captioned.items():
-            image.split = split_of.get(name) or split_of.get(PurePosixPath(name).name, "")
+            last = PurePosixPath(name).name
+            as_jpg = f"{PurePosixPath(last).stem}.jpg"  # as lists without suffixes are read
+            image.split = split_of.get(name) or split_of.get(last) or split_of.get(as_jpg, "")
         return lists.name, ""
     if not gathered.split_column and not found.splits:
         folders = {name: _folder_split(name) for name in captioned}
