@@ -226,7 +226,10 @@ def _launcher_words(process: int) -> list[str] | None:
 
 
 def _parent_of(process: int) -> int:
-    status = Path(f"/proc/{process}/status").read_text()
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:  # it has ended meanwhile
+        return 0
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:")))
 
 

@@ -48,9 +48,12 @@ def read(images: Path, captions: Sequence[Path], seed: int, shares: Shares) -> S
         rule = "standard"
     splits: dict[str, list[Record]] = {}
     skipped: list[Skipped] = []
+    notes: list[str] = []
     for path, part in parts.items():
-        skipped += part.skipped + _join(part, ImageFiles(_image_folder(path, images)), split_of, splits)
-    return Source("coco", in_order(splits), skipped, origin=", ".join(path.name for path in files), split_rule=rule)
+        folder = ImageFiles(_image_folder(path, images))
+        skipped += part.skipped + _join(part, folder, split_of, splits)
+        notes += folder.notes
+    return Source("coco", in_order(splits), skipped, ", ".join(path.name for path in files), rule, tuple(notes))
 
 
 def _annotation_files(captions: Sequence[Path]) -> list[Path]:

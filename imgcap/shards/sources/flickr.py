@@ -39,7 +39,8 @@ def read(
         split_of, rule = table.split_of, f"column {table.chosen.used[-1]} of {captions.name}"
     else:
         split_of, rule = shares.cut(table.captions, seed), shares.rule(seed)
-    records, skipped = records_from(table.captions, ImageFiles(images), split_of)
+    files = ImageFiles(images)
+    records, skipped = records_from(table.captions, files, split_of)
     unused = [*table.chosen.unused, *([table.chosen.used[-1]] if splits and table.has_splits else [])]
-    notes = tuple(f"column {column!r} of {captions.name} is not used" for column in unused)
+    notes = (*(f"column {column!r} of {captions.name} is not used" for column in unused), *files.notes)
     return Source(name, records, table.skipped + skipped, origin=captions.name, split_rule=rule, notes=notes)

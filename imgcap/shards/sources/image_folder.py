@@ -41,6 +41,13 @@ class ImageFiles:
         self.names = [name for name in self.all_names if posixpath.splitext(name)[1].lower() in SUFFIXES]
         self.left_out = left_out(files)
         self._known = set(self.names)
+        self._by_end = 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The line that says how many files were found by the last part of their name alone, if there were any."""
+        told = f"{self._by_end:,} pictures found by the last part of their name alone, in {self.folder}"
+        return (told,) if self._by_end else ()
 
     @functools.cached_property
     def _stems(self) -> dict[str, str]:
@@ -97,6 +104,7 @@ class ImageFiles:
             if len(same) == 1:
                 ends.setdefault(self.folder / same[0], []).append(name)
         by_end = {claimed[0]: path for path, claimed in ends.items() if len(claimed) == 1 and path not in taken}
+        self._by_end += len(by_end)
         return found | by_end, len(by_end)
 
     def relative(self, path: Path) -> str:

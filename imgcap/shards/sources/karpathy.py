@@ -40,7 +40,7 @@ def read(images: Path, captions: Path) -> Source:
         else:
             splits.setdefault(split, []).append(Record(image_id, file_name, path, tuple(texts)))
     skipped += files.without_captions(found.values())
-    return Source(name, in_order(splits), skipped, origin=f"karpathy {captions.name}", split_rule="karpathy")
+    return Source(name, in_order(splits), skipped, f"karpathy {captions.name}", "karpathy", files.notes)
 
 
 _Entry = tuple[str, str, int, str, list[str]]  # path, file name, image id, split, captions

@@ -27,7 +27,10 @@ def build_engine(
     if by_deepspeed:
         os.environ.setdefault("DS_ACCELERATOR", world.device.type)  # DeepSpeed would look for one, and say so
         needs("engine.name=deepspeed", "deepspeed")
-        with telling("loading DeepSpeed", world.is_main):
-            from imgcap.training.engines.zero import DeepSpeedEngine
+        try:
+            with telling("loading DeepSpeed", world.is_main):
+                from imgcap.training.engines.zero import DeepSpeedEngine
+        except ImportError as error:  # it is there, and not all that it needs
+            raise UserError(f"engine.name=deepspeed: deepspeed can't be loaded ({error}); install it anew") from None
         return DeepSpeedEngine(config, objective, train, optim, world)
     return (CapturedEngine if captured else DDPEngine)(config, objective, train, optim, world)
