@@ -13,7 +13,7 @@ from pathlib import Path
 from imgcap.commands.arguments import add_device, add_overrides, parser_for, positive
 from imgcap.config.load import load_config
 from imgcap.config.shipped import config_file
-from imgcap.errors import exits_cleanly
+from imgcap.errors import exits_cleanly, work_begins
 
 
 @exits_cleanly
@@ -29,6 +29,8 @@ def main() -> None:
     # Here, since torch takes seconds to import, and --help none.
     from imgcap.ranks.world import close_ranks, init_ranks, say_without_gpu
     from imgcap.training.feature_cache import cache_features
+
+    work_begins()
 
     config = load_config(arguments.config, arguments.overrides)
     world = init_ranks(arguments.device or config.device)

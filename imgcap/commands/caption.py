@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from imgcap.commands.arguments import MODEL, add_device, add_local_rank, add_which, device_of, parser_for, positive
 from imgcap.config.decoding import METHODS, OPTIONS, SHARED, DecodeOptions, Option
-from imgcap.errors import UserError, exits_cleanly
+from imgcap.errors import UserError, exits_cleanly, work_begins
 from imgcap.pictures.files import find_pictures
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ def write_captions(arguments: argparse.Namespace, world: "World") -> None:
     from imgcap.models.trained import open_trained
     from imgcap.ranks.collectives import from_main
 
+    work_begins()
+
     given = {name: getattr(arguments, name) for name in OF_EVALUATION}
     where, *overrides = arguments.inputs
     overrides += [f"eval.{name}={value}" for name, value in given.items() if value is not None]
@@ -134,6 +136,8 @@ def write_captions(arguments: argparse.Namespace, world: "World") -> None:
 def print_captions(arguments: argparse.Namespace, world: "World") -> None:
     from imgcap.captioning.files import caption_files
     from imgcap.models.trained import open_trained
+
+    work_begins()
 
     paths, models = find_pictures(map(Path, arguments.inputs)), [arguments.model, *(arguments.others or [])]
     loaded, *others = (open_trained(model, world.device, arguments.which) for model in models)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imgcap.commands.arguments import LANGUAGE, parser_for, positive
-from imgcap.errors import exits_cleanly
+from imgcap.errors import exits_cleanly, work_begins
 from imgcap.evaluation.table import SCALE
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def main() -> None:
     from imgcap.evaluation.comparison.page import write_page
     from imgcap.evaluation.comparison.sides import compare, load_sides
 
+    work_begins()
     first, second = load_sides(arguments.a, arguments.b, arguments.split)
     comparison = compare(
         first, second, arguments.references, arguments.split, arguments.language, arguments.resamples, arguments.seed

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from imgcap.commands.arguments import MODEL, add_device, add_overrides, add_which, device_of, parser_for
-from imgcap.errors import exits_cleanly
+from imgcap.errors import exits_cleanly, work_begins
 
 
 @exits_cleanly
@@ -37,6 +37,8 @@ def main() -> None:
     from imgcap.evaluation.table import score_table
     from imgcap.models.trained import open_trained
     from imgcap.ranks.world import close_ranks, init_ranks, say_without_gpu
+
+    work_begins()
 
     overrides = arguments.overrides + ([] if arguments.beam is None else [f"eval.beam={arguments.beam}"])
     world = init_ranks(device_of(arguments.device, overrides))

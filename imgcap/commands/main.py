@@ -31,6 +31,7 @@ COMMANDS = {
     },
 }
 NAMES = [name for group in COMMANDS.values() for name in group]
+LATER = ("train", "evaluate", "caption", "compare", "export", "cache-features")  # import torch behind their arguments
 GO_ON = ("download", "build", "index", "cache-features", "train", "sweep", "caption")  # where they were stopped
 
 
@@ -62,7 +63,8 @@ def run(name: str, main: str = "main") -> None:
 
     def imported_and_run() -> None:
         command = importlib.import_module(f"imgcap.commands.{name.replace('-', '_')}")
-        work_begins()
+        if name not in LATER:  # these say themselves when their imports are done
+            work_begins()
         getattr(command, main)()
 
     exits_cleanly(imported_and_run)()

@@ -15,7 +15,7 @@ import sys
 
 from imgcap.commands.arguments import Parser, add_device, add_overrides, parser_for
 from imgcap.config.shipped import config_file
-from imgcap.errors import exits_cleanly
+from imgcap.errors import exits_cleanly, work_begins
 
 CHANGE = "go on with other values of these keys, which make the run another one"
 
@@ -34,6 +34,8 @@ def main() -> None:
     from imgcap.training.preemption import PREEMPTED_EXIT_CODE, Preempted
     from imgcap.training.profile import profiling
     from imgcap.training.resumption import Resumption
+
+    work_begins()
 
     if arguments.env:
         print(environment_report(), flush=True)

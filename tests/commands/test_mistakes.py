@@ -40,9 +40,9 @@ def home(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     ("given", "line"),
     [
         ("caption", "required: RUN_OR_ARTEFACT, IMAGE|DIR|SHARDS; --help says what there is"),
-        ("caption HOME/runs/flickr8k", "required: IMAGE|DIR|SHARDS; imgcap caption --help"),
+        ("caption HOME/runs/flickr8k", "required: IMAGE|DIR|SHARDS; --help"),
         ("caption HOME/runs/flickr8k HOME/p.jpg --beam 3x", "argument --beam: invalid int value: '3x'"),
-        ("evaluate", "required: RUN_OR_ARTEFACT; imgcap evaluate --help"),
+        ("evaluate", "required: RUN_OR_ARTEFACT; --help"),
         ("caption HOME/runs/flikr8k HOME/p.jpg", "no folder there); the nearest is HOME/runs/flickr8k"),
         ("evaluate HOME/art/mien", "no folder there); the nearest is HOME/art/mine"),
         (
