@@ -93,7 +93,8 @@ def _overridden(given: Given, override: str) -> Given:
     """Set the key of an override to its value, whatever was there."""
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
-        raise UserError(f"{override!r} is no override; write key=value, for example train.epochs=3")
+        meant = f"--config {override}" if override in shipped_names() else "key=value, for example train.epochs=3"
+        raise UserError(f"{override!r} is no override; write {meant}")
     return _set(given, dotted.split("."), _value_of(dotted, text.strip()))
 
 

@@ -39,6 +39,8 @@ def start_block(
     epoch, total = steps
     every = steps_of(config.eval.every, epoch)
     evaluated = f"evaluated on {config.eval.split} {f'every {every:,} steps' if every else 'at the end'}"
+    rising = steps_of(config.optim.warmup, epoch)
+    warns = f"; warning: the rate rises for {rising:,} of them, lower optim.warmup" if 2 * rising > total else ""
     begins = f"goes on from step {resumed[0]:,} ({resumed[1]})" if resumed else "new"
     passes = f" × {accumulation.steps} passes" if accumulation.steps > 1 else ""
     ranks = f"{world.world_size} ranks × " if world.world_size > 1 else ""
@@ -53,7 +55,7 @@ def start_block(
             "vocabulary": _vocabulary(counts, vocabulary),
             "model": f"{config.model.encoder.name} and {decoder}, {_parameters(*parameters)}",
             "batch": f"{config.train.global_batch} images{share}, {epoch:,} steps an epoch",
-            "length": f"{total:,} steps ({total / epoch:.3g} epochs), {evaluated}",
+            "length": f"{total:,} steps ({total / epoch:.3g} epochs), {evaluated}{warns}",
             "run folder": str(config.run_path),
             "begins": begins,
         }
