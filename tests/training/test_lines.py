@@ -23,7 +23,9 @@ def test_a_run_says_what_it_begins_and_what_came_out(launch, tmp_path):
     settings = ["train.max_steps=12", "eval.every=6", "eval.metrics=[BLEU,CIDEr]", "vocab.size=12", "log.every=4"]
     ended = launch(run, *settings, "data.max_tokens=6", ranks=2)
     assert ended.returncode == 0, ended.stderr
-    lines, said = ended.stderr.splitlines(), rows(ended.stderr)
+    warned, *lines = ended.stderr.splitlines()
+    said = rows(ended.stderr)
+    assert warned.startswith("warning: vocab.min_count=1, vocab.size=12 make ")
     start = lines[: next(place for place, line in enumerate(lines) if line.startswith("step "))]
     assert len(start) <= 12 and len({re.search(r"\b {2,}", line).end() for line in start}) == 1, start
     assert said["device"].startswith("2 ranks × ") and said["precision"] == "fp32"
