@@ -48,7 +48,7 @@ def test_a_run_says_what_it_begins_and_what_came_out(launch, tmp_path):
     again = launch(run, *[*settings, "train.max_steps=18"], "data.max_tokens=6", "optim.warmup=10")
     assert rows(again.stderr)["length"].endswith("warning: the rate rises for 10 of them, lower optim.warmup")
     assert rows(again.stderr)["begins"] == f"goes on from step 12 ({run}/checkpoints/step-00000012)"
-    finished = launch(run, *[*settings, "train.max_steps=18"], "data.max_tokens=6")
+    finished = launch(run, *[*settings, "train.max_steps=18"], "data.max_tokens=6", "optim.warmup=10")
     assert "is finished: step 18 of 18" in finished.stderr and "trained" not in finished.stderr
 
 
