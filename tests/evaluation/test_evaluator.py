@@ -69,9 +69,8 @@ def test_captions_and_loss_are_those_of_the_images_one_by_one(run: Path, tiny: P
             features_1PE = loaded.model.encoder(image_CHW[None])
             found = beam_search(loaded.model.decoder, features_1PE, 3, 8)
             logits_KTV = predict(loaded.model.decoder, features_1PE, tokens_KT[None])[0][0]
-        captions.append(
-            {"image_id": reader.read(index).image_id, "caption": loaded.vocabulary.decode(found.tokens_BL[0].tolist())}
-        )
+        sample, said = reader.read(index), loaded.vocabulary.decode(found.tokens_BL[0].tolist())
+        captions.append({"image_id": sample.image_id, "image": sample.file_name, "caption": said})
         log_probs = logits_KTV.double().log_softmax(-1).gather(-1, tokens_KT[:, 1:, None]).squeeze(-1)
         cross_entropy -= (log_probs * (tokens_KT[:, 1:] != PAD)).sum().item()
         tokens += int((tokens_KT[:, 1:] != PAD).sum())
