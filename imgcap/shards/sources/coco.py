@@ -128,7 +128,7 @@ def _add_caption(part: Annotations, annotation: Any) -> None:
 
 def _join(part: Annotations, images: ImageFiles, split_of: SplitOf, splits: dict[str, list[Record]]) -> list[Skipped]:
     """Add the records of an annotation file to `splits`; return what could not be joined with an image."""
-    found, _ = images.find_all(part.names.values())
+    found = images.find_all(part.names.values())
     refuse_wrong_folder(part.names.values(), found, images.folder)
     skipped = []
     for image_id, name in part.names.items():

@@ -41,13 +41,13 @@ class ImageFiles:
         self.names = [name for name in self.all_names if posixpath.splitext(name)[1].lower() in SUFFIXES]
         self.left_out = left_out(files)
         self._known = set(self.names)
-        self._by_end = 0
+        self.by_end = 0  # files that `find_all` has found by the last part of their names alone
 
     @property
     def notes(self) -> tuple[str, ...]:
         """The line that says how many files were found by the last part of their name alone, if there were any."""
-        told = f"{self._by_end:,} pictures found by the last part of their name alone, in {self.folder}"
-        return (told,) if self._by_end else ()
+        told = f"{self.by_end:,} pictures found by the last part of their name alone, in {self.folder}"
+        return (told,) if self.by_end else ()
 
     @functools.cached_property
     def _stems(self) -> dict[str, str]:
@@ -87,10 +87,8 @@ class ImageFiles:
                     return self.folder / inside
         return None
 
-    def find_all(
-        self, names: Iterable[str], near: str = "", of_others: Collection[Path] = ()
-    ) -> tuple[dict[str, Path], int]:
-        """Find the files of names; return them, and how many were found by their last part alone.
+    def find_all(self, names: Iterable[str], near: str = "", of_others: Collection[Path] = ()) -> dict[str, Path]:
+        """Find the files of names; `by_end` counts those that were found by their last part alone.
 
         Files `of_others`, which other tables name, are none of the latter.
         """
@@ -104,8 +102,8 @@ class ImageFiles:
             if len(same) == 1:
                 ends.setdefault(self.folder / same[0], []).append(name)
         by_end = {claimed[0]: path for path, claimed in ends.items() if len(claimed) == 1 and path not in taken}
-        self._by_end += len(by_end)
-        return found | by_end, len(by_end)
+        self.by_end += len(by_end)
+        return found | by_end
 
     def relative(self, path: Path) -> str:
         """The name of a file from the folder; its whole path where it lies elsewhere."""
@@ -129,7 +127,7 @@ def records_from(
 
     Captions without an image, images without captions and images that no split lists are skipped and named.
     """
-    found, _ = images.find_all(captions)
+    found = images.find_all(captions)
     refuse_wrong_folder(captions, found, images.folder)
     splits: dict[str, list[Record]] = {}
     skipped = []

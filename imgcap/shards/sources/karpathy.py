@@ -28,7 +28,7 @@ def read(images: Path, captions: Path) -> Source:
             "(train, restval, val, test) and `sentences` with `raw`"
         ) from None
     files = ImageFiles(images)
-    found, _ = files.find_all(path for path, *_ in entries)
+    found = files.find_all(path for path, *_ in entries)
     refuse_wrong_folder((name for _, name, *_ in entries), found, images)
     splits: dict[str, list[Record]] = {}
     for where, file_name, image_id, split, texts in entries:

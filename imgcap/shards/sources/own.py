@@ -40,7 +40,6 @@ class _Gathered:
     columns: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)  # as written
-    by_end: int = 0  # found by the last part of their names
     split_column: str = ""
 
     def add(
@@ -115,8 +114,8 @@ def _notes(found: Layout, gathered: _Gathered, captioned: dict[str, _Image], cut
     columns = f" with columns {', '.join(gathered.columns)}" if gathered.columns else ""
     told = [f"recognised: {found.told}{columns}", f"{len(captioned):,} images, {texts:,} captions"]
     told += [f"column {column!r} is not used" for column in gathered.unused]
-    if gathered.by_end:
-        told.append(f"{gathered.by_end:,} pictures found by the last part of their name alone")
+    if gathered.files.by_end:
+        told.append(f"{gathered.files.by_end:,} pictures found by the last part of their name alone")
     if gathered.files.left_out:
         told.append(f"left out, of a sort that isn't read: {gathered.files.left_out}")
     return ("; ".join(told), *([cut] if cut else []))
@@ -192,9 +191,8 @@ def _find(gathered: _Gathered, named: list[tuple[list[str], str]]) -> list[dict[
     files, found = gathered.files, list[dict[str, Path]]()
     there = {path for names, near in named for name in names if (path := files.find(name, near))}
     for names, near in named:
-        paths, by_end = files.find_all(names, near, there)
+        paths = files.find_all(names, near, there)
         gathered.names += names
-        gathered.by_end += by_end
         there |= set(paths.values())
         found.append(paths)
     return found
