@@ -2,41 +2,51 @@
 # make test    the CPU test suite, but for what takes half a minute or more a test
 # make test-all  all of it
 # make lint    ruff and mypy
+# make docs    the pages as a site, in build/site; a link that leads nowhere is an error
 #
-# Each sets up the virtual environment first. PYTHON=python3.12 VENV=/elsewhere/venv choose others.
+# Each sets up the virtual environment first: the plain install for the demo, `[dev]` for the others.
+# PYTHON=python3.12 VENV=/elsewhere/venv choose others.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/installed
+PLAIN := $(VENV)/installed
+DEV := $(VENV)/installed-dev
 RANKS := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node 2
 
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-all lint install
+.PHONY: demo test test-all lint docs install
 
-install: $(STAMP)
+install: $(PLAIN)
 
-$(STAMP): setup.py pyproject.toml constraints.txt
+$(PLAIN): setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'error: imgcap needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...' >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(DEV): $(PLAIN)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-test: $(STAMP)
+test: $(DEV)
 	$(TESTS) -m 'not exhaustive'
 
-test-all: $(STAMP)
+test-all: $(DEV)
 	$(TESTS)
 
-lint: $(STAMP)
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(DEV)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 # Each step takes up what an earlier call has done: `make demo` again trains no step twice.
-demo: $(STAMP)
+demo: $(PLAIN)
 	$(BIN)/python tools/build_shards.py demo --out shards/demo --workers 2
 	$(RANKS) launch/train.py --config configs/demo.yaml
 	$(RANKS) launch/evaluate.py runs/demo --split test --beam 5 'eval.metrics=[BLEU,METEOR,ROUGE-L,CIDEr]'

@@ -1,21 +1,49 @@
-"""Mistakes of the user, and how a command ends on one."""
+"""Mistakes of the user, and how a command ends: on one, on Ctrl-C, or as it should."""
 
 import difflib
 import errno
 import functools
+import importlib.util
 import os
+import shlex
+import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 USER_MISTAKE = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+ENDING = 10.0  # seconds that a command has to end in after Ctrl-C
+_LAUNCHERS = ("torchrun", "torch.distributed.run", "torch.distributed.launch", "deepspeed", "deepspeed.launcher.launch")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 # Seconds that a rank leaves to the others, one of which may know better why the run ends.
 _AFTER_RANK_0, _AFTER_LOCAL_RANK, _AFTER_MISTAKES = 3.0, 0.25, 10.0
+# What pip installs where a module is missing that has another name, or comes with an extra of setup.py.
+_INSTALLED_AS = {
+    "PIL": "pillow",
+    "arabic_reshaper": "arabic-reshaper",
+    "bidi": "python-bidi",
+    "yaml": "pyyaml",
+    "gcsfs": "'imgcap[gcs]'",
+    "gradio": "'imgcap[page]'",
+    "huggingface_hub": "'imgcap[hub]'",
+    "onnx": "'imgcap[onnx]'",
+    "onnxruntime": "'imgcap[onnx]'",
+    "onnxscript": "'imgcap[onnx]'",
+    "optuna": "'imgcap[sweep]'",
+    "pillow_heif": "'imgcap[heic]'",
+    "pyarrow": "'imgcap[parquet]'",
+    "s3fs": "'imgcap[s3]'",
+    "timm": "'imgcap[timm]'",
+    "wandb": "'imgcap[wandb]'",
+}
+# Of the process that heeds Ctrl-C: its number, whether its work has begun, was asked to stop, would go on if repeated.
+_state: dict[str, Any] = {"process": None, "begun": False, "asked": False, "goes_on": False}
 
 
 class UserError(Exception):
@@ -25,6 +53,17 @@ class UserError(Exception):
 def nearest(name: str, known: Iterable[str]) -> str:
     """Find the known name that a misspelt one is most like."""
     return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
+
+
+def needs(purpose: str, *modules: str) -> None:
+    """Raise `UserError`, saying what to install, where one of these top-level modules isn't; imports none of them.
+
+    What is needed by the plain install alone needs no call: a command says as much of any module that it misses.
+    """
+    for module in modules:
+        if sys.modules.get(module) is None and importlib.util.find_spec(module) is None:
+            package = _INSTALLED_AS.get(module, module)
+            raise UserError(f"{purpose} needs the package {module}, which isn't installed here; pip install {package}")
 
 
 def reason_of(error: Exception) -> str:
@@ -41,8 +80,9 @@ def is_main_process() -> bool:
 def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
     """Turn a mistake of the user in a command's `main` into one line on stderr and exit code 2.
 
-    A mistake is a `UserError`, or a disk that is full or closed to us. Under torchrun every rank meets the
-    same mistake, or a lost connection to the one that met it; the line is printed once, by rank 0 if it can.
+    A mistake is a `UserError`, a package that isn't installed, or a disk that is full or closed to us. Under torchrun
+    every rank meets the same mistake, or a lost connection to the one that met it; the line is printed once, by rank 0
+    if it can. Where `heed_interrupts` was called, Ctrl-C ends in a line and exit code 130.
     """
     answer = _answers(main)
 
@@ -66,10 +106,18 @@ def _answers(main: Callable[[], None]) -> Callable[[], None]:
     def run() -> None:
         try:
             main()
+            if _state["asked"]:  # a library has taken the KeyboardInterrupt for itself
+                _say_stopped()
+        except KeyboardInterrupt:
+            if not _state["asked"]:
+                raise
+            _say_stopped()
         except BrokenPipeError:  # `... | head` closed our stdout: not a fault
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         except Exception as error:
+            if _state["asked"]:  # what a library has made of the KeyboardInterrupt, or a rank that has left already
+                _say_stopped()
             mistake = _mistake(error)
             if mistake is None:
                 if isinstance(error, RuntimeError):  # a lost connection is one: another rank may know why
@@ -88,6 +136,11 @@ def _mistake(error: Exception) -> str | None:
     """Say in a line what the user can mend of an error; None for a fault of ours."""
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        try:
+            needs("this command", error.name.partition(".")[0])
+        except UserError as missing:
+            return str(missing)
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         where = f" for {error.filename}" if error.filename else ""
         return f"no room left{where} ({error.strerror}); free some and run the same command again"
@@ -119,3 +172,103 @@ def _let_others_speak(seconds: float) -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, signal.SIG_DFL)
     time.sleep(seconds)
+
+
+def heed_interrupts(goes_on: bool) -> None:
+    """Let Ctrl-C end this process in a line, and never in a traceback: to be called before anything else is imported.
+
+    Until `work_begins` it ends at once. From then on the first Ctrl-C raises KeyboardInterrupt, so that files are
+    closed and processes ended, for `ENDING` seconds at most; a second one ends at once. `goes_on` is whether the same
+    command, given again, goes on where this one was stopped.
+    """
+    if _state["process"] is None:
+        told = sys.unraisablehook, threading.excepthook
+        sys.unraisablehook = lambda ignored: _swallowed(ignored.exc_type) if _state["asked"] else told[0](ignored)
+        threading.excepthook = lambda ended: None if _state["asked"] else told[1](ended)
+    _state.update(process=os.getpid(), begun=False, asked=False, goes_on=goes_on)
+    signal.signal(signal.SIGINT, _interrupt)
+
+
+def work_begins() -> None:
+    """Say that all imports are done: who interrupts a library in mid-import gets any error but KeyboardInterrupt."""
+    _state["begun"] = True
+
+
+def how_to_go_on() -> str:
+    """End of a line that says how to go on: the command as it was typed, where that can be known."""
+    typed = typed_command()
+    return f"go on with: {typed}" if typed else "the same command goes on"
+
+
+def typed_command() -> str | None:
+    """The command that this process belongs to, as it was typed, torchrun's or deepspeed's with it.
+
+    None where it was started by another launcher, or the system doesn't say by which.
+    """
+    words, process = list(sys.orig_argv), os.getppid()
+    while launched := _launcher_words(process):
+        words, process = launched, _parent_of(process)
+    if _among_others() and words == sys.orig_argv:
+        return None
+    if len(words) > 1 and Path(words[1]).parent.name == "bin":  # a console script, by the interpreter in its first line
+        del words[0]
+    name = Path(words[0]).name
+    return shlex.join([name if shutil.which(name) == words[0] else words[0], *words[1:]])
+
+
+def _launcher_words(process: int) -> list[str] | None:
+    """The words that started a process, if it is a launcher of ranks."""
+    try:
+        words = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
+    except OSError:
+        return None
+    return words if any(Path(word).name in _LAUNCHERS for word in words[:4]) else None
+
+
+def _parent_of(process: int) -> int:
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:  # it has ended meanwhile
+        return 0
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:")))
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Answer to SIGINT. A child that is just being forked leaves the answer to its parent."""
+    if os.getpid() != _state["process"]:
+        return
+    if not _state["begun"]:
+        _end_now("stopped while starting; nothing was begun")
+    if _state["asked"]:
+        _end_now("ended at once")
+    _state["asked"] = True
+    write_line(f"stopping, within {ENDING:.0f} s; Ctrl-C again ends at once")
+    last = threading.Timer(ENDING, _end_now, [f"ended after {ENDING:.0f} s"])
+    last.daemon = True
+    last.start()
+    raise KeyboardInterrupt
+
+
+def write_line(line: str) -> None:
+    """Write a line to stderr in one call, which a signal's handler may do too; ranks other than 0 write none."""
+    if is_main_process():
+        behind = "\n" if os.isatty(2) else ""  # a terminal has shown ^C, or a bar
+        os.write(2, f"{behind}{line}\n".encode())
+
+
+def _end_now(line: str) -> NoReturn:
+    write_line(line)
+    os._exit(INTERRUPTED)
+
+
+def _swallowed(what: type[BaseException]) -> None:
+    """End where a KeyboardInterrupt was raised in a place that can't pass it on, such as a finaliser."""
+    if issubclass(what, KeyboardInterrupt):
+        _end_now("stopped")
+
+
+def _say_stopped() -> NoReturn:
+    if is_main_process():
+        kept = f"stopped; what is finished is kept, {how_to_go_on()}" if _state["goes_on"] else "stopped"
+        print(kept, file=sys.stderr, flush=True)
+    sys.exit(INTERRUPTED)

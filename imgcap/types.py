@@ -6,13 +6,19 @@ E encoder width, H hidden width, A attention width, W beams, L layers, C colour 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import torch  # building shards doesn't wait for it
 
 PAD, SOS, EOS, UNK = 0, 1, 2, 3
 SPECIAL_TOKENS = ("<pad>", "<sos>", "<eos>", "<unk>")
+
+
+class Stored(Protocol):
+    """Where the bytes of an image lie: a file (a `Path` is one), or a row of a table."""
+
+    def read_bytes(self) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,11 @@ class Record:
     file_name: str
     path: Path
     captions: tuple[str, ...]
+    inside: Stored | None = None  # where its bytes lie in the file `path`, if they aren't all of it
+
+    def read(self) -> bytes:
+        """Read the bytes of the image; OSError where they can't be had."""
+        return (self.inside or self.path).read_bytes()
 
 
 class Sample(NamedTuple):

@@ -1,7 +1,6 @@
 """The older name of `imgcap caption ... --out FILE`: `python launch/caption.py ...`."""
 
-from imgcap.commands.caption import parse, run
-from imgcap.errors import exits_cleanly
+from imgcap.commands.main import run
 
 if __name__ == "__main__":
-    exits_cleanly(lambda: run(parse(out_required=True)))()
+    run("caption", "main_with_out")

@@ -1,6 +1,6 @@
 """The older name of `imgcap evaluate`: `python launch/evaluate.py ...`."""
 
-from imgcap.commands.evaluate import main
+from imgcap.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("evaluate")

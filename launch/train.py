@@ -1,6 +1,6 @@
 """The older name of `imgcap train`: `python launch/train.py ...`."""
 
-from imgcap.commands.train import main
+from imgcap.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("train")

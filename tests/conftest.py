@@ -46,6 +46,19 @@ TINY = [
     "checkpoint.every=0",
 ]
 
+START_BLOCK = (
+    "device",
+    "precision",
+    "images",
+    "captions",
+    "vocabulary",
+    "model",
+    "batch",
+    "length",
+    "begins",
+    "run folder",
+)
+
 
 class Words:
     """A tokeniser for machines without spaCy, as those with GPUs may be."""
@@ -144,11 +157,12 @@ class Ended(NamedTuple):
 
     @property
     def mistake(self) -> str:
-        """What the command complained of: one line, exit code 2, and nothing else on stderr but progress."""
+        """What the command complained of: one line, exit code 2, and nothing else but a start block and progress."""
         assert self.returncode == 2, (self.returncode, self.stderr)
         *before, last = self.stderr.splitlines()
         assert last.startswith("error: ") and "Traceback" not in self.stderr, self.stderr
-        assert all(line.startswith("step ") for line in before), self.stderr
+        said = ("step ", "warning: ", "no GPU was found: ", *(f"{name:<12}" for name in START_BLOCK))
+        assert all(line.startswith(said) for line in before), self.stderr
         return last
 
 

@@ -1,7 +1,10 @@
-"""What the pages say is there, is there: the tests and files that they name."""
+"""What the pages say is there, is there: the tests and files that they name. They are a site, and all on it."""
 
 import ast
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,8 @@ from imgcap.commands.main import NAMES
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 OLDER = [*sorted((CHECKOUT / "launch").glob("*.py")), *sorted((CHECKOUT / "tools").glob("*.py"))]
-PAGES = [CHECKOUT / "README.md", CHECKOUT / "shards" / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+DOCS = sorted((CHECKOUT / "docs").glob("*.md"))
+PAGES = [CHECKOUT / "README.md", CHECKOUT / "CHANGELOG.md", CHECKOUT / "shards" / "README.md", *DOCS]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -82,3 +86,39 @@ def test_the_maps_name_every_room(page: str) -> None:
     rooms = [folder.name for folder in (CHECKOUT / "imgcap").iterdir() if (folder / "__init__.py").exists()]
     text = (CHECKOUT / page).read_text()
     assert not [room for room in rooms if not re.search(rf"\b{room}\b", text)]
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_the_readme_leads_to_every_page(page: Path) -> None:
+    assert f"](docs/{page.name})" in PAGES[0].read_text()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages as a site, built as `make docs` builds them: a link or heading that isn't there is an error.
+
+    Not with --quiet, which takes the warnings from --strict too.
+    """
+    pytest.importorskip("material", reason="the site is built with mkdocs-material")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+def test_the_site_has_every_page(site: Path) -> None:
+    places = {page: site / page.relative_to(CHECKOUT).with_suffix("") / "index.html" for page in PAGES}
+    places[PAGES[0]] = site / "index.html"
+    places[CHECKOUT / "shards/README.md"] = site / "shards/index.html"
+    assert not [page for page, place in places.items() if not place.exists()]
+
+
+def test_no_list_or_table_of_the_site_is_a_paragraph(site: Path) -> None:
+    """Code hosts begin them behind any line; the site wants an empty one before."""
+    lost = []
+    for page in site.rglob("index.html"):
+        for paragraph in re.findall(r"<p>(.*?)</p>", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+            lost += re.findall(r"^(?:- |\d+\. |\| ).*", paragraph, flags=re.MULTILINE)
+    assert not lost

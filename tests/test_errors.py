@@ -37,6 +37,18 @@ def ended(error: Exception) -> Callable[[], None]:
     return main
 
 
+def test_a_missing_package_is_a_mistake_and_a_missing_module_of_ours_a_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(SystemExit):
+        ended(ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow.parquet"))()
+    said = "this command needs the package pyarrow, which isn't installed here; pip install 'imgcap[parquet]'"
+    assert capsys.readouterr().err == f"error: {said}\n"
+    with pytest.raises(ModuleNotFoundError):
+        ended(ModuleNotFoundError("No module named 'imgcap.nowhere'", name="imgcap.nowhere"))()
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [

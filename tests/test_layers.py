@@ -32,7 +32,11 @@ SUB_FLOORS: dict[str, tuple[set[str], ...]] = {
         {"transfer"},
     ),
     "shards": ({"scenes", "source", "place", "parallel"}, {"sources", "manifest", "sample"}),
-    "evaluation": ({"metrics"}, {"signature", "coco_files", "results", "batches"}, {"comparison", "evaluator"}),
+    "evaluation": (
+        {"metrics"},
+        {"signature", "coco_files", "results", "batches", "table"},
+        {"comparison", "evaluator"},
+    ),
     "captioning": (
         {"batch", "pictures", "inputs", "journal"},
         {"captioner", "bulk", "contact_sheet"},

@@ -1,6 +1,6 @@
 """The older name of `imgcap build`: `python tools/build_shards.py ...`."""
 
-from imgcap.commands.build import main
+from imgcap.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("build")

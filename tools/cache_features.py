@@ -1,6 +1,6 @@
 """The older name of `imgcap cache-features`: `python tools/cache_features.py ...`."""
 
-from imgcap.commands.cache_features import main
+from imgcap.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("cache-features")

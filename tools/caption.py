@@ -1,6 +1,6 @@
 """The older name of `imgcap caption`: `python tools/caption.py ...`."""
 
-from imgcap.commands.caption import main
+from imgcap.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("caption")

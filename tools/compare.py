@@ -1,6 +1,6 @@
 """The older name of `imgcap compare`: `python tools/compare.py ...`."""
 
-from imgcap.commands.compare import main
+from imgcap.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("compare")

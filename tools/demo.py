@@ -1,6 +1,6 @@
 """The older name of `imgcap serve`: `python tools/demo.py ...`."""
 
-from imgcap.commands.serve import main
+from imgcap.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("serve")

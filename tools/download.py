@@ -1,6 +1,6 @@
 """The older name of `imgcap download`: `python tools/download.py ...`."""
 
-from imgcap.commands.download import main
+from imgcap.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("download")

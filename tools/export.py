@@ -1,6 +1,6 @@
 """The older name of `imgcap export`: `python tools/export.py ...`."""
 
-from imgcap.commands.export import main
+from imgcap.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("export")

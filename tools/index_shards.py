@@ -1,6 +1,6 @@
 """The older name of `imgcap index`: `python tools/index_shards.py ...`."""
 
-from imgcap.commands.index import main
+from imgcap.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("index")

@@ -1,6 +1,6 @@
 """The older name of `imgcap inspect`: `python tools/inspect_shards.py ...`."""
 
-from imgcap.commands.inspect import main
+from imgcap.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("inspect")

@@ -1,6 +1,6 @@
 """The older name of `imgcap score`: `python tools/score.py ...`."""
 
-from imgcap.commands.score import main
+from imgcap.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("score")

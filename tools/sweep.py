@@ -1,6 +1,6 @@
 """The older name of `imgcap sweep`: `python tools/sweep.py ...`."""
 
-from imgcap.commands.sweep import main
+from imgcap.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("sweep")

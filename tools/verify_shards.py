@@ -1,6 +1,6 @@
 """The older name of `imgcap verify`: `python tools/verify_shards.py ...`."""
 
-from imgcap.commands.verify import main
+from imgcap.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("verify")

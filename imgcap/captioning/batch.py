@@ -21,10 +21,11 @@ from imgcap.decoding.hypotheses import Hypotheses
 from imgcap.errors import UserError
 from imgcap.models.trained import LoadedCaptioner
 from imgcap.ranks.memory import batch_that_fits, within_memory
+from imgcap.text.written import written
 
 
 class Scored(NamedTuple):
-    """A caption and its log probability / length ** length penalty."""
+    """A caption, as people write it, and its log probability / length ** length penalty."""
 
     caption: str
     score: float
@@ -54,11 +55,13 @@ def caption_pictures(
     options: DecodeOptions,
     attention: bool = False,
     others: Sequence[LoadedCaptioner] = (),
+    capital: bool = False,
 ) -> Iterator[Captioned]:
     """Caption a batch of RGB pictures, in order; `others` join the captioner as an ensemble, in its precision.
 
-    Samples depend on the seed and on the picture itself. Raises `UserError` where the others have another vocabulary,
-    and where the device's memory runs out.
+    Captions are as people write them, with a `capital` at the beginning where it is asked for. Samples depend on the
+    seed and on the picture itself. Raises `UserError` where the others have another vocabulary, and where the device's
+    memory runs out.
     """
     for other in others:
         _check_vocabulary(loaded, other)
@@ -85,10 +88,14 @@ def caption_pictures(
         lambda: decoded(len(pictures)),
         lambda: batch_that_fits(decoded, len(pictures), loaded.device, "caption", "--batch or batch_size"),
     )
+
+    def text(row: list[int]) -> str:
+        return written(loaded.vocabulary.words_of(row), loaded.config.data.language, capital)
+
     tokens, scores, lengths = found.tokens_BWL.tolist(), found.scores_BW.tolist(), found.lengths_BW.tolist()
     for place in range(len(pictures)):
         rows = zip(tokens[place], scores[place], lengths[place], strict=True)
-        captions = [Scored(loaded.vocabulary.decode(row), score) for row, score, length in rows if length]
+        captions = [Scored(text(row), score) for row, score, length in rows if length]
         words = [loaded.vocabulary.words[token] for token in tokens[place][0][: lengths[place][0] - 1]]
         attention_BLP = found.attention_BLP
         attention_LP = None

@@ -27,7 +27,7 @@ from imgcap.models.trained import LoadedCaptioner
 from imgcap.ranks.collectives import SharedCounter, from_main, gather_objects
 from imgcap.ranks.progress import Progress
 from imgcap.ranks.watchdog import doing
-from imgcap.ranks.world import World
+from imgcap.ranks.world import World, say_without_gpu
 
 SCORE_DIGITS = 4  # the last bits depend on how many threads shared a product
 
@@ -53,21 +53,25 @@ class _Work(NamedTuple):
         return sum(map(len, self.pending))
 
 
-def caption_all(loaded: LoadedCaptioner, inputs: Inputs, out: Path, world: World) -> Summary | None:
+def caption_all(
+    loaded: LoadedCaptioner, inputs: Inputs, out: Path, world: World, capital: bool = False
+) -> Summary | None:
     """Write a row for each picture of `inputs` into `out` (.jsonl or .csv), in their order; every rank calls it.
 
-    Beam, batch, precision and loader are those of the captioner's configuration. A picture that can't be read is named
+    Beam, batch, precision and loader are those of the captioner's configuration; with `capital` captions begin with
+    one. A picture that can't be read is named
     on stderr and in `OUT.summary.json`, and has no row; a later call tries it again. Returns None where `out` is
     finished already. Raises UserError where `out` was begun with other settings, and where no picture could be read.
     """
     journal = Journal(out)
-    settings = {**inputs.identity, **_settings(loaded)}
+    settings = {**inputs.identity, **_settings(loaded), "capital": capital}
     work = from_main(lambda: _prepare(journal, inputs, settings, loaded.config.eval.batch))
     if work is None:
         return None
+    say_without_gpu(world, "captioning")
     journal.open(work.start, world.rank)
     began = time.perf_counter()
-    _caption(loaded, inputs, work, journal, world)
+    _caption(loaded, inputs, work, journal, world, capital)
     gather_objects(None)  # all ranks are done
     images_per_s = work.images / max(time.perf_counter() - began, 1e-9)
     return from_main(lambda: _finish(journal, inputs, settings, images_per_s))
@@ -82,6 +86,7 @@ def _settings(loaded: LoadedCaptioner) -> dict[str, Any]:
     return {
         "weights": digest.hexdigest()[:16],
         **{name: getattr(config.eval, name) for name in SHARED},
+        "unk": bool(config.eval.unk),
         "max_tokens": config.data.max_tokens,
         "image_size": config.data.image_size,
         **({} if config.data.interpolation == "bilinear" else {"interpolation": config.data.interpolation}),
@@ -105,7 +110,9 @@ def _prepare(journal: Journal, inputs: Inputs, settings: dict[str, Any], batch: 
     return work
 
 
-def _caption(loaded: LoadedCaptioner, inputs: Inputs, work: _Work, journal: Journal, world: World) -> None:
+def _caption(
+    loaded: LoadedCaptioner, inputs: Inputs, work: _Work, journal: Journal, world: World, capital: bool
+) -> None:
     """Caption this rank's share of the work, batch by batch as it comes."""
     data, label = loaded.config.data, f"{journal.folder}/{work.start}"
     claims = _claims(work.pending, SharedCounter(f"{label} claimed"))
@@ -115,17 +122,17 @@ def _caption(loaded: LoadedCaptioner, inputs: Inputs, work: _Work, journal: Jour
     with reading(loader) as batches, bar as progress:
         for items in batches:
             doing("captioning")
-            journal.append(_captioned(loaded, items))
+            journal.append(_captioned(loaded, items, capital))
             done = everywhere.add(len(items))
             progress.advance(done - told)
             told = done
 
 
-def _captioned(loaded: LoadedCaptioner, items: dict[str, Item]) -> dict[str, Row]:
+def _captioned(loaded: LoadedCaptioner, items: dict[str, Item], capital: bool) -> dict[str, Row]:
     """Caption a batch and return its rows. The one place that decodes."""
     sound = [item.picture for item in items.values() if item.picture is not None]
     options = DecodeOptions.like_evaluation(loaded.config.eval)
-    found = iter(caption_pictures(loaded, sound, options) if sound else ())
+    found = iter(caption_pictures(loaded, sound, options, capital=capital) if sound else ())
     rows: dict[str, Row] = {}
     for key, item in items.items():
         if item.picture is None:

@@ -23,10 +23,11 @@ from imgcap.pictures.normalise import UnreadableImage
 
 @dataclass(frozen=True)
 class Caption:
-    """What a model says of a picture. The score is log probability / length ** length penalty, below 0.
+    """What a model says of a picture: its text as people write it, and the tokens that scores count.
 
-    The attention is float32: how much each token looked at each cell of the picture, 1 in sum over the cells, less
-    what it looked at class and register tokens (`model.encoder.tokens=all`).
+    The score is log probability / length ** length penalty, below 0. The attention is float32: how much each token
+    looked at each cell of the picture, 1 in sum over the cells, less what it looked at class and register tokens
+    (`model.encoder.tokens=all`).
     """
 
     text: str
@@ -50,13 +51,15 @@ class PictureCaptioner:
         attention: bool = False,
         batch_size: int = 32,
         urls: bool = False,
+        capital: bool = False,
         **decoding: Any,
     ) -> list[Caption]:
         """Caption one picture or many, in order; memory grows with `batch_size`, not with their number.
 
         A picture is a path, a PIL picture, a tensor (C, H, W) or array (H, W, C), of uint8 or of floats from 0 to 1,
-        and, with `urls`, an address. `decoding` are options of `DecodeOptions` (method, best, samples ...); where none
-        are given the model decodes as in evaluation. Raises `UserError` for what is no picture, naming it.
+        and, with `urls`, an address. With `capital` a caption begins with one. `decoding` are options of
+        `DecodeOptions` (method, best, samples ...); where none are given the model decodes as in evaluation, but for
+        <unk>. Raises `UserError` for what is no picture, naming it.
         """
         if batch_size < 1:
             raise UserError(f"batch_size is at least 1; it is {batch_size}")
@@ -71,7 +74,7 @@ class PictureCaptioner:
         with ThreadPoolExecutor() as threads:  # decoding and waiting for files let other threads run
             while batch := list(islice(numbered, batch_size)):
                 pictures = list(threads.map(lambda entry: self._opened(entry[0], entry[1], urls), batch))
-                found = caption_pictures(self.loaded, pictures, options, attention)
+                found = caption_pictures(self.loaded, pictures, options, attention, capital=capital)
                 captions += [self._caption(captioned) for captioned in found]
         return captions
 

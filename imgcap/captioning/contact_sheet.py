@@ -14,8 +14,8 @@ SHOWN = 200
 SIDE, QUALITY = 240, 70  # pixels; about 10 KB a thumbnail
 
 
-def write_contact_sheet(page: Path, out: Path, inputs: Inputs) -> None:
-    """Show what a finished `out` says of its `inputs`. Captions stand in the direction of their own writing."""
+def write_contact_sheet(page: Path, out: Path, inputs: Inputs, model: str) -> None:
+    """Show what a finished `out` of a `model` says of its `inputs`. Captions stand as they are written."""
     rows = {_name(row["image"], row.get("image_id")): row["caption"] for row in read_rows(out)}
     shown = min(SHOWN, len(inputs))
     figures = []
@@ -27,7 +27,7 @@ def write_contact_sheet(page: Path, out: Path, inputs: Inputs) -> None:
             figures.append((thumbnail.size, data_url(jpeg_of(thumbnail, QUALITY)), rows[name], name))
     page.parent.mkdir(parents=True, exist_ok=True)
     empty = template("captioning/contact_sheet.html")
-    filled = empty.render(title=out.name, side=SIDE, total=len(rows), figures=figures)
+    filled = empty.render(title=out.name, model=model, side=SIDE, total=len(rows), figures=figures)
     write_whole(page, filled.encode("utf-8", "backslashreplace"))
 
 

@@ -22,6 +22,7 @@ def caption_files(
     batch: int,
     others: Sequence[LoadedCaptioner] = (),
     drawings: Path | None = None,
+    capital: bool = False,
 ) -> Iterator[tuple[Path, Captioned]]:
     """Caption `batch` pictures at a time, by an ensemble with `others`; with `drawings` each gets a PNG there.
 
@@ -36,10 +37,10 @@ def caption_files(
         targets = _drawing_names(paths, drawings)
     size = max(member.config.data.image_size for member in (loaded, *others))
     for pictures in _readable(paths, size, batch):
-        found = caption_pictures(loaded, list(pictures.values()), options, drawings is not None, others)
+        found = caption_pictures(loaded, list(pictures.values()), options, drawings is not None, others, capital)
         for (path, picture), captioned in zip(pictures.items(), found, strict=True):
             if drawings is not None:
-                _draw(loaded, picture, captioned, targets[path])
+                _draw(loaded, path, picture, captioned).save(targets[path])
             yield path, captioned
 
 
@@ -66,7 +67,9 @@ def _drawing_names(paths: list[Path], folder: Path) -> dict[Path, Path]:
     return names
 
 
-def _draw(loaded: LoadedCaptioner, picture: Image.Image, captioned: Captioned, target: Path) -> None:
+def _draw(loaded: LoadedCaptioner, path: Path, picture: Image.Image, captioned: Captioned) -> Image.Image:
     assert captioned.attention_LP is not None  # it was asked for, and the decoder attends
-    grid = loaded.model.encoder.grid(loaded.config.data.image_size)
-    draw_attention(picture, captioned.words, captioned.attention_LP, grid).save(target)
+    data = loaded.config.data
+    grid = loaded.model.encoder.grid(data.image_size)
+    words, caption = captioned.words, captioned.caption
+    return draw_attention(picture, words, captioned.attention_LP, grid, caption, path.name, data.language)

@@ -12,6 +12,7 @@ from imgcap.errors import UserError
 from imgcap.files.fetch import Unreachable, is_address
 from imgcap.pictures.files import decode, find_pictures, open_picture
 from imgcap.pictures.normalise import UnreadableImage
+from imgcap.shards.identity import SetIdentity
 from imgcap.shards.manifest import MANIFEST_NAME
 from imgcap.shards.place import Place
 from imgcap.shards.reader import ShardReader
@@ -74,8 +75,7 @@ class ShardInputs:
 
     @property
     def identity(self) -> dict[str, str]:
-        reader = self.reader
-        return {"input": f"{reader.manifest.name}@{reader.manifest_sha256[:12]}", "split": reader.split}
+        return {"input": str(SetIdentity.of(self.reader)), "split": self.reader.split}
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -90,7 +90,7 @@ class ShardInputs:
         except Unreachable:
             raise
         except DAMAGED as error:
-            return Item({"image": f"sample {i}"}, None, str(error))
+            return Item({"image": self.reader.name(i)}, None, str(error))
 
 
 def open_inputs(where: str, split: str | None, data: DataConfig) -> Inputs:

@@ -3,6 +3,7 @@
 Dimensions: C colour channels, H W pixels.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -46,7 +47,7 @@ def as_picture(picture: Picture, size: int, urls: bool = False) -> Image.Image:
     if isinstance(picture, str) and is_address(picture):
         return _fetched(picture, size, urls)
     if isinstance(picture, str | Path):
-        return open_picture(Path(picture), size)
+        return open_picture(Path(os.path.expanduser(picture)), size)
     raise UnreadableImage(f"a {type(picture).__name__} holds no picture; give a path, a PIL picture, array or tensor")
 
 

@@ -72,6 +72,13 @@ def folder_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def step_of(folder: Path) -> int:
+    """The step of a checkpoint, by its folder's name."""
+    found = _FOLDER.match(folder.name)
+    assert found is not None, f"{folder} is no checkpoint's folder"
+    return int(found[1])
+
+
 def by_order(root: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     """List the checkpoint folders, last saved first, and those whose record is damaged, each with the reason."""
     sound: list[tuple[int, Path]] = []
@@ -84,6 +91,12 @@ def by_order(root: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
         except DamagedCheckpoint as reason:
             damaged.append((folder, str(reason)))
     return [folder for _, folder in sorted(sound, reverse=True)], damaged
+
+
+def newest_checkpoint(root: Path) -> Path | None:
+    """Find the folder that was saved last, sound or not; None where nothing was ever saved."""
+    saved, damaged = by_order(root)
+    return next(iter([*saved, *(folder for folder, _ in damaged)]), None)
 
 
 def read_pointer(root: Path, pointer: str) -> Path | None:

@@ -26,12 +26,6 @@ class Checkpoint:
     path: Path
 
 
-def newest_checkpoint(root: Path) -> Path | None:
-    """Find the folder that was saved last, sound or not; None where nothing was ever saved."""
-    saved, damaged = by_order(root)
-    return next(iter([*saved, *(folder for folder, _ in damaged)]), None)
-
-
 def load_checkpoint(root: Path, which: Literal["latest", "best"] = "latest") -> Checkpoint:
     """Load the newest (or the best) checkpoint under `root`, or else the newest that is whole.
 

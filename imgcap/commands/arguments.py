@@ -1,21 +1,44 @@
 """Arguments that several commands have in common."""
 
 import argparse
+import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
-import imgcap
+from imgcap.errors import UserError
 
 MODEL = "a run, an artefact, or user/name on the Hugging Face hub"
+OVERRIDES = "dotted.key=value"
 Number = TypeVar("Number", int, float)
 LANGUAGE = "of the captions, as spaCy names it (default: of the shard set, else en)"
 
 
-def parser_for(docstring: str | None) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser that tells a mistake in one line; its paths may begin with ~, and it knows keys written as options."""
+
+    takes_keys = False
+
+    def error(self, message: str) -> NoReturn:
+        option = message.removeprefix("unrecognized arguments: ").partition(" ")[0]
+        if self.takes_keys and option.startswith("--"):
+            from imgcap.config.aliases import instead_of_option
+            from imgcap.config.run import Config
+
+            if told := instead_of_option(option, Config):
+                raise UserError(told)
+        message = message.replace(f", {OVERRIDES}", "")  # argparse names them with what is required
+        raise UserError(f"{message}; --help says what there is")
+
+
+def parser_for(docstring: str | None) -> Parser:
     """Make a parser whose help is the docstring of its command, by the name under which that was called."""
     name, layout = Path(sys.argv[0]).name, argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(prog=name, description=docstring, formatter_class=layout)
+    parser = Parser(prog=name, description=docstring, formatter_class=layout)
+    parser.register("type", Path, lambda text: Path(os.path.expanduser(text)))
+    parser.register("type", None, os.path.expanduser)
+    return parser
 
 
 def add_local_rank(parser: argparse.ArgumentParser) -> None:
@@ -23,10 +46,11 @@ def add_local_rank(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
 
 
-def add_overrides(parser: argparse.ArgumentParser, meaning: str = "override the configuration") -> None:
+def add_overrides(parser: Parser, meaning: str = "override the configuration") -> None:
     """Take any dotted keys of the configuration, for a parser of intermixed arguments."""
     add_local_rank(parser)
-    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help=meaning)
+    parser.takes_keys = True
+    parser.add_argument("overrides", nargs="*", metavar=OVERRIDES, help=meaning)
 
 
 def add_which(parser: argparse.ArgumentParser) -> None:
@@ -37,16 +61,10 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
 
 
-def config_file(text: str) -> Path:
-    """Path of a YAML file; a bare name such as `flickr8k` is one of those that come with imgcap."""
-    shipped = shipped_configs() / f"{text}.yaml"
-    return shipped if text.isidentifier() and not Path(text).is_file() and shipped.is_file() else Path(text)
-
-
-def shipped_configs() -> Path:
-    """Folder of the configurations that come with imgcap: in the package where it is installed, else beside it."""
-    package = Path(imgcap.__file__).parent
-    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+def device_of(asked: str | None, overrides: Iterable[str]) -> str | None:
+    """The device that was asked for by --device, or else as `device=` among overrides; a run's own says no more."""
+    keys = dict(override.partition("=")[::2] for override in overrides)
+    return asked or keys.get("device") or None
 
 
 def positive(text: str) -> int:
@@ -55,6 +73,10 @@ def positive(text: str) -> int:
 
 def percent(text: str) -> int:
     return _between(1, int(text), 100)
+
+
+def share(text: str) -> float:
+    return _between(0.0, float(text), 0.5)
 
 
 def port(text: str) -> int:

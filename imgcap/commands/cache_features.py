@@ -10,12 +10,10 @@ Under torchrun each rank makes some of the shards. Run again after a stop, it go
 
 from pathlib import Path
 
-from imgcap.commands.arguments import add_device, add_overrides, config_file, parser_for, positive
+from imgcap.commands.arguments import add_device, add_overrides, parser_for, positive
 from imgcap.config.load import load_config
-from imgcap.errors import exits_cleanly
-from imgcap.ranks.world import close_ranks, init_ranks
-from imgcap.training.feature_cache import cache_features
-from imgcap.training.fine_tuning import adopted_input
+from imgcap.config.shipped import config_file
+from imgcap.errors import exits_cleanly, work_begins
 
 
 @exits_cleanly
@@ -27,10 +25,19 @@ def main() -> None:
     add_device(parser)
     add_overrides(parser)
     arguments = parser.parse_intermixed_args()
+
+    # Here, since torch takes seconds to import, and --help none.
+    from imgcap.ranks.world import close_ranks, init_ranks, say_without_gpu
+    from imgcap.training.feature_cache import cache_features
+    from imgcap.training.fine_tuning import adopted_input
+
+    work_begins()
+
     config = load_config(arguments.config, arguments.overrides)
     config = load_config(arguments.config, [*arguments.overrides, *adopted_input(config, config.init_from)])
-    world = init_ranks(arguments.device)
+    world = init_ranks(arguments.device or config.device)
     try:
+        say_without_gpu(world, "encoding")
         manifest = cache_features(config, arguments.out, world, arguments.batch)
         if manifest is not None:
             print(manifest.summary(arguments.out))

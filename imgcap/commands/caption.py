@@ -2,7 +2,7 @@
 
     imgcap caption runs/demo photo.jpg folder/ --beam 5 --attention out/
     imgcap caption runs/demo photo.jpg --method diverse --beam 6 --groups 3 --best 3 --json
-    imgcap caption runs/demo photo.jpg --require dog --ban '<unk>' --no-repeat-ngram 2
+    imgcap caption runs/demo photo.jpg --require dog --ban man --no-repeat-ngram 2 --capital
     imgcap caption runs/one photo.jpg --with runs/two --with runs/three
     imgcap caption runs/demo photo.jpg --method sample --samples 5 --top-p 0.9 --seed 1
 
@@ -23,27 +23,28 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from imgcap.captioning.bulk import caption_all
-from imgcap.captioning.contact_sheet import write_contact_sheet
-from imgcap.captioning.files import caption_files
-from imgcap.captioning.inputs import open_inputs
-from imgcap.commands.arguments import MODEL, add_device, add_local_rank, add_which, parser_for, positive
+from imgcap.commands.arguments import MODEL, add_device, add_local_rank, add_which, device_of, parser_for, positive
 from imgcap.config.decoding import METHODS, OPTIONS, SHARED, DecodeOptions, Option
-from imgcap.errors import UserError, exits_cleanly
-from imgcap.models.trained import open_trained
+from imgcap.errors import UserError, exits_cleanly, work_begins
 from imgcap.pictures.files import find_pictures
-from imgcap.ranks.collectives import from_main
-from imgcap.ranks.world import World, close_ranks, init_ranks
 
-FLAGS = {"banned": "--ban", "required": "--require"}  # of the other options of decoding, their names
-OF_CONTENT = ("min_length", "no_repeat_ngram", "banned", "required")
+if TYPE_CHECKING:
+    from imgcap.ranks.world import World
+
+FLAGS = {
+    "banned": "--ban",
+    "required": "--require",
+    "unk": "--allow-unk",
+}  # of others their names
+OF_CONTENT = ("min_length", "no_repeat_ngram", "unk", "banned", "required")
 TYPES: dict[str, dict[str, Any]] = {
     "choice": {"choices": METHODS},
     "words": {"action": "append", "metavar": "WORD"},
     "int": {"type": int, "metavar": "N"},
     "float": {"type": float, "metavar": "X"},
+    "bool": {"action": "store_const", "const": True},
 }
 OF_EVALUATION = ("batch", *SHARED)  # flags that are keys of eval too
 
@@ -54,6 +55,7 @@ def parse(out_required: bool = False) -> argparse.Namespace:
     inputs = "pictures and folders of them; with --out: one folder or shard set, then any dotted.key=value"
     parser.add_argument("inputs", nargs="+", metavar="IMAGE|DIR|SHARDS", help=inputs)
     parser.add_argument("--batch", type=positive, help="pictures decoded together (default 16; with --out eval.batch)")
+    parser.add_argument("--capital", action="store_true", help="begin captions with a capital")
     add_which(parser)
     add_device(parser)
     add_local_rank(parser)
@@ -97,17 +99,30 @@ def help_of(option: Option) -> str:
     text = option.description.replace("; null: ", "; default: ")
     if option.type == "words":
         return f"{text}; repeatable"
+    if option.type == "bool":
+        return text.partition("; ")[0]
     default = f"eval.{option.name} of the run" if option.name in SHARED else option.default
     return text if default is None else f"{text} (default: {default})"
 
 
-def write_captions(arguments: argparse.Namespace, world: World) -> None:
+# What the functions below import takes seconds, for torch, and --help none.
+
+
+def write_captions(arguments: argparse.Namespace, world: "World") -> None:
+    from imgcap.captioning.bulk import caption_all
+    from imgcap.captioning.contact_sheet import write_contact_sheet
+    from imgcap.captioning.inputs import open_inputs
+    from imgcap.models.trained import open_trained
+    from imgcap.ranks.collectives import from_main
+
+    work_begins()
+
     given = {name: getattr(arguments, name) for name in OF_EVALUATION}
     where, *overrides = arguments.inputs
     overrides += [f"eval.{name}={value}" for name, value in given.items() if value is not None]
     loaded = open_trained(arguments.model, world.device, arguments.which, overrides)
     inputs = from_main(lambda: open_inputs(where, arguments.split, loaded.config.data))
-    summary = caption_all(loaded, inputs, arguments.out, world)
+    summary = caption_all(loaded, inputs, arguments.out, world, arguments.capital)
     if not world.is_main:
         return
     if summary is None:
@@ -115,16 +130,22 @@ def write_captions(arguments: argparse.Namespace, world: World) -> None:
     else:
         print(json.dumps(asdict(summary)), flush=True)
     if arguments.contact_sheet:
-        write_contact_sheet(arguments.contact_sheet, arguments.out, inputs)
+        write_contact_sheet(arguments.contact_sheet, arguments.out, inputs, str(arguments.model))
 
 
-def print_captions(arguments: argparse.Namespace, world: World) -> None:
+def print_captions(arguments: argparse.Namespace, world: "World") -> None:
+    from imgcap.captioning.files import caption_files
+    from imgcap.models.trained import open_trained
+
+    work_begins()
+
     paths, models = find_pictures(map(Path, arguments.inputs)), [arguments.model, *(arguments.others or [])]
     loaded, *others = (open_trained(model, world.device, arguments.which) for model in models)
     given = {option.name: getattr(arguments, option.name) for option in OPTIONS}
     options = DecodeOptions.like_evaluation(loaded.config.eval, **given)
     entries = []
-    for path, captioned in caption_files(loaded, paths, options, arguments.batch or 16, others, arguments.attention):
+    how = (options, arguments.batch or 16, others, arguments.attention, arguments.capital)
+    for path, captioned in caption_files(loaded, paths, *how):
         entries.append({"image": str(path), "caption": captioned.caption, "score": captioned.score})
         if options.captions > 1:
             entries[-1]["captions"] = [scored._asdict() for scored in captioned.captions]
@@ -137,7 +158,9 @@ def print_captions(arguments: argparse.Namespace, world: World) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    world = init_ranks(arguments.device)
+    from imgcap.ranks.world import close_ranks, init_ranks
+
+    world = init_ranks(device_of(arguments.device, arguments.inputs if arguments.out else []))
     try:
         (write_captions if arguments.out else print_captions)(arguments, world)
     finally:
@@ -145,3 +168,4 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 main = exits_cleanly(lambda: run(parse()))
+main_with_out = exits_cleanly(lambda: run(parse(out_required=True)))  # launch/caption.py

@@ -11,20 +11,27 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imgcap.commands.arguments import LANGUAGE, parser_for, positive
-from imgcap.errors import exits_cleanly
-from imgcap.evaluation.comparison.bootstrap import Difference
-from imgcap.evaluation.comparison.page import write_page
-from imgcap.evaluation.comparison.sides import compare, load_sides
+from imgcap.errors import exits_cleanly, work_begins
+from imgcap.evaluation.table import SCALE
+
+if TYPE_CHECKING:
+    from imgcap.evaluation.comparison.sides import Comparison
 
 
-def print_table(differences: dict[str, Difference]) -> None:
-    print(f"{'':>10}{'A':>9}{'B':>9}{'B - A':>9}   {'95 % interval':<20}B wins", file=sys.stderr)
-    for name, found in differences.items():
-        interval = f"{found.low:+.4f} .. {found.high:+.4f}"
-        scores = f"{found.a:>9.4f}{found.b:>9.4f}{found.difference:>+9.4f}"
-        print(f"{name:>10}{scores}   {interval:<20}{found.b_wins:.1%}", file=sys.stderr)
+def print_table(comparison: "Comparison") -> None:
+    print(f"{'':>10}{'A':>8}{'B':>8}{'B - A':>8}   {'95 % interval':<18}B wins", file=sys.stderr)
+    for name, found in comparison.differences.items():
+        interval = f"{found.low:+.3f} .. {found.high:+.3f}"
+        scores = f"{found.a:>8.3f}{found.b:>8.3f}{found.difference:>+8.3f}"
+        print(f"{name:>10}{scores}   {interval:<18}{found.b_wins:.1%}", file=sys.stderr)
+    for name, (a, b) in comparison.by_programs.items():
+        print(f"{name:>10}{a:>8.3f}{b:>8.3f}{b - a:>+8.3f}   not resampled", file=sys.stderr)
+    for name, absent in comparison.not_computed.items():
+        print(f"{name:>10}: not computed in {' and '.join(absent)}", file=sys.stderr)
+    print(SCALE, file=sys.stderr)
 
 
 @exits_cleanly
@@ -39,12 +46,18 @@ def main() -> None:
     parser.add_argument("--resamples", type=positive, default=2000)
     parser.add_argument("--seed", type=int, default=0, help="of the resamples")
     arguments = parser.parse_args()
+
+    # Here, since torch takes seconds to import, and --help none.
+    from imgcap.evaluation.comparison.page import write_page
+    from imgcap.evaluation.comparison.sides import compare, load_sides
+
+    work_begins()
     first, second = load_sides(arguments.a, arguments.b, arguments.split)
     comparison = compare(
         first, second, arguments.references, arguments.split, arguments.language, arguments.resamples, arguments.seed
     )
     write_page(arguments.out, comparison)
-    print_table(comparison.differences)
+    print_table(comparison)
     report = {name: dataclasses.asdict(found) for name, found in comparison.differences.items()}
     found = {"a": first.name, "b": second.name, "images": len(comparison.references), "resamples": arguments.resamples}
     print(json.dumps({**found, "seed": arguments.seed, "differences": report, "page": str(arguments.out)}), flush=True)

@@ -6,20 +6,17 @@ A fetch that was stopped goes on where it stopped. Addresses are in imgcap/files
 a local file or another address: --source Flickr8k_text.zip=FILE_OR_ADDRESS.
 """
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
-
-from tqdm import tqdm
 
 from imgcap.commands.arguments import parser_for
 from imgcap.errors import UserError, exits_cleanly
 from imgcap.files.datasets import SOURCES, download, missing, read_datasets
+from imgcap.ranks.progress import Progress
 
 
 def show(label: str, total: int | None) -> Callable[[int], object]:
-    bar = tqdm(total=total, desc=label, unit="B", unit_scale=True, file=sys.stderr, mininterval=1.0)
-    return bar.update
+    return Progress(total, label, "B").advance
 
 
 def places(given: list[str]) -> dict[str, str]:

@@ -3,23 +3,18 @@
     imgcap evaluate runs/flickr8k --split test --beam 5
     torchrun --nproc_per_node 4 -m imgcap evaluate runs/flickr8k --split test --beam 5
 
-The last line of stdout is the scores as JSON. A run also gets results/SPLIT-captions.json and
-results/SPLIT-scores.json; with data.shards=DIR, which scores it on another set, NAME-SPLIT-... instead.
+The table goes to stderr; the last line of stdout is the scores as JSON. A run also gets results/SPLIT-captions.json and
+results/SPLIT-scores.json. A model is scored on the set that it was trained on; with data.shards=DIR on another, which
+the first line says, and a run's files are then NAME-SPLIT-...
 """
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from imgcap.commands.arguments import MODEL, add_device, add_overrides, add_which, parser_for
-from imgcap.data.dataset import place_of
-from imgcap.errors import exits_cleanly
-from imgcap.evaluation.evaluator import Evaluator
-from imgcap.evaluation.metrics.diversity import train_split
-from imgcap.evaluation.results import write_json, write_results
-from imgcap.models.trained import open_trained
-from imgcap.ranks.world import close_ranks, init_ranks
-from imgcap.shards.reader import ShardReader
+from imgcap.commands.arguments import MODEL, add_device, add_overrides, add_which, device_of, parser_for
+from imgcap.errors import exits_cleanly, work_begins
 
 
 @exits_cleanly
@@ -33,12 +28,27 @@ def main() -> None:
     add_device(parser)
     add_overrides(parser, "override the run's configuration")
     arguments = parser.parse_intermixed_args()
+
+    # Here, since torch takes seconds to import, and --help none.
+    from imgcap.evaluation.evaluator import Evaluator
+    from imgcap.evaluation.metrics.diversity import train_split
+    from imgcap.evaluation.results import write_json, write_results
+    from imgcap.evaluation.scored_set import open_scored, other_set, told
+    from imgcap.evaluation.table import score_table
+    from imgcap.models.trained import open_trained
+    from imgcap.ranks.world import close_ranks, init_ranks, say_without_gpu
+
+    work_begins()
+
     overrides = arguments.overrides + ([] if arguments.beam is None else [f"eval.beam={arguments.beam}"])
-    world = init_ranks(arguments.device)
+    world = init_ranks(device_of(arguments.device, overrides))
     try:
         loaded = open_trained(arguments.path, world.device, arguments.which, overrides)
         config = loaded.config
-        reader = ShardReader(place_of(config.data), arguments.split)
+        reader = open_scored(loaded, arguments.split)
+        own = other_set(loaded, reader)
+        if own and world.is_main:
+            print(told(loaded, reader, own), file=sys.stderr, flush=True)
         evaluator = Evaluator(
             reader,
             loaded.vocabulary,
@@ -49,16 +59,20 @@ def main() -> None:
             precision=config.train.precision,
             train=train_split(reader) if world.is_main else None,
         )
+        say_without_gpu(world, "captioning")
         with loaded.autocast():
             evaluation = evaluator.run(loaded.model)
+        evaluation = replace(evaluation, trained_on=str(own) if own else None)
         if world.is_main:
             if loaded.is_run:
-                elsewhere = any(override.startswith("data.shards=") for override in overrides)
+                elsewhere = own or any(override.startswith("data.shards=") for override in overrides)
                 label = f"{reader.manifest.name}-{arguments.split}" if elsewhere else arguments.split
                 write_results(loaded.path, evaluation, loaded.step, label)
             if arguments.out:
                 write_json(arguments.out, evaluation.as_json())
-            print(f"{arguments.path}, step {loaded.step}: {len(evaluation.captions)} images", file=sys.stderr)
+            of = f"{reader.manifest.name} ({reader.place}), split {arguments.split}"
+            title = f"{arguments.path}, step {loaded.step:,}: {len(evaluation.captions):,} images of {of}"
+            print(score_table(evaluation.as_json(), title), file=sys.stderr, flush=True)
             print(json.dumps(evaluation.as_json()), flush=True)
     finally:
         close_ranks()

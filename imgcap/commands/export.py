@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 from imgcap.commands.arguments import add_which, parser_for
-from imgcap.errors import exits_cleanly
-from imgcap.export.artefact import OWNED, export_run
+from imgcap.errors import exits_cleanly, work_begins
 from imgcap.files.hub import check_name, push
 
 
@@ -28,6 +27,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.push:
         check_name(arguments.push)
+
+    from imgcap.export.artefact import OWNED, export_run  # here, since torch takes seconds to import, and --help none
+
+    work_begins()
     step, others = export_run(arguments.run, arguments.out, arguments.which, arguments.onnx, arguments.torch_export)
     size = sum(path.stat().st_size for path in arguments.out.rglob("*") if path.is_file())
     print(f"{arguments.out}: step {step} of {arguments.run}, {size / 1e6:.1f} MB")

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from imgcap.errors import UserError, exits_cleanly, nearest
+from imgcap.errors import UserError, exits_cleanly, heed_interrupts, nearest, work_begins
 
 COMMANDS = {
     "data": {
@@ -32,6 +32,8 @@ COMMANDS = {
     },
 }
 NAMES = [name for group in COMMANDS.values() for name in group]
+LATER = ("train", "evaluate", "caption", "compare", "export", "cache-features")  # import torch behind their arguments
+GO_ON = ("download", "build", "index", "cache-features", "train", "sweep", "caption")  # where they were stopped
 
 
 def overview() -> str:
@@ -53,7 +55,20 @@ def main() -> None:
     if name not in NAMES:
         return exits_cleanly(lambda: _answer(name))()
     sys.argv = [f"imgcap {name}", *rest]
-    importlib.import_module(f"imgcap.commands.{name.replace('-', '_')}").main()  # ends cleanly by itself
+    run(name)
+
+
+def run(name: str, main: str = "main") -> None:
+    """Run a command, by default its `main`, with what `sys.argv` holds; Ctrl-C is heeded from the first import on."""
+    heed_interrupts(goes_on=name in GO_ON)
+
+    def imported_and_run() -> None:
+        command = importlib.import_module(f"imgcap.commands.{name.replace('-', '_')}")
+        if name not in LATER:  # these say themselves when their imports are done
+            work_begins()
+        getattr(command, main)()
+
+    exits_cleanly(imported_and_run)()
 
 
 def _answer(name: str) -> None:

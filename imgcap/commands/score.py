@@ -16,6 +16,7 @@ from imgcap.evaluation.coco_files import read_results, with_other_images
 from imgcap.evaluation.metrics.scorers import ALL_METRICS
 from imgcap.evaluation.outside import facts_of_results, score_results
 from imgcap.evaluation.results import write_json
+from imgcap.evaluation.table import score_table
 
 
 @exits_cleanly
@@ -46,8 +47,7 @@ def main() -> None:
         how = {name: getattr(arguments, name) for name in ("metrics", "language", "protocol", "subset")}
         scores = score_results(hypotheses, arguments.references, **how, shuffled=shuffled)
     facts = facts_of_results(hypotheses) if arguments.facts else {}
-    for name, value in (scores | facts).items():
-        print(f"{name:>18}  {f'{value:.4f}' if isinstance(value, float) else value}", file=sys.stderr, flush=True)
+    print(score_table(scores | facts), file=sys.stderr, flush=True)
     if facts:
         scores["facts"] = facts
     if arguments.out:

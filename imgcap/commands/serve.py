@@ -4,7 +4,7 @@
     imgcap serve runs/one artefacts/two user/three --port 8000 --examples photos/
 
 Only this machine can open it, unless --host or --share says otherwise; see docs/page.md. Needs gradio:
-pip install 'imgcap[demo]'.
+pip install 'imgcap[page]'.
 """
 
 from pathlib import Path

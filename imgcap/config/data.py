@@ -1,24 +1,25 @@
 """The sections `data` and `vocab`: which pictures and captions a model learns from, and the words it knows."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from imgcap.config.section import Count, Off, Positive, Section
+from imgcap.config.section import Count, LocalPath, Off, Place, Positive, Section
 
 
 class DataConfig(Section):
     """Where pictures and captions come from, and what becomes of them before the model."""
 
-    shards: str = Field("shards/demo", description="shard set that gives words, evaluation and training: folder or URL")
-    also: dict[str, PositiveFloat] = Field(
+    shards: Place = Field(
+        "shards/demo", description="shard set that gives words, evaluation and training: folder or URL"
+    )
+    also: dict[Place, PositiveFloat] = Field(
         {}, description="other shard sets to train on too, each with the passes over it in an epoch"
     )
     mode: Literal["index", "stream"] = Field(
         "index", description="index trains on the shards in an exact order, stream on the tars of data.stream in none"
     )
-    stream: str | None = Field(
+    stream: Place | None = Field(
         None, description="pattern of the tars to train on with mode=stream, such as a{00..99}.tar"
     )
     stream_epoch: Positive = Field(100_000, description="images that count as an epoch of a stream")
@@ -44,7 +45,7 @@ class DataConfig(Section):
     features: bool = Field(
         True, description="read the frozen encoder's features, not the pictures, where the shards hold them"
     )
-    cache: Path | None = Field(
+    cache: LocalPath | None = Field(
         None, description="folder for remote shards; null: shards in $IMGCAP_CACHE or ~/.cache/imgcap"
     )
     cache_gb: PositiveFloat = Field(20.0, description="GB of remote shards that this machine keeps at most")

@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from imgcap.config.mistakes import allowed
 from imgcap.config.section import Count, Positive, Section
 from imgcap.errors import UserError, nearest
+from imgcap.types import SPECIAL_TOKENS, UNK
 
 Method = Literal["beam", "greedy", "sample", "diverse"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -19,6 +21,10 @@ LengthPenalty = Annotated[
 ]
 MinLength = Annotated[int, Field(ge=0, description="words that a caption has at least")]
 NoRepeatNgram = Annotated[int, Field(ge=0, description="never the same so many words in a row twice; 0: off")]
+Unk = Annotated[
+    bool | None,
+    Field(description="let captions hold <unk>, which leaves a hole; null: where they are scored, not for people"),
+]
 Words = Annotated[tuple[str, ...], AfterValidator(lambda words: tuple(dict.fromkeys(words)))]
 
 
@@ -39,6 +45,12 @@ class SearchConfig(Section):
     length_penalty: LengthPenalty = 1.0
     min_length: MinLength = 0
     no_repeat_ngram: NoRepeatNgram = 0
+    unk: Unk = None
+
+    @property
+    def scores_unk(self) -> bool:
+        """Whether captions that are scored may hold <unk>."""
+        return self.unk is not False
 
 
 class DecodeOptions(Section):
@@ -53,6 +65,7 @@ class DecodeOptions(Section):
     length_penalty: LengthPenalty = 1.0
     min_length: MinLength = 0
     no_repeat_ngram: NoRepeatNgram = 0
+    unk: Unk = None
     banned: Words = Field((), description="words that never occur")
     required: Annotated[Words, OnlyWith(("beam", "greedy"))] = Field((), description="words that always occur")
     temperature: Annotated[float, SAMPLE] = Field(
@@ -92,6 +105,8 @@ class DecodeOptions(Section):
             raise UserError(f"best={self.best} is more than the beam of {self.width}; raise beam to {self.best}")
         if self.method == "diverse" and self.width % self.group_count:
             raise UserError(f"groups={self.groups} must divide the beam of {self.width}; change one of them")
+        if self.unk and SPECIAL_TOKENS[UNK] in self.banned:
+            raise UserError("<unk> is both banned and allowed; leave it out of banned")
         both = set(self.banned) & set(self.required)
         if both:
             raise UserError(f"{sorted(both)[0]!r} is both banned and required; choose one")
@@ -123,11 +138,11 @@ class DecodeOptions(Section):
         return self.samples if self.method == "sample" else self.best
 
     def signed(self) -> dict[str, Any]:
-        """The options as a score's signature has them: beam, length penalty and what is not at its default."""
+        """The options as a score's signature has them: beam, length penalty and what scoring has otherwise."""
         beam = {"beam": self.width} if self.method in SEARCHES.methods else {}
-        others = {option.name: getattr(self, option.name) for option in OPTIONS if option.name != "beam"}
+        others = {option.name: getattr(self, option.name) for option in OPTIONS if option.name not in ("beam", "unk")}
         changed = {name: value for name, value in others.items() if value != type(self).model_fields[name].default}
-        return beam | {"length_penalty": self.length_penalty} | changed
+        return beam | {"length_penalty": self.length_penalty} | changed | ({} if self.unk else {"unk": "never"})
 
 
 SHARED = tuple(SearchConfig.model_fields)  # the options that begin as the run's evaluation has them
@@ -137,7 +152,7 @@ class Option(NamedTuple):
     """An option of decoding as a flag or a control shows it; `words` is the type of a tuple of words."""
 
     name: str
-    type: Literal["choice", "words", "int", "float"]
+    type: Literal["choice", "words", "int", "float", "bool"]
     default: Any
     description: str
     methods: tuple[str, ...]
@@ -146,7 +161,7 @@ class Option(NamedTuple):
     most: float | None
 
 
-_TYPES: dict[str, Any] = {"string": "choice", "array": "words", "integer": "int", "number": "float"}
+_TYPES: dict[str, Any] = {"string": "choice", "array": "words", "integer": "int", "number": "float", "boolean": "bool"}
 
 
 def methods_of(name: str) -> tuple[str, ...]:
@@ -182,4 +197,4 @@ def _mistake(error: Any) -> str:
         return f"{name}={value} is too low; it is at least {range_['ge']:g}"
     if "lt" in range_:
         return f"{name}={value} is too large; it is below {range_['lt']}"
-    return f"{name}={value!r}: {error['msg']}"
+    return f"{name}={value!r} is not allowed; it is {allowed(DecodeOptions, [name])}"

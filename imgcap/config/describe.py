@@ -1,39 +1,64 @@
 """The reference of every key, with type, default and meaning: as text, as a page of docs, as a JSON schema."""
 
 import json
+import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from imgcap.config.load import as_yaml, load_config
+from imgcap.config.aliases import ALIASES, ELSEWHERE, aliases_of
+from imgcap.config.keys import type_and_values
+from imgcap.config.load import config_of, read_given
+from imgcap.config.mistakes import allowed
 from imgcap.config.model import DECODERS, DEFAULT_DECODER
 from imgcap.config.run import Config
 from imgcap.config.section import Section, sections_in
+from imgcap.config.shipped import shipped_names
+from imgcap.config.themes import START_HERE, place_of, theme_of
+from imgcap.errors import UserError
 
-_TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
-_BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
-WIDTHS = (31, 15, 22, 46)  # of the columns of `as_text`: key, default, values, meaning
+WIDTHS = (31, 15, 22, 46)  # of the columns of the text: key, default, values, meaning
 _INTRODUCTION = """\
 # Configuration
 
-Every key, its default and its meaning. A file names the keys that differ from their defaults, and overrides on the
-command line win over it: `imgcap train --config configs/demo.yaml optim.lr=1e-3`. An unknown key is refused,
-naming the nearest valid one. Each run keeps the whole of its configuration in `config.yaml`.
+Every key by theme: its default, what it may hold, its meaning. A file names the keys that differ from their defaults,
+and overrides on the command line win over it: `imgcap train --config flickr8k optim.lr=1e-3`. A key that there isn't is
+refused with the one that is meant; `imgcap config WORD` finds keys by name, meaning, or [what others call
+them](#what-others-call-it), and `imgcap config FILE` shows what a run would have, with the place of each value that
+isn't a default. Each run keeps the whole of its configuration in `config.yaml`.
+
+| in a file | on the command line | |
+|---|---|---|
+| `optim: {lr: 1e-3}` | `optim.lr=1e-3` | numbers: `1e-3`, `.5`, `1_000` |
+| `data: {shards: ~/shards/mine}` | `data.shards=~/shards/mine` | texts are taken as typed, `~` is the home folder |
+| `eval: {metrics: [BLEU, CIDEr]}` | `eval.metrics=BLEU,CIDEr` | lists |
+| `eval: {every: 0.5ep}` | `eval.every=500` | durations: steps, or epochs (`2ep`) |
+| `train: {unfreeze: {layer4: 1ep}}` | `train.unfreeze.layer4=1ep` | maps |
+| `train: {clip_norm: null}` | `train.clip_norm=null` | no value, where a key allows `null` |
+| `base: flickr8k` | `--config flickr8k` | a file inherits: from one beside it, or one that comes with imgcap |
+
+A file with `base:` lays its keys over those of another (and that over its own base): maps are merged, lists and values
+replaced, `{}` empties a map. A run is called as its file, unless that says `name:`; neither `name` nor `run_dir` is
+inherited.
 
 Editors complete and check these files by [config.schema.json](config.schema.json); for one with yaml-language-server,
 begin the file with `# yaml-language-server: $schema=PATH/TO/config.schema.json`.
-
-A duration is a number of steps (`500`) or of epochs (`2ep`, `0.5ep`). A heading with a name in brackets has the keys
-that are for this `type` alone. What decoding can do beyond the section `eval` is in [decoding.md](decoding.md).
 """
+_ELSEWHERE = """\
+## What others call it
+
+None of these is taken: the mistake names the key.
+
+| you look for | here |
+|---|---|"""
 
 
 class Key(NamedTuple):
-    """A key of the reference; `values` are choices or a range."""
+    """A key of the reference; `values` are choices or a range. A key of one type has that in brackets in its name."""
 
     name: str
     type: str
@@ -42,54 +67,102 @@ class Key(NamedTuple):
     values: str
 
     @property
-    def section(self) -> str:
-        """The section that holds the key, with the section's type if only one type has the key."""
-        name, _, of_type = self.name.partition(" ")
-        return f"{name.rpartition('.')[0]} {of_type}".strip()
+    def dotted(self) -> str:
+        return self.name.split()[0]
+
+    @property
+    def heading(self) -> str:
+        """The theme that holds the key, with the section's type if only one type has the key."""
+        return " ".join([theme_of(self.dotted).title, *self.name.split()[1:]])
 
 
-def config_text(path: Path | None, overrides: list[str], schema: bool = False) -> str:
-    """Write what `imgcap config` prints: the reference, the JSON schema, or the resolved configuration of a file."""
+def config_text(given: list[str], schema: bool = False) -> str:
+    """Write what `imgcap config` prints: the reference, keys that a word finds, or what a file and overrides give."""
     if schema:
         return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
-    if path is None and not overrides:
+    files = [each for each in given if "=" not in each]
+    if not given:
         return as_text()
-    return as_yaml(load_config(path, overrides))
+    if files == given and not is_file(files[0]):
+        return found_text(files)
+    if len(files) > 1:
+        raise UserError(f"{files[1]} is no override; write one file, then key=value")
+    return resolved(Path(files[0]) if files else None, [each for each in given if "=" in each])
+
+
+def is_file(text: str) -> bool:
+    """Whether a word is meant as a configuration file, or the name of one, rather than to find keys by."""
+    return text in shipped_names() or Path(text).is_file() or "/" in text or text.endswith((".yaml", ".yml"))
 
 
 def reference() -> list[Key]:
-    """List every key that holds a value, in the order of a resolved file."""
-    return list(_keys(Config, ""))
+    """List every key that holds a value, by theme."""
+    return sorted(
+        _keys(Config, ""), key=lambda key: (place_of(key.dotted)[0], key.name.split()[1:], place_of(key.dotted))
+    )
 
 
-def as_text() -> str:
-    """Write the reference in aligned columns, a block a section."""
-    lines = [_row("KEY", "DEFAULT", "VALUES", "MEANING")]
-    for section, keys in groupby(reference(), key=lambda key: key.section):
-        lines += ["", section or "the run"]
-        lines += (_row(key.name.split()[0], key.default, key.values or key.type, key.meaning) for key in keys)
+def resolved(path: Path | None, overrides: list[str]) -> str:
+    """Write every key of a configuration as YAML; a comment says where each value that was given comes from."""
+    given = read_given(path, overrides)
+    tree, places = config_of(given).model_dump(mode="json"), dict(given.places())
+    lines: list[str] = []
+    names: list[str] = []
+    for line in yaml.safe_dump(tree, sort_keys=False, width=10**6).splitlines():
+        if entry := re.match(r"^((?:  )*)([\w.]+):", line):
+            names = [*names[: len(entry[1]) // 2], entry[2]]
+        place = places.get(".".join(names)) if entry else None
+        lines.append(f"{line}  # {place}" if place else line)
     return "\n".join(lines) + "\n"
 
 
+def found_text(words: list[str]) -> str:
+    """Write the keys that hold all words in name, meaning, theme, choices or what others call them."""
+    found = [key for key in reference() if all(word.lower() in _searched(key) for word in words)]
+    if not found:
+        said = " ".join(words)
+        if said in ELSEWHERE:
+            raise UserError(f"{said} is no key; it is {ELSEWHERE[said]}")
+        raise UserError(
+            f"no key has {said!r} in its name or meaning, and no configuration is called so; try another word, or "
+            f"imgcap config, which shows all keys (files by name: {', '.join(shipped_names())})"
+        )
+    return _table(found)
+
+
+def as_text() -> str:
+    """Write the reference in aligned columns, a block a theme."""
+    keys = reference()
+    first = [key for name in START_HERE for key in keys if key.name == name]
+    head = "Keys that people change most; all of them by theme below. imgcap config WORD finds keys by word."
+    return f"{head}\n\n{_table(first, 'start here')}\n{_table(keys)}"
+
+
 def as_markdown() -> str:
-    """Write the page docs/configuration.md: a table a section, a row a key."""
-    parts = [_INTRODUCTION]
-    for section, keys in groupby(reference(), key=lambda key: key.section):
-        parts += [f"## {section or 'The run'}", "", "| key | type | values | default | meaning |", "|---" * 5 + "|"]
-        for key in keys:
-            cells = (f"`{key.name.split()[0]}`", key.type, key.values, f"`{key.default}`", key.meaning)
-            parts.append(f"| {' | '.join(cell.replace('|', ',') for cell in cells)} |")
-        parts.append("")
-    return "\n".join(parts)
+    """Write the page docs/configuration.md: a table a theme, a row a key."""
+    keys = reference()
+    by_name = {key.name: key for key in keys}
+    parts = [_INTRODUCTION, "## Start here", "", "The keys that people change most.", ""]
+    parts += [*_markdown_table(by_name[name] for name in START_HERE), ""]
+    for heading, group in groupby(keys, key=lambda key: key.heading):
+        rows = list(group)
+        about = theme_of(rows[0].dotted).about if "(" not in heading else f"With `type: {heading.split('(')[1][:-1]}`."
+        parts += [f"## {heading}", "", about, "", *_markdown_table(rows), ""]
+    others = [f"| {_quoted(aliases.split())} | `{key}` |" for key, aliases in ALIASES.items()]
+    return "\n".join([*parts, _ELSEWHERE, *others, *(f"| `{name}` | {what} |" for name, what in ELSEWHERE.items()), ""])
 
 
 def json_schema() -> dict[str, Any]:
     """Make the JSON Schema (2020-12) of a configuration file, for editors."""
     schema = Config.model_json_schema()
+    schema["properties"] = {"base": {"type": "string", "description": _BASE}} | schema["properties"]
     for name, section in DECODERS.items():
         if name != DEFAULT_DECODER:  # without a type the keys are those of the default's
             schema["$defs"][section.__name__]["required"] = ["type"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_without_titles(schema)}
+
+
+_BASE = "file to inherit from, relative to this one, or the name of one that comes with imgcap"
 
 
 def _without_titles(schema: Any) -> Any:
@@ -107,7 +180,7 @@ def _keys(section: type[Section], prefix: str) -> Iterator[Key]:
     shown = section.model_json_schema()["properties"]
     for name, field in section.model_fields.items():
         if not sections_in(field.annotation):
-            kind, values = _values(shown[name])
+            kind, values = type_and_values(shown[name])
             yield Key(prefix + name, kind, _text(field.default), field.description or "", values)
     for name, field in section.model_fields.items():
         below = sections_in(field.annotation)
@@ -140,27 +213,31 @@ def _text(default: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
 
 
-def _values(schema: dict[str, Any]) -> tuple[str, str]:
-    """Tell the type of a JSON schema in words, and its choices or range."""
-    if "anyOf" in schema:
-        if schema["anyOf"][-1]["type"] == "null":
-            kind, values = _values(schema["anyOf"][0])
-            return f"{kind} or null", values
-        return "duration", "steps or epochs (2ep)"
-    if "const" in schema or "enum" in schema:
-        return "choice", ", ".join(map(str, schema.get("enum", [schema.get("const")])))
-    if schema["type"] == "array":
-        return "list", _values(schema["items"])[1]
-    if schema["type"] == "object":
-        names = ", ".join(schema.get("propertyNames", {}).get("enum", []))
-        of = schema["additionalProperties"]
-        kind, values = ("anything", "") if of is True else _values(of)
-        held = kind if kind == "duration" else f"{kind} {values}".strip()
-        return "mapping", f"{names or 'name'}: {held}"
-    if schema.get("format") == "path":
-        return "path", ""
-    range_ = (f"{word} {schema[bound]:.10g}" for bound, word in _BOUNDS.items() if bound in schema)
-    return _TYPES[schema["type"]], ", ".join(range_)
+def _searched(key: Key) -> str:
+    """Everything that a word may find a key by, in small letters, with spaces for underscores too."""
+    names = f"{key.dotted} {' '.join(aliases_of(key.dotted))}"
+    return f"{names} {re.sub('[._]', ' ', names)} {key.heading} {key.values} {key.meaning}".lower()
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _markdown_table(keys: Iterable[Key]) -> Iterator[str]:
+    yield from ("| key | default | values | meaning |", "|---" * 4 + "|")
+    for key in keys:
+        values = allowed(Config, [*key.dotted.split(".")])
+        cells = (f"`{key.dotted}`", f"`{key.default}`", values, key.meaning)
+        yield f"| {' | '.join(cell.replace('|', ',') for cell in cells)} |"
+
+
+def _table(keys: Iterable[Key], heading: str | None = None) -> str:
+    """Write keys in aligned columns, under their themes or one heading."""
+    lines = [_row("KEY", "DEFAULT", "VALUES", "MEANING")]
+    for theme, group in groupby(keys, key=lambda key: heading or key.heading):
+        lines += ["", theme]
+        lines += (_row(key.dotted, key.default, key.values or key.type, key.meaning) for key in group)
+    return "\n".join(lines) + "\n"
 
 
 def _row(*cells: str) -> str:

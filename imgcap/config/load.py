@@ -1,31 +1,56 @@
 """Reading YAML files and dotted overrides into a checked `Config`, and writing it back."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
+from imgcap.config.aliases import meant_by
+from imgcap.config.keys import fields_of
+from imgcap.config.mistakes import explain
 from imgcap.config.run import Config
-from imgcap.config.section import Section, sections_in
-from imgcap.errors import UserError, nearest
+from imgcap.config.shipped import config_file, shipped_names
+from imgcap.config.values import as_section, takes_text
+from imgcap.config.yaml_file import COMMAND_LINE, Given, parse, read_yaml
+from imgcap.errors import UserError
+
+_OWN = ("name", "run_dir", "base")  # keys that a file doesn't inherit: its run would land in that of its base
 
 
 def load_config(path: Path | None = None, overrides: list[str] | None = None) -> Config:
     """Read a YAML file (none: all defaults) and apply `dotted.key=value` overrides, values in YAML.
 
-    Raises `UserError` for a file that can't be read, an unknown key (naming the nearest) and a value that doesn't fit.
+    A file with `base:` lays its keys over those of another file. One without `name:` is called as the file is.
+    Raises `UserError` for a file that can't be read, an unknown key (naming the right one) and a value that doesn't
+    fit.
     """
-    tree: dict[str, Any] = _read_yaml(path) if path else {}
-    for override in overrides or []:
-        _apply(tree, override)
+    return config_of(read_given(path, overrides or []))
+
+
+def read_given(path: Path | None, overrides: list[str]) -> Given:
+    """Read what a file, those it inherits from, and overrides give: every value with its place."""
+    given = _inherited(config_file(path), []) if path else Given({}, COMMAND_LINE)
+    for override in overrides:
+        given = _overridden(given, override)
+    return given
+
+
+def config_of(given: Given) -> Config:
+    """Check what was given; `UserError` names each mistake with its place."""
     try:
-        return Config.model_validate(tree)
+        return Config.model_validate(as_section([Config], given))
     except ValidationError as error:
-        given = [override.partition("=")[0] for override in overrides or []]
-        raise UserError("; ".join(_explain(e, path, given) for e in error.errors())) from None
+        raise UserError(explain(error, Config, given)) from None
+
+
+def known_key(key: str) -> str:
+    """Return a dotted key; `UserError` names the right one where the configuration has none of that name."""
+    if key not in fields_of(Config):
+        raise UserError(meant_by(key, Config, "on the command line"))
+    return key
 
 
 def as_yaml(config: Config) -> str:
@@ -33,56 +58,63 @@ def as_yaml(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _inherited(path: Path, files: list[Path]) -> Given:
+    """Read a file over its base, and that over its own. `files` are those that inherit from this one."""
+    if any(path.resolve() == file.resolve() for file in files):
+        raise UserError(f"{files[0]} inherits from itself: {' -> '.join(map(str, [*files, path]))}; cut base: in one")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        given = read_yaml(path)
     except FileNotFoundError:
-        raise UserError(f"no configuration file {path}; name a file, or one of imgcap's own, as flickr8k") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} can't be read as YAML: {error}") from None
-    if not isinstance(tree, dict | None):
-        raise UserError(f"{path} holds a {type(tree).__name__}; a configuration is a mapping of keys to values")
-    return tree or {}
+        raise UserError(_missing(path, files)) from None
+    assert isinstance(given.content, dict)
+    base, own = given.content.get("base"), {key: value for key, value in given.content.items() if key != "base"}
+    if path.suffix in (".yaml", ".yml"):
+        own = {"name": Given(path.stem, str(path), path.stem)} | own
+    own_given = replace(given, content=own, where=str(path))
+    if base is None or base.is_null:
+        return own_given
+    if not isinstance(base.content, str):
+        raise UserError(f"base {base.place} must name one file; found {base.plain}")
+    file, shipped = path.parent / os.path.expanduser(base.content), config_file(base.content)
+    below = _inherited(shipped if shipped.is_absolute() and not file.is_file() else file, [*files, path])
+    assert isinstance(below.content, dict)
+    inherited = {key: value for key, value in below.content.items() if key not in _OWN}
+    return own_given.over(replace(below, content=inherited)) if own else replace(below, content=inherited)
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def _missing(path: Path, files: list[Path]) -> str:
+    names, of = shipped_names(), f", the base of {files[-1]}" if files else ""
+    close = difflib.get_close_matches(path.stem, names, n=1)
+    meant = f"; the nearest that comes with imgcap is {close[0]}, of" if close else "; by name there are"
+    return f"no configuration file {path}{of}{meant} {', '.join(names)}"
+
+
+def _overridden(given: Given, override: str) -> Given:
+    """Set the key of an override to its value, whatever was there."""
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
-        raise UserError(f"{override!r} is no override; write key=value, for example train.epochs=3")
-    *parents, leaf = dotted.split(".")
-    for parent in parents:
-        below = tree.get(parent)
-        tree[parent] = below if isinstance(below, dict) else {}
-        tree = tree[parent]
+        meant = f"--config {override}" if override in shipped_names() else "key=value, for example train.epochs=3"
+        raise UserError(f"{override!r} is no override; write {meant}")
+    return _set(given, dotted.split("."), _value_of(dotted, text.strip()))
+
+
+def _set(given: Given, names: list[str], value: Given) -> Given:
+    if not names:
+        return value
+    below = given.content if isinstance(given.content, dict) else {}
+    inner = _set(below.get(names[0], Given({}, COMMAND_LINE)), names[1:], value)
+    return Given(below | {names[0]: inner}, given.where)
+
+
+def _value_of(dotted: str, text: str) -> Given:
+    """Read the value of an override; for a key that takes any text it is what was typed."""
+    field = fields_of(Config).get(dotted)
+    as_typed = field is not None and takes_text(field.annotation)
+    if as_typed and not text.startswith(("'", '"')):
+        return Given(text, COMMAND_LINE, None if text in ("", "~", "null", "Null", "NULL") else text)
     try:
-        tree[leaf] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"the value of {dotted} can't be read as YAML: {error}") from None
-
-
-def _explain(error: Any, path: Path | None, given: list[str]) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    overridden = any(key == name or key.startswith(f"{name}.") for name in given)
-    where = path if path and not overridden else "the command line"
-    if error["type"] == "extra_forbidden":
-        return f"unknown key {key} in {where}; the nearest valid one is {_nearest(key)}"
-    message, found = error["msg"].removeprefix("Value error, "), error["input"]
-    if isinstance(found, Mapping):  # a check of a whole section names the keys itself
-        return f"{where}: {message}"
-    return f"{key} in {where}: {message}, found {found!r}"
-
-
-def _nearest(key: str) -> str:
-    """Find the valid key that a wrong one is most like, by its last part or else by its full name."""
-    valid = list(dict.fromkeys(_dotted_keys(Config)))
-    leaf = key.rpartition(".")[2]
-    by_leaf = difflib.get_close_matches(leaf, [name.rpartition(".")[2] for name in valid], n=1, cutoff=0.8)
-    same_leaf = [name for name in valid if name.rpartition(".")[2] in by_leaf]
-    return nearest(key, same_leaf or valid)
-
-
-def _dotted_keys(section: type[Section], prefix: str = "") -> Iterator[str]:
-    for name, field in section.model_fields.items():
-        yield prefix + name
-        for below in sections_in(field.annotation):
-            yield from _dotted_keys(below, f"{prefix}{name}.")
+        return parse(text, COMMAND_LINE)
+    except UserError as error:
+        if as_typed:
+            return Given(text, COMMAND_LINE, text)
+        raise UserError(f"the value of {dotted} can't be read: {error}") from None

@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from imgcap.config.section import Count, Positive, Section
+from imgcap.config.section import Count, Place, Positive, Section
 
 _TYPE = "sort of decoder; each has keys of its own"
-Source = Annotated[str | None, BeforeValidator(lambda value: None if value == "none" else value)]
+Source = Annotated[Place | None, BeforeValidator(lambda value: None if value == "none" else value)]
 
 
 class EncoderConfig(Section):
@@ -34,7 +34,7 @@ class EncoderConfig(Section):
     tokens: Literal["patches", "all"] = Field(
         "patches", description="of a ViT: its patches alone, or class and register tokens before them too"
     )
-    image_size: Positive | None = Field(
+    input_size: Positive | None = Field(
         None, description="of a network of timm that takes one size: make it for pictures so wide; null: as trained"
     )
     drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(

@@ -9,7 +9,7 @@ from imgcap.config.data import DataConfig, VocabConfig
 from imgcap.config.engine import EngineConfig
 from imgcap.config.evaluation import EvalConfig
 from imgcap.config.model import ModelConfig, TransformerConfig
-from imgcap.config.section import Duration, Positive, Section, steps_of
+from imgcap.config.section import Duration, LocalPath, Positive, Section, steps_of
 from imgcap.config.training import OptimConfig, TrainConfig
 
 
@@ -33,10 +33,13 @@ class Config(Section):
     """A run of imgcap: every key has a default, and a file or an override names those that differ."""
 
     name: str = Field("demo", description="name of the run")
-    run_dir: Path | None = Field(None, description="folder of the run; null: runs/NAME")
-    init_from: Path | None = Field(None, description="run or artefact with whose weights a new run begins")
+    run_dir: LocalPath | None = Field(None, description="folder of the run; null: runs/NAME")
+    init_from: LocalPath | None = Field(None, description="run or artefact with whose weights a new run begins")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(
         0, description="seed of the data's order, first weights, augmentation, dropout and scheduled sampling"
+    )
+    device: str | None = Field(
+        None, description="device to compute on: cpu, cuda, cuda:1 or mps, as --device; null: the best there is"
     )
     data: DataConfig = DataConfig()
     vocab: VocabConfig = VocabConfig()

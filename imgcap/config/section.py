@@ -3,7 +3,9 @@
 A duration is a number of steps (`500`) or of epochs (`2ep`, `0.5ep`); `steps_of` converts it once.
 """
 
+import os
 import re
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -12,9 +14,10 @@ _DURATION = r"^(\d+|\d+(\.\d+)?ep)$"
 
 
 def _checked_duration(value: str) -> str:
-    if not re.match(_DURATION, value):
+    duration = re.sub(r"(?<=\d)_(?=\d)", "", value)  # 1_000, as YAML has it
+    if not re.match(_DURATION, duration):
         raise ValueError(f"{value!r} is no duration; write steps (500) or epochs (2ep)")
-    return value
+    return duration
 
 
 Duration = Annotated[
@@ -23,6 +26,8 @@ Duration = Annotated[
     AfterValidator(_checked_duration),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": _DURATION}]}),
 ]
+Place = Annotated[str, AfterValidator(os.path.expanduser)]  # a path, where ~ is the home folder, or an address
+LocalPath = Annotated[Path, AfterValidator(lambda path: Path(os.path.expanduser(path)))]
 Off = BeforeValidator(lambda value: "off" if value is False else value)  # YAML reads a bare `off` as false
 On = BeforeValidator(lambda value: "on" if value is True else value)
 Fraction = Annotated[float, Field(ge=0, le=1)]

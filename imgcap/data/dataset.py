@@ -100,7 +100,7 @@ class TrainDataset:
             except Unreachable:
                 raise
             except DAMAGED as error:
-                print(f"skipped: sample {sample} of {self.reader.place}: {error}", file=sys.stderr, flush=True)
+                print(f"skipped: {self.reader.name(sample)}: {error}", file=sys.stderr, flush=True)
                 damaged.append(place)
         if damaged:
             sound = np.setdiff1d(np.arange(len(image_ids)), damaged)

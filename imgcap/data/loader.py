@@ -107,6 +107,13 @@ class _MistakesAsItems(Dataset[T | UserError]):
             return mistake
 
 
+class _Loader(DataLoader[T | UserError]):
+    """torch's loader, without its warning, at each start, of more workers than cores: they may wait for a disk."""
+
+    def check_worker_number_rationality(self) -> None:
+        """Say nothing: where workers are too few or too slow, the run says that the loader is the bottleneck."""
+
+
 def read_ahead(
     read: Callable[[Any], T], keys: Iterable[Any], workers: int, pin_memory: bool = False, ahead: int = 2
 ) -> DataLoader[T | UserError]:
@@ -114,7 +121,7 @@ def read_ahead(
 
     Each worker is up to `ahead` batches ahead.
     """
-    return DataLoader(
+    return _Loader(
         _MistakesAsItems(read),
         sampler=keys,
         batch_size=None,  # an item is a whole batch already

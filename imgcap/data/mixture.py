@@ -82,6 +82,11 @@ class MixedReader:
         reader, within = self._of(i)
         return reader.read(within)
 
+    def name(self, i: int) -> str:
+        """Name sample `i` of the mixture for people, by its own set."""
+        reader, within = self._of(i)
+        return reader.name(within)
+
     def read_features(self, i: int) -> tuple[Sample, np.ndarray]:
         """Read sample `i` of the mixture without its picture, as `ShardReader.read_features` does."""
         reader, within = self._of(i)

@@ -151,7 +151,7 @@ class Plan:
             if state.get(name) != mine[name]:
                 raise UserError(
                     f"the checkpoint was made with another {meant} ({state.get(name)}, now {mine[name]}); "
-                    "resume with the same one, or begin anew with --resume no"
+                    "resume with the same one, choose another name=, or begin anew with --resume no"
                 )
 
 

@@ -19,9 +19,7 @@ from threading import Thread
 from typing import IO, Any
 
 import numpy as np
-import webdataset
 from torch.utils.data import get_worker_info
-from webdataset import tariterators
 
 from imgcap.config.data import DataConfig
 from imgcap.data.augmentation import augmented_image
@@ -109,6 +107,8 @@ class StreamLoader:
         return self._drawn((*self.key, worker.id if worker else 0))
 
     def _drawn(self, key: tuple[int, ...]) -> Iterator[Batch]:
+        import webdataset  # here and below: most runs have no stream
+
         random = generator(*key)
         drawn = webdataset.ResampledShards(
             list(self.plan.tars), deterministic=True, worker_seed=lambda: int(random.integers(1 << 62))
@@ -155,6 +155,8 @@ def check_tars(tars: list[str], pipes: bool) -> tuple[str, ...]:
 
 def _samples(tars: Iterator[str]) -> Iterator[dict[str, Any]]:
     """Yield the samples of tar after tar; what can't be had or read is named on stderr and left out."""
+    from webdataset import tariterators
+
     lost = 0
     with TemporaryDirectory() as folder:
         for tar, path, failure in _ahead(tars, Path(folder)):

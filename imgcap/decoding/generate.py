@@ -39,7 +39,7 @@ def generate(
     images, device = len(features_BPE[0]), features_BPE[0].device
     banned = [UNK if word == SPECIAL_TOKENS[UNK] else _token(word, vocabulary) for word in options.banned]
     required = [_token(word, vocabulary) for word in options.required]
-    never = {PAD, SOS, *banned}
+    never = {PAD, SOS, *banned} if options.unk else {PAD, SOS, UNK, *banned}
     _check_room(options, len(vocabulary) - len(never | {EOS}), max_length)
     constraints = Constraints(torch.tensor(sorted(never), device=device), options.min_length, options.no_repeat_ngram)
     frontier: Frontier

@@ -25,6 +25,7 @@ class EvalItem(NamedTuple):
     image_CHW: Tensor
     tokens_KT: Tensor
     image_id: int
+    file_name: str
     references: list[str]
     sound: bool
 
@@ -37,6 +38,7 @@ class EvalBatch(NamedTuple):
     images_BCHW: Tensor
     tokens_BKT: Tensor
     image_ids: list[int]
+    file_names: list[str]
     references: list[list[str]]
     sound: list[bool]
 
@@ -83,6 +85,7 @@ class FixedBatches:
             images_BCHW=torch.stack([item.image_CHW for item in items]),
             tokens_BKT=tokens_BKT,
             image_ids=[item.image_id for item in items],
+            file_names=[item.file_name for item in items],
             references=[item.references for item in items],
             sound=[item.sound for item in items],
         )
@@ -96,6 +99,6 @@ def _read_item(dataset: EvalDataset, index: int) -> EvalItem:
     except Unreachable:
         raise
     except DAMAGED as error:
-        print(f"skipped: sample {index} of {dataset.reader.place}: {error}", file=sys.stderr, flush=True)
-        return EvalItem(dataset.blank(), dataset.rows([]), NO_IMAGE, [], False)
-    return EvalItem(image_CHW, tokens_KT, sample.image_id, sample.captions, True)
+        print(f"skipped: {dataset.reader.name(index)}: {error}", file=sys.stderr, flush=True)
+        return EvalItem(dataset.blank(), dataset.rows([]), NO_IMAGE, "", [], False)
+    return EvalItem(image_CHW, tokens_KT, sample.image_id, sample.file_name, sample.captions, True)

@@ -33,6 +33,24 @@ def captions_of(reader: ShardReader) -> dict[int, list[str]]:
     return {sample.image_id: sample.captions for sample in samples}
 
 
+def names_of(reader: ShardReader) -> dict[int, str]:
+    """The name of each image's file in a split."""
+    samples = (reader.read_text(index) for index in range(len(reader)))
+    return {sample.image_id: sample.file_name for sample in samples}
+
+
+def file_names(where: str) -> dict[int, str]:
+    """The names of the images' files, as far as results, references or `shards/NAME:SPLIT` tell them."""
+    if (reader := split_of_shards(where)) is not None:
+        return names_of(reader)
+    content = _read_json(Path(where))
+    if isinstance(content, list):
+        entries, id_, name = content, "image_id", "image"
+    else:
+        entries, id_, name = content.get("images", []), "id", "file_name"
+    return {_image_id(entry, id_, where): str(entry[name]) for entry in entries if name in entry}
+
+
 def split_of_shards(where: str) -> ShardReader | None:
     """The split that `shards/NAME:SPLIT` names; None for a file."""
     folder, colon, split = where.rpartition(":")

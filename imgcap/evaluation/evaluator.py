@@ -10,7 +10,7 @@ L tokens of a caption.
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -36,10 +36,13 @@ from imgcap.models.precision import autocast
 from imgcap.pictures.files import decode
 from imgcap.ranks.collectives import broadcast_object, gather_objects, sum_across_ranks
 from imgcap.ranks.memory import batch_that_fits, within_memory
+from imgcap.ranks.progress import Progress
 from imgcap.ranks.watchdog import doing
 from imgcap.ranks.world import World
+from imgcap.shards.identity import SetIdentity
 from imgcap.shards.reader import ShardReader
 from imgcap.text.vocabulary import Vocabulary
+from imgcap.text.written import written
 
 EXAMPLES = 12  # images that a sample sheet shows
 LOSS_DIGITS = 6  # the last bits of a float32 product depend on how many threads shared it
@@ -52,6 +55,7 @@ class _Decoded:
     """Captions and sums that a rank hands in for one batch; a damaged image has no entry."""
 
     number: int
+    file_names: dict[int, str]
     captions: dict[int, str]
     references: dict[int, list[str]]
     cross_entropy: float
@@ -104,7 +108,7 @@ class Evaluator:
         self.language = reader.manifest.settings.language
         self.metrics = fitting(config.metrics, self.language)
         self.train = TrainCaptions(train) if train is not None else None
-        self.options = DecodeOptions.like_evaluation(config)
+        self.options = DecodeOptions.like_evaluation(config, unk=config.scores_unk)
         self.dataset = EvalDataset(reader, vocabulary, data)
         count = min(len(reader), limit or len(reader))
         if not count:
@@ -125,18 +129,23 @@ class Evaluator:
         was_training = model.training
         model.eval()
         doing("evaluating")
+        count, label = self.batches.count, f"evaluating {self.split}"
         try:
-            mine = self._decode_all(model, asked_to_stop)
-            everyone = gather_objects(mine)
-            doing("scoring")
-            scored = _attempt(lambda: self._score(everyone, model.encoder)) if everyone is not None else None
-            evaluation = broadcast_object(_without_examples(scored)).unwrap()
-            return scored.unwrap() if scored is not None else evaluation
+            with Progress(count, label, enabled=self.world.is_main, stays=False) as progress:
+                mine = self._decode_all(model, asked_to_stop, progress)
+                everyone = gather_objects(mine)
+                doing("scoring")
+                progress.stage("scoring")
+                scored = _attempt(lambda: self._score(everyone, model.encoder)) if everyone is not None else None
+                evaluation = broadcast_object(_without_examples(scored)).unwrap()
+                return scored.unwrap() if scored is not None else evaluation
         finally:
             model.train(was_training)
 
     @torch.no_grad()
-    def _decode_all(self, model: Captioner, asked_to_stop: Callable[[], bool]) -> _Outcome[list[_Decoded]]:
+    def _decode_all(
+        self, model: Captioner, asked_to_stop: Callable[[], bool], progress: Progress
+    ) -> _Outcome[list[_Decoded]]:
         """Decode this rank's batches; all ranks take equal steps and agree after each whether to go on."""
         decoded: list[_Decoded] = []
         with reading(self.batches.loader(self.dataset, self.data.workers, self.world.device.type == "cuda")) as batches:
@@ -150,6 +159,7 @@ class Evaluator:
                     return _Outcome(decoded) if outcome.result else _Outcome(None, outcome.mistake, outcome.fault)
                 if asked:
                     raise EvaluationStopped
+                progress.advance(min(self.batches.batch * self.world.world_size, self.batches.count - progress.done))
         return _Outcome(decoded)
 
     def _decode_within_memory(self, model: Captioner, batch: EvalBatch) -> _Decoded:
@@ -178,28 +188,28 @@ class Evaluator:
         kept = [place for place in range(batch.real) if batch.sound[place]]
         return _Decoded(
             number=batch.number,
+            file_names={batch.image_ids[place]: batch.file_names[place] for place in kept},
             captions={batch.image_ids[place]: captions[place] for place in kept},
             references={batch.image_ids[place]: batch.references[place] for place in kept},
             cross_entropy=float(loss.cross_entropy),
             tokens=int(loss.tokens),
             damaged=batch.real - len(kept),
-            examples=self._examples(model, batch, found, captions, kept) if first else [],
+            examples=self._examples(model, batch, found, kept) if first else [],
         )
 
-    def _examples(
-        self, model: Captioner, batch: EvalBatch, hypotheses: Hypotheses, captions: list[str], kept: list[int]
-    ) -> list[Example]:
+    def _examples(self, model: Captioner, batch: EvalBatch, hypotheses: Hypotheses, kept: list[int]) -> list[Example]:
         examples, looked_BLP = [], hypotheses.attention_BLP
         if looked_BLP is not None:
             looked_BLP = looked_BLP[..., model.encoder.leading :]
         for place in kept[:EXAMPLES]:
             words = int(hypotheses.lengths_B[place]) - 1  # without <eos>
-            jpeg = self.reader.read(place).jpeg  # batch 0 holds the first images of the split
+            sample = self.reader.read(place)  # batch 0 holds the first images of the split
             examples.append(
                 Example(
                     image_id=batch.image_ids[place],
-                    image=decode(jpeg, self.data.image_size),
-                    caption=captions[place],
+                    file=sample.file_name,
+                    image=decode(sample.jpeg, self.data.image_size),
+                    caption=written(self.vocabulary.words_of(hypotheses.tokens_BL[place].tolist()), self.language),
                     references=batch.references[place],
                     words=[self.vocabulary.words[token] for token in hypotheses.tokens_BL[place, :words].tolist()],
                     attention_LP=None if looked_BLP is None else looked_BLP[place, :words].float().cpu().numpy(),
@@ -213,16 +223,21 @@ class Evaluator:
         decoded = sorted((batch for outcome in everyone for batch in outcome.unwrap()), key=lambda batch: batch.number)
         captions = {image_id: caption for batch in decoded for image_id, caption in batch.captions.items()}
         references = {image_id: group for batch in decoded for image_id, group in batch.references.items()}
+        names = {image_id: name for batch in decoded for image_id, name in batch.file_names.items()}
         damaged = sum(batch.damaged for batch in decoded)
         tokens = sum(batch.tokens for batch in decoded)
         scored = score_images(captions, references, self.metrics, self.language)
+
+        def image(image_id: int) -> dict[str, Any]:
+            return {"image_id": image_id, "image": names[image_id]}
+
         return Evaluation(
             split=self.split,
             scores=scored.scores,
             loss=round(sum(batch.cross_entropy for batch in decoded) / max(tokens, 1), LOSS_DIGITS),
             signature=signature(
                 tokeniser_name(self.language),
-                shards=f"{self.reader.manifest.name}@{self.reader.manifest_sha256[:12]}",
+                shards=SetIdentity.of(self.reader),
                 split=self.split,
                 images=len(references),
                 references=sum(len(group) for group in references.values()),
@@ -232,8 +247,8 @@ class Evaluator:
                 precision=self.precision,
                 **encoder.signed(),
             ),
-            captions=[{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()],
-            images=[{"image_id": image_id, **each} for image_id, each in scored.images.items()],
+            captions=[{**image(image_id), "caption": caption} for image_id, caption in captions.items()],
+            images=[{**image(image_id), **each} for image_id, each in scored.images.items()],
             diversity=diversity([caption.split() for caption in captions.values()], self.train),
             examples=[example for batch in decoded for example in batch.examples],
         )

@@ -3,10 +3,10 @@
 import sys
 from typing import Any
 
-from imgcap.evaluation.coco_files import read_references, split_of_shards
+from imgcap.evaluation.coco_files import file_names, read_references, split_of_shards
 from imgcap.evaluation.metrics.languages import tokeniser_name
 from imgcap.evaluation.metrics.report_protocol import score_as_imgcap
-from imgcap.evaluation.metrics.scorers import METRICS, score
+from imgcap.evaluation.metrics.scorers import METRICS, check_images, score
 from imgcap.evaluation.signature import signature
 from imgcap.shards.scenes.counting import count_facts
 from imgcap.text.tokeniser import Tokeniser
@@ -32,6 +32,8 @@ def score_results(
     missing = len(references.keys() - hypotheses.keys())
     if missing:
         print(f"{missing} images of the references have no result; --subset leaves them out", file=sys.stderr)
+    if hypotheses.keys() != references.keys():
+        check_images(hypotheses, references, file_names(where))  # which names them
     how = {"results": "images shuffled"} if shuffled else {}
     counted = {"images": len(references), "references": sum(map(len, references.values())), **how}
     if language is None:

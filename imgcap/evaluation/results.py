@@ -18,9 +18,10 @@ STEPS = "steps.json"
 
 @dataclass(frozen=True)
 class Example:
-    """An image with its caption, for people to look at. The attention has a row for each word."""
+    """An image with its caption as people write it, to look at. The attention has a row for each word."""
 
     image_id: int
+    file: str
     image: Image.Image
     caption: str
     references: list[str]
@@ -41,13 +42,15 @@ class Evaluation:
     scores: dict[str, float]
     loss: float
     signature: str
-    captions: list[dict[str, Any]]  # COCO result format: {"image_id", "caption"}
-    images: list[dict[str, Any]]  # {"image_id", "BLEU-4", "ROUGE-L", "CIDEr"}
+    captions: list[dict[str, Any]]  # COCO result format: {"image_id", "image", "caption"}; "image" is the file's name
+    images: list[dict[str, Any]]  # {"image_id", "image", "BLEU-4", "ROUGE-L", "CIDEr"}
     diversity: dict[str, float]
     examples: list[Example] = field(default_factory=list)
+    trained_on: str | None = None  # the model's set, where another was scored; the signature names that
 
     def as_json(self) -> dict[str, Any]:
-        return {**self.scores, "loss": self.loss, "signature": self.signature, "diversity": self.diversity}
+        told = {**self.scores, "loss": self.loss, "signature": self.signature, "diversity": self.diversity}
+        return told | ({"trained_on": self.trained_on} if self.trained_on else {})
 
 
 def write_results(run: Path, evaluation: Evaluation, step: int, label: str | None = None) -> None:

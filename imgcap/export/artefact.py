@@ -13,7 +13,7 @@ from torch import Tensor
 import imgcap
 from imgcap.checkpoint.layout import fingerprints, seal_of
 from imgcap.checkpoint.save import put_in_place, without_sharing
-from imgcap.errors import UserError
+from imgcap.errors import UserError, needs
 from imgcap.evaluation.results import scores_of, write_json
 from imgcap.export.card import model_card
 from imgcap.export.graphs import trace, write_onnx, write_programs
@@ -44,6 +44,8 @@ def export_run(
     Returns the checkpoint's step, and the labels whose scores are left out, being those of another checkpoint. Raises
     `UserError` for what is no sound run, for weights that aren't finite, and where `out` is something else already.
     """
+    if onnx:
+        needs("--onnx", "onnx", "onnxscript")  # torch's exporter imports them
     loaded = load_captioner(run, which=which)
     if not loaded.is_run:
         raise UserError(f"{run} is an artefact already; name the run that it came from")
@@ -74,6 +76,7 @@ def _manifest(loaded: LoadedCaptioner, files: Mapping[str, Any]) -> dict[str, An
         "made_by": f"imgcap {imgcap.__version__}",
         "name": config["name"],
         "step": loaded.step,
+        **({"shards": loaded.trained_on.for_others().as_json()} if loaded.trained_on else {}),
         "model": config["model"],
         "encoder": {"made_by": loaded.model.encoder.made_by, "sha256": loaded.model.encoder.sha256()},
         "data": {key: value for key, value in config["data"].items() if key in _DATA_KEYS},

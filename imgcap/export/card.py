@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from imgcap.config.model import AttentionLSTMConfig, TransformerConfig
+from imgcap.evaluation.table import SCALE, shown
 from imgcap.models.trained import LoadedCaptioner
+from imgcap.shards.identity import SetIdentity
 
 _HEADER = """\
 ---
@@ -20,6 +22,7 @@ An image-captioning model, trained with imgcap; this is its checkpoint of step {
 - encoder: {encoder}, for pictures of {size} × {size} pixels
 - decoder: {decoder}
 - {parameters:,} parameters, {words:,} entries in the vocabulary
+- trained on {trained_on}
 
 ## Use
 
@@ -32,7 +35,7 @@ for caption in captioner.caption(["photo.jpg", "other.png"]):
 ```
 ```
 imgcap caption {name} photo.jpg folder/
-imgcap evaluate {name} data.shards=shards/demo --split test
+{evaluate}
 ```
 By default it searches with {beam} beams, a length penalty of {penalty:g} and at most {longest} words.
 """
@@ -49,6 +52,8 @@ def model_card(
     decoder = config.model.decoder
     query = f", attention {decoder.query} the recurrence" if isinstance(decoder, AttentionLSTMConfig) else ""
     wide = decoder.width if isinstance(decoder, TransformerConfig) else decoder.hidden_dim
+    own = loaded.trained_on.for_others() if loaded.trained_on else None
+    split = "test" if "test" in scores or not scores else next(iter(scores))
     header = _HEADER.format(
         name=name,
         language=config.data.language,
@@ -58,6 +63,8 @@ def model_card(
         words=len(loaded.vocabulary),
         size=config.data.image_size,
         step=loaded.step,
+        trained_on=own or "a set that its run didn't note",
+        evaluate=_evaluate(name, own, split),
         beam=config.eval.beam,
         penalty=config.eval.length_penalty,
         longest=config.data.max_tokens,
@@ -65,22 +72,31 @@ def model_card(
     return "\n".join([header, *_scores(scores), *_pictures(pictures, loaded.step)])
 
 
+def _evaluate(name: str, own: SetIdentity | None, split: str) -> str:
+    """Write the command that scores the model on its own set, where that is known."""
+    if own is None:
+        return f"imgcap evaluate {name} data.shards=DIR --split {split}"
+    return (
+        f"imgcap evaluate {name} --split {split}    # finds {own} in {' or '.join(own.places())}; else data.shards=DIR"
+    )
+
+
 def _scores(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if not scores:
         return ["## Scores", "", "Not measured yet.", ""]
     names = [name for name, value in next(iter(scores.values())).items() if isinstance(value, float)]
     table = [["split", *names], ["---"] * (len(names) + 1)]
-    table += [[label, *(f"{of[name]:.3f}" if name in of else "–" for name in names)] for label, of in scores.items()]
+    table += [[label, *(shown(of[name]) if name in of else "–" for name in names)] for label, of in scores.items()]
     rows = [f"| {' | '.join(cells)} |" for cells in table]
     signatures = [f"- {label}: `{of['signature']}`" for label, of in scores.items()]
-    told = "The loss is in nats a token. Scores compare where their signatures are equal:"
+    told = f"{SCALE} The loss is in nats a token. Scores compare where their signatures are equal:"
     return ["## Scores", "", *rows, "", told, "", *signatures, ""]
 
 
 def _pictures(pictures: Mapping[str, int], step: int) -> list[str]:
     lines = ["## Samples", ""] if pictures else []
-    for path, shown in pictures.items():
+    for path, drawn in pictures.items():
         label = path.rpartition("/")[2].removesuffix(".png")
-        of = "" if shown == step else f", as of step {shown:,}"
+        of = "" if drawn == step else f", as of step {drawn:,}"
         lines += [f"![{label}{of}]({path})", "", f"*{label}{of}*", ""]
     return lines

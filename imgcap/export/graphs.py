@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from imgcap.errors import UserError
 from imgcap.models.captioner import Captioner
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.state import DecoderState
 from imgcap.models.trained import LoadedCaptioner
+from imgcap.text import written
 from imgcap.types import SOS
 
 RUNNER = Path(__file__).with_name("onnx_runner.py")
@@ -96,10 +96,6 @@ def trace(loaded: LoadedCaptioner) -> list[Graph]:
 
 def write_onnx(graphs: Iterable[Graph], folder: Path) -> None:
     """Write encoder.onnx and decoder_step.onnx, and the program that captions with them alone."""
-    try:
-        import onnxscript  # noqa: F401 (torch's exporter needs it)
-    except ImportError:
-        raise UserError("--onnx needs onnx and onnxscript; pip install 'imgcap[onnx]'") from None
     folder.mkdir()
     for graph in graphs:
         with _quiet():
@@ -108,6 +104,7 @@ def write_onnx(graphs: Iterable[Graph], folder: Path) -> None:
         assert onnx is not None, "dynamo=True returns a program"
         onnx.save(folder / f"{graph.name}.onnx")
     shutil.copyfile(RUNNER, folder / "caption.py")
+    shutil.copyfile(written.__file__, folder / "written.py")
 
 
 def write_programs(graphs: Iterable[Graph], folder: Path) -> None:

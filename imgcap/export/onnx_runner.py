@@ -1,7 +1,7 @@
 """Caption pictures with an artefact's ONNX graphs: `python onnx/caption.py IMAGE ... [--beam 5] [--json]`.
 
-It needs onnxruntime, numpy and Pillow, and neither torch nor imgcap: `export.py --onnx` copies this file beside the
-graphs. From Python: `OnnxCaptioner(Path("ARTEFACT")).caption(["photo.jpg"])`.
+It needs onnxruntime, numpy and Pillow, and neither torch nor imgcap: `imgcap export --onnx` copies this file and
+written.py beside the graphs. From Python: `OnnxCaptioner(Path("ARTEFACT")).caption(["photo.jpg"])`.
 
 Dimensions: B images, W beams, V vocabulary.
 """
@@ -17,6 +17,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
+
+try:
+    from written import written  # type: ignore[import-not-found]  # beside this file, in an artefact
+except ImportError:
+    from imgcap.text.written import written
 
 PAD, SOS, EOS, UNK = 0, 1, 2, 3
 CACHE = "cache"  # of words read: their beams find them there by another part of the state
@@ -75,6 +80,7 @@ class OnnxCaptioner:
 
     def search(self, images_BCHW: np.ndarray, beam: int) -> list[tuple[list[int], float]]:
         """Search for the best caption of each image: tokens without <sos> and <eos>, and the score."""
+        never = [PAD, SOS] if self.config["eval"].get("unk") else [PAD, SOS, UNK]
         longest, penalty = self.config["data"]["max_tokens"], self.config["eval"]["length_penalty"]
         state = _run(self.encoder, {"images": np.ascontiguousarray(images_BCHW)})
         images = np.arange(len(images_BCHW))[:, None]
@@ -82,7 +88,7 @@ class OnnxCaptioner:
         pools: list[list[tuple[float, list[int]]]] = [[] for _ in images]
         for step in range(longest + 1):
             found = _run(self.step, {"tokens": np.ascontiguousarray(tokens_BWT[..., -1]), **state})
-            live_BW, parent_BW, token_BW = _extend(live_BW, found["log_probs"], beam, last=step == longest)
+            live_BW, parent_BW, token_BW = _extend(live_BW, found["log_probs"], beam, never, last=step == longest)
             new = {name: found.get(f"next_{name}", tensor) for name, tensor in state.items()}
             state = {name: self._moved(name, tensor, parent_BW) for name, tensor in new.items()}
             tokens_BWT = np.concatenate([tokens_BWT[images, parent_BW], token_BW[..., None]], axis=2)
@@ -111,7 +117,7 @@ class OnnxCaptioner:
         return np.ascontiguousarray(np.moveaxis(by_beam, (0, 1), axes))
 
     def text(self, tokens: Iterable[int]) -> str:
-        """Join words by spaces; in a vocabulary that spells, what stands between two spaces is one word."""
+        """Write the caption of tokens; in a vocabulary that spells, what stands between two spaces is one word."""
         words: list[str] = []
         letters: list[str] | None = None
         for word in [self.words[token] for token in tokens if token > UNK]:
@@ -121,7 +127,8 @@ class OnnxCaptioner:
                 letters.append(word)
             else:
                 words, letters = [*words, "".join(letters or []), word], None
-        return " ".join(word for word in [*words, "".join(letters or [])] if word)
+        said = [word for word in [*words, "".join(letters or [])] if word]
+        return written(said, self.config["data"]["language"])
 
 
 def _run(graph: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -130,15 +137,15 @@ def _run(graph: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) -> 
 
 
 def _extend(
-    live_BW: np.ndarray, log_probs_BWV: np.ndarray, beam: int, last: bool
+    live_BW: np.ndarray, log_probs_BWV: np.ndarray, beam: int, never: Sequence[int], last: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Extend live beams by the likeliest beams × words: log probabilities, parents, words; at last by <eos> only."""
+    """Extend live beams by the likeliest beams × words: log probabilities, parents, words; at last by <eos>."""
     images, beams, words = log_probs_BWV.shape
     if last:
         parent_BW = np.broadcast_to(np.arange(beams), (images, beams))
         return live_BW + log_probs_BWV[..., EOS], parent_BW, np.full((images, beams), EOS)
     candidates = live_BW[..., None] + log_probs_BWV.astype(np.float64)
-    candidates[..., [PAD, SOS]] = -np.inf
+    candidates[..., never] = -np.inf
     candidates = candidates.reshape(images, -1)
     width = min(beam, candidates.shape[1])
     best_BW = np.argpartition(-candidates, width - 1, axis=1)[:, :width]

@@ -7,19 +7,20 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import fsspec
-import requests
-import urllib3
-
-from imgcap.errors import UserError, reason_of
+from imgcap.errors import UserError, needs, reason_of
 from imgcap.files.durable import sha256_of
+
+if TYPE_CHECKING:
+    import requests
 
 TRIES = 6  # in a row without a single new byte that could be kept
 PAUSE, LONGEST_PAUSE = 0.5, 20.0  # seconds before the next try; doubled each time
 CONNECT, SILENCE = 10.0, 15.0  # seconds until a server that does not answer, or stops, counts as gone
 CHUNK = 1 << 20  # bytes
 _PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP codes that a later try may not meet
+_READ_WITH = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub"}  # beside fsspec
 _ADDRESS = re.compile(r"^[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 Advance = Callable[[int], object]  # is told how many bytes more there are
@@ -137,6 +138,8 @@ def _chunks(address: str, start: int) -> tuple[int, Iterator[bytes]]:
 
 
 def _http_chunks(address: str, start: int) -> tuple[int, Iterator[bytes]]:
+    import requests  # here and below: most who open this file fetch nothing
+
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     try:
         response = requests.get(address, headers=headers, stream=True, timeout=(CONNECT, SILENCE))
@@ -161,8 +164,10 @@ def _http_chunks(address: str, start: int) -> tuple[int, Iterator[bytes]]:
     return (start if partial else 0), _http_body(response)
 
 
-def _http_body(response: requests.Response) -> Iterator[bytes]:
+def _http_body(response: "requests.Response") -> Iterator[bytes]:
     """Yield a response's bytes as they arrive, so that a try that breaks off has kept all it got."""
+    import urllib3
+
     promised, got = response.headers.get("Content-Length"), 0
     with response:
         try:
@@ -176,7 +181,11 @@ def _http_body(response: requests.Response) -> Iterator[bytes]:
 
 
 def _fsspec_chunks(address: str, start: int) -> Iterator[bytes]:
-    protocol = address.partition("://")[0]
+    import fsspec
+
+    protocol = address.partition("://")[0].lower()
+    if protocol in _READ_WITH:
+        needs(f"an address of {protocol}://", _READ_WITH[protocol])
     try:
         files, name = fsspec.core.url_to_fs(address)
         with files.open(name, "rb") as file:

@@ -2,9 +2,8 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
-from imgcap.errors import UserError, reason_of
+from imgcap.errors import UserError, needs, reason_of
 
 _NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 
@@ -22,9 +21,11 @@ def check_name(name: str) -> None:
 
 def download(name: str, files: list[str], revision: str | None = None) -> Path:
     """Download files of a repository and return their folder; raises `UserError` where they can't be had."""
-    hub = _library(f"there is no folder {name}; to look for it on the hub")
+    needs(f"there is no folder {name}; to look for it on the hub", "huggingface_hub")
+    import huggingface_hub
+
     try:
-        return Path(hub.snapshot_download(name, revision=revision, allow_patterns=files))
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=files))
     except Exception as error:  # of the hub, its transport and the disk, each in classes of its own
         raise UserError(
             f"there is no folder {name}, and the hub has no such model for us ({reason_of(error)}); check the name, "
@@ -39,9 +40,11 @@ def push(folder: Path, name: str, private: bool = False, owned: tuple[str, ...] 
     can't be pushed.
     """
     check_name(name)
-    hub = _library("to push to the hub")
+    needs("a push to the hub", "huggingface_hub")
+    import huggingface_hub
+
     try:
-        api = hub.HfApi()
+        api = huggingface_hub.HfApi()
         address = api.create_repo(name, private=private, exist_ok=True)
         stale = [f"{subfolder}/*" for subfolder in owned]
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="Export", delete_patterns=stale)
@@ -51,11 +54,3 @@ def push(folder: Path, name: str, private: bool = False, owned: tuple[str, ...] 
             "`hf auth login`, check the name and the network, and run the same command again"
         ) from None
     return str(address)
-
-
-def _library(purpose: str) -> Any:
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise UserError(f"{purpose}, pip install 'imgcap[hub]'") from None
-    return huggingface_hub

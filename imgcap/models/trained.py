@@ -9,8 +9,9 @@ Every command opens its models here, so one model says the same through all of t
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,14 +20,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from imgcap.checkpoint.layout import DamagedCheckpoint, seal_of, verify
-from imgcap.checkpoint.load import load_checkpoint
+from imgcap.checkpoint.layout import DamagedCheckpoint, newest_checkpoint, seal_of, verify
+from imgcap.checkpoint.load import Checkpoint, load_checkpoint
 from imgcap.config.load import load_config
 from imgcap.config.run import Config
-from imgcap.errors import UserError
+from imgcap.errors import UserError, nearest
 from imgcap.files.hub import download, is_hub_name
 from imgcap.models.captioner import Captioner
 from imgcap.models.precision import autocast, set_float32_matmul
+from imgcap.shards.identity import SetIdentity
 from imgcap.text.vocabulary import Vocabulary
 
 ARTEFACT_FORMAT = 1
@@ -46,6 +48,7 @@ class LoadedCaptioner:
     config: Config
     path: Path
     step: int  # of training
+    trained_on: SetIdentity | None = None  # data.shards of its training; none where an older imgcap didn't note it
 
     @property
     def is_run(self) -> bool:
@@ -77,9 +80,10 @@ def open_trained(
     `which` is for runs, `revision` for the hub, and `overrides` are dotted keys of its configuration. Raises
     `UserError` where something is missing or damaged, or doesn't fit together.
     """
-    if not Path(name).exists() and is_hub_name(str(name)):
-        name = download(str(name), FILES, revision)
-    return load_captioner(name, device, which, overrides)
+    path = Path(os.path.expanduser(name))
+    if not path.exists() and is_hub_name(str(name)) and not _models_in(path.parent):  # beside others it is misspelt
+        path = Path(download(str(name), FILES, revision))
+    return load_captioner(path, device, which, overrides)
 
 
 def load_captioner(
@@ -90,13 +94,18 @@ def load_captioner(
     config = config_of(path, overrides)
     weights: Mapping[str, Tensor]
     if (path / MANIFEST).is_file():
-        weights, step = _artefact_weights(path)
+        weights, step, trained_on = _artefact_weights(path)
     else:
+        if newest_checkpoint(path / "checkpoints") is None:
+            raise UserError(
+                f"no checkpoint in {path}/checkpoints yet, where one comes every checkpoint.every="
+                f"{config.checkpoint.every}; wait for it, or go on with imgcap train --config {path}/config.yaml"
+            )
         saved = load_checkpoint(path / "checkpoints", which)
-        weights, step = saved.model, saved.step
+        weights, step, trained_on = saved.model, saved.step, _set_of(saved, path)
     vocabulary = Vocabulary.load(path / VOCABULARY)
     model = _fit(weights, config, vocabulary, path)
-    return LoadedCaptioner(model.to(device).eval(), vocabulary, config, path, step)
+    return LoadedCaptioner(model.to(device).eval(), vocabulary, config, path, step, trained_on)
 
 
 def config_of(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -107,17 +116,42 @@ def config_of(path: Path, overrides: Sequence[str] = ()) -> Config:
     if (path / "config.yaml").is_file():
         return load_config(path / "config.yaml", list(overrides))
     found = "no config.yaml or config.json" if path.is_dir() else "no folder"
-    raise UserError(f"{path} is no run and no artefact ({found} there); name a folder like runs/demo")
+    raise UserError(f"{path} is no run and no artefact ({found} there); {_instead(path)}")
 
 
-def _artefact_weights(path: Path) -> tuple[Mapping[str, Tensor], int]:
-    """Weights of an artefact, and the step that they are of, after a look at all that is read."""
+def _models_in(folder: Path) -> list[str]:
+    """The runs and artefacts that lie in a folder, by name."""
+    with suppress(OSError):
+        return sorted(str(path.parent) for name in (MANIFEST, "config.yaml") for path in folder.glob(f"*/{name}"))
+    return []
+
+
+def _instead(path: Path) -> str:
+    """Name what there is in place of what is no model."""
+    if inside := _models_in(path):
+        return f"name one of those in it, such as {inside[0]}"
+    there = [*_models_in(path.parent), *_models_in(Path("runs"))]
+    return f"the nearest is {nearest(str(path), there)}" if there else "name a folder like runs/demo"
+
+
+def _set_of(saved: Checkpoint, run: Path) -> SetIdentity | None:
+    """The set that a checkpoint was trained on; one of 0.1.0 says so in its plan, unless it mixed several."""
+    if noted := SetIdentity.from_json(saved.state.get("shards")):
+        return noted
+    data = config_of(run).data
+    sha256 = saved.state.get("plan", {}).get("manifest_sha256")
+    return SetIdentity(Path(data.shards).name, sha256, data.shards) if sha256 and not data.also else None
+
+
+def _artefact_weights(path: Path) -> tuple[Mapping[str, Tensor], int, SetIdentity | None]:
+    """Weights of an artefact, the step that they are of and its set, after a look at all that is read."""
     manifest = _read_manifest(path)
     try:  # the graphs are checked by what runs them, and the pictures are for people
         verify(path, {name: manifest["files"][name] for name in (WEIGHTS, VOCABULARY, SCORES)})
     except DamagedCheckpoint as reason:
         raise UserError(f"{path} is a damaged artefact: {reason}; fetch it anew, or export it again") from None
-    return safetensors.torch.load_file(path / WEIGHTS), manifest["step"]
+    trained_on = SetIdentity.from_json(manifest.get("shards"))
+    return safetensors.torch.load_file(path / WEIGHTS), manifest["step"], trained_on
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -128,9 +162,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}/{MANIFEST} is not that of an artefact ({error}); export it again") from None
     if version != ARTEFACT_FORMAT:
+        maker = content.get("made_by", "another imgcap")
         raise UserError(
-            f"{path} is an artefact of format {version}, this imgcap reads {ARTEFACT_FORMAT}; "
-            "use the imgcap that exported it, or export it again"
+            f"{path} is an artefact of format {version}, this imgcap reads {ARTEFACT_FORMAT}; it was made by {maker}: "
+            "install that one, or export it again with this one"
         )
     if seal != seal_of(content):
         raise UserError(

@@ -8,19 +8,19 @@ import functools
 import unicodedata
 from pathlib import Path
 
-import matplotlib
 from arabic_reshaper import ArabicReshaper
 from bidi.algorithm import get_display  # the one in Rust turns no brackets round
 from PIL import ImageDraw, ImageFont
 
+FONTS = Path(__file__).with_name("fonts")
 _RESHAPER = ArabicReshaper({"delete_harakat": False})
 _UNSEEN = ("", "LRI", "RLI", "FSI", "PDI")  # unassigned characters and isolates: python-bidi stumbles over them
 
 
 @functools.cache
 def font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Load DejaVu Sans, which matplotlib brings along: it has Latin, Greek, Cyrillic, Arabic and Hebrew."""
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
+    """Load DejaVu Sans, which comes along: it has Latin, Greek, Cyrillic, Arabic and Hebrew."""
+    path = FONTS / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf")
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
 

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 from PIL import Image, ImageOps
 
+from imgcap.pictures.formats import MissingOpener, opened
+
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485  # Pillow's bound against decompression bombs
 _TOO_LARGE = "more than {:,} pixels"
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _EXIF_ORIENTATION = 0x0112
 _ORIENTED_BY = {"exif", "xmp"}  # what a JPEG must hold to say which way is up; most hold neither
 _TRANSPARENT_MODES = ("RGBA", "RGBa", "LA", "La", "PA")
@@ -27,7 +28,7 @@ def normalised_jpeg(data: bytes, shorter_side: int | None, quality: int) -> byte
     """
     if not data:
         raise UnreadableImage("zero bytes")
-    picture = _opened(io.BytesIO(data), shorter_side)
+    picture = _upright(data, shorter_side)
     if picture is None:
         return data
     picture = _in_rgb(picture)
@@ -47,7 +48,7 @@ def check_header(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
     """Raise `UnreadableImage` where the first bytes are of no image, or of one that is too large to decode."""
     if not data:
         raise UnreadableImage("zero bytes")
-    with _named_errors(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+    with _named_errors(), opened(data) as image:
         if image.width * image.height > max_pixels:
             raise UnreadableImage(_TOO_LARGE.format(max_pixels))
 
@@ -66,6 +67,8 @@ def _named_errors() -> Iterator[None]:
             yield
     except UnreadableImage:
         raise
+    except MissingOpener as missing:
+        raise UnreadableImage(str(missing)) from None
     except Image.DecompressionBombError:
         raise UnreadableImage(_TOO_LARGE.format(MAX_PIXELS)) from None
     except Image.UnidentifiedImageError:
@@ -75,9 +78,9 @@ def _named_errors() -> Iterator[None]:
 
 
 @_named_errors()
-def _opened(file: io.BytesIO, shorter_side: int | None) -> Image.Image | None:
+def _upright(data: bytes, shorter_side: int | None) -> Image.Image | None:
     """Decode a picture upright, at most in the size of the file; None where the file can stay as it is."""
-    with Image.open(file, formats=_FORMATS) as image:
+    with opened(data) as image:
         if image.width * image.height > MAX_PIXELS:
             raise UnreadableImage(_TOO_LARGE.format(MAX_PIXELS))
         shrink = shorter_side is not None and min(image.size) > shorter_side

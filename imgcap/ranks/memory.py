@@ -1,11 +1,15 @@
-"""When a device's memory runs out: one line that says what would fit, found by trying."""
+"""Memory: how much tensors take; and where a device's runs out, one line that says what would fit, found by trying."""
 
 import gc
-from collections.abc import Callable, Iterable
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from imgcap.errors import UserError
 
@@ -73,3 +77,43 @@ def _fits(run: Callable[[int], object], size: int) -> bool:
     except torch.OutOfMemoryError:
         return False
     return True
+
+
+class LiveTensors(TorchDispatchMode):
+    """Counts the bytes of tensors while they live: those given, and all that operations make in its context.
+
+    What an operation needs within it is not seen.
+    """
+
+    def __init__(self, given: Sequence[Tensor] = ()) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+        self._count(given)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        others = {id(tensor.untyped_storage()) for tensor in _tensors((args, kwargs))}
+        result = function(*args, **(kwargs or {}))
+        self._count([tensor for tensor in _tensors(result) if id(tensor.untyped_storage()) not in others])
+        return result
+
+    def _count(self, tensors: Sequence[Tensor]) -> None:
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            if storage not in self._known:
+                self._known.add(storage)
+                self.live += storage.nbytes()
+                weakref.finalize(storage, self._freed, storage.nbytes())
+        self.peak = max(self.peak, self.live)
+
+    def _freed(self, size: int) -> None:
+        self.live -= size
+
+    def turn(self) -> int:
+        """Return the most bytes that lived since the last turn."""
+        peak, self.peak = self.peak, self.live
+        return peak
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

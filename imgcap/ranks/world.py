@@ -27,6 +27,7 @@ class World:
     world_size: int
     local_rank: int
     device: torch.device
+    without_gpu: bool = False  # on the CPU because there is nothing better, not because it was asked for
 
     @property
     def is_main(self) -> bool:
@@ -66,7 +67,16 @@ def init_ranks(device: str | None = None, timeout: float = TIMEOUT) -> World:
             ) from None
         _watchdogs.append(Watchdog(rank, world_size, timeout))
         _watchdogs[-1].start()
-    return World(rank, world_size, local_rank, chosen)
+    return World(rank, world_size, local_rank, chosen, without_gpu=not device and chosen.type == "cpu")
+
+
+def say_without_gpu(world: World, doing: str) -> None:
+    """Say once, from rank 0, that the CPU does the work because no GPU was found."""
+    if world.is_main and world.without_gpu:
+        threads = torch.get_num_threads()
+        plural = "" if threads == 1 else "s"
+        told = f"no GPU was found: {doing} on the CPU, with {threads} thread{plural} a process"
+        print(f"{told} (imgcap train --env says what torch sees)", file=sys.stderr, flush=True)
 
 
 def close_ranks() -> None:
@@ -100,7 +110,7 @@ def choose_device(asked: str | None = None) -> torch.device:
         raise UserError(f"{name!r} is no device; give cpu, cuda, cuda:1 or mps")
     device = torch.device(name)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("mps was asked for, and torch finds no such GPU on this machine; give cpu")
+        raise UserError("mps was asked for, and torch finds no such GPU on this machine; leave it out, or give cpu")
     return _gpu(device) if device.type == "cuda" else device
 
 
@@ -116,7 +126,10 @@ def _gpu(asked: torch.device) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     there = f"{count or 'no'} GPU{'' if count == 1 else 's'}"
     if not count or (asked.index or 0) >= count:
-        raise UserError(f"{asked} was asked for, and torch finds {there} on this machine; imgcap train --env says more")
+        mend = f"give cuda:0 to cuda:{count - 1}" if count > 1 else "leave it out for the best there is"
+        raise UserError(
+            f"{asked} was asked for, and torch finds {there} on this machine; {mend} (imgcap train --env says more)"
+        )
     if ":" in str(asked):
         return asked
     local_rank = int(os.environ.get("LOCAL_RANK", 0))

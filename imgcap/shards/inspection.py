@@ -13,7 +13,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw
+from matplotlib.ticker import PercentFormatter, StrMethodFormatter
+from PIL import Image, ImageDraw, ImageOps
 
 from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of_bytes
@@ -28,6 +29,7 @@ from imgcap.shards.reader import ShardReader
 MIN_COUNTS = (1, 2, 3, 5)  # of a word, to be in the vocabulary
 NEAR = 6  # bits of 128 at most in which the perceptual hashes of one picture differ
 SHOWN = 12  # samples of a sheet, and pairs
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # of splits; apart for every sort of eye (Okabe and Ito)
 _CHUNK = 2048  # images compared at once
 
 
@@ -64,7 +66,7 @@ def inspect(place: Place, out: Path, seed: int = 0, limit: int | None = None) ->
     for split, reader in readers.items():
         if facts[split].images:
             _draw_samples(reader, facts[split].places_N, seed).save(out / f"samples-{split}.png")
-    _draw_plots(facts).save(out / "captions.png")
+    _draw_plots(next(iter(readers.values())).manifest.name, facts).save(out / "captions.png")
     pairs = _duplicates(facts)
     if pairs:
         _draw_pairs(readers, pairs[:SHOWN]).save(out / "twice.png")
@@ -164,45 +166,56 @@ def _draw_samples(reader: ShardReader, places: list[int], seed: int) -> Image.Im
     for i in sorted(random.permutation(places)[:SHOWN].tolist()):
         sample = reader.read(i)
         cards.append((_picture(sample.jpeg), sample.file_name, sample.captions))
-    return draw_sheet(cards)
+    about = "Bold: the file's name; below it, what people wrote."
+    return draw_sheet(
+        cards, f"{reader.manifest.name}, split {reader.split}: {len(cards)} of {len(places):,} images", about
+    )
 
 
 def _draw_pairs(readers: dict[str, ShardReader], pairs: list[DuplicatePair]) -> Image.Image:
     cards = []
     for pair in pairs:
         first, second = readers[pair.split].read(pair.place), readers[pair.other_split].read(pair.other_place)
-        both = [_picture(sample.jpeg).resize((260, 260)) for sample in (first, second)]
         joined = Image.new("RGB", (524, 260), "white")
-        for column, picture in enumerate(both):
-            joined.paste(picture, (264 * column, 0))
+        for column, sample in enumerate((first, second)):
+            joined.paste(ImageOps.pad(_picture(sample.jpeg), (260, 260), color="white"), (264 * column, 0))
         names = [f"{pair.split}: {first.file_name}", f"{pair.other_split}: {second.file_name}"]
         cards.append((joined, "the same bytes" if pair.exact else f"{pair.bits} bits of 128 differ", names))
-    return draw_sheet(cards)
+    about = "Each pair stands side by side; a model that has learned from one of them knows the other."
+    return draw_sheet(cards, f"{len(cards)} images that are in two splits", about)
 
 
 def _picture(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data)).convert("RGB")
 
 
-def _draw_plots(facts: dict[str, SplitFacts]) -> Image.Image:
+def _draw_plots(name: str, facts: dict[str, SplitFacts]) -> Image.Image:
     with matplotlib.rc_context({"font.size": 9}):
         figure = Figure(figsize=(11, 4), layout="constrained")
         left, right = figure.subplots(1, 2)
+        left.set_prop_cycle(color=COLOURS)
+        right.set_prop_cycle(color=COLOURS)
         for split, found in facts.items():
             lengths = sorted(found.lengths)
             shares = [found.lengths[length] / max(found.lengths.total(), 1) for length in lengths]
             left.plot(lengths, shares, label=split)
             ranked = sorted(found.words.values(), reverse=True)
             right.loglog(range(1, len(ranked) + 1), ranked, label=split)
-        left.set(xlabel="words of a caption", ylabel="share of the captions")
-        right.set(xlabel="rank of a word", ylabel="how often it occurs")
+        figure.suptitle(f"{name}: captions of {' and '.join(facts)}", x=0.01, ha="left", fontsize=13, fontweight="bold")
+        left.set(title="How long captions are", xlabel="words of a caption", ylabel="share of the split's captions")
+        left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        right.set(title="How often words occur", xlabel="words, the most frequent first", ylabel="times in the split")
         left.legend()
         for axes in (left, right):
             axes.grid(alpha=0.3)
+            axes.spines[["top", "right"]].set_visible(False)
+        for axis in (right.xaxis, right.yaxis):
+            axis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         drawn = io.BytesIO()
         figure.savefig(drawn, dpi=110)
-    commonest = " ".join(word for word, _ in facts[next(iter(facts))].words.most_common(12))
-    return _with_line(_picture(drawn.getvalue()), f"most frequent: {commonest}")
+    split, found = next(iter(facts.items()))
+    commonest = ", ".join(word for word, _ in found.words.most_common(12))
+    return _with_line(_picture(drawn.getvalue()), f"The most frequent of {split}: {commonest}")
 
 
 def _with_line(plots: Image.Image, text: str) -> Image.Image:

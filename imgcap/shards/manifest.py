@@ -16,6 +16,7 @@ from imgcap.shards.source import Skipped
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 TOKEN_COUNTS_NAME = "token_counts.json"
+_MANY_SKIPPED = 0.01
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,17 @@ class Manifest:
             lines.append(f"  {split}: {held}")
         for reason, names in self.skipped.items():
             lines.append(f"  skipped: {names.count} × {reason} (the first: {names.names[0]!a})")
+        skipped = len({name for names in self.skipped.values() for name in names.names})
+        found = skipped + sum(info.images for info in self.splits.values())
+        if skipped > _MANY_SKIPPED * found:
+            lines.append(
+                f"  {skipped / found:.1%} of what was found is left out: {folder / MANIFEST_NAME} names all of it"
+            )
+        if "val" not in self.splits:
+            lines.append(
+                "  there is no val split, and training needs one: build with --val 0.1 (index: without --split), "
+                "or name another split with eval.split"
+            )
         return "\n".join(lines)
 
     def save(self, folder: Path) -> None:

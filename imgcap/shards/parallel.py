@@ -37,7 +37,7 @@ class Workers(Generic[Item, Result]):
         if self._count > 1:
             context = multiprocessing.get_context("fork" if threading.active_count() == 1 else "spawn")
             self._pool = ProcessPoolExecutor(self._count, context, _start_worker, (self._own,))
-            self._pool.submit(_run_chunk, [])  # starts them, before the caller has any thread more
+            self._submit([])  # starts them, before the caller has any thread more
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -52,7 +52,7 @@ class Workers(Generic[Item, Result]):
         waiting: deque[Future[list[Result]]] = deque()
         try:
             for start in range(0, len(items), _CHUNK):
-                waiting.append(self._pool.submit(_run_chunk, items[start : start + _CHUNK]))
+                waiting.append(self._submit(items[start : start + _CHUNK]))
                 if len(waiting) > self._count * _TASKS_AHEAD:
                     yield from waiting.popleft().result()
             while waiting:
@@ -65,6 +65,15 @@ class Workers(Generic[Item, Result]):
         finally:
             for future in waiting:
                 future.cancel()
+
+    def _submit(self, items: Sequence[Item]) -> Future[list[Result]]:
+        """Have a process apply the function. One that is started for it is born deaf to Ctrl-C, as it will stay."""
+        assert self._pool is not None
+        heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return self._pool.submit(_run_chunk, items)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, heard)
 
 
 def _start_worker(function: Callable[[Any], Any]) -> None:

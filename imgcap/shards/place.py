@@ -1,5 +1,6 @@
 """Where a shard set lies: in a folder of this machine, or behind an address that is fetched from."""
 
+import os
 from pathlib import Path
 
 from imgcap.errors import UserError
@@ -16,7 +17,7 @@ class Place:
     """
 
     def __init__(self, address: Path | str, cache: Path | str | None = None, cache_gb: float = CACHE_GB):
-        self.address = str(address).rstrip("/") or "/"
+        self.address = os.path.expanduser(str(address)).rstrip("/") or "/"
         self.is_remote = is_address(self.address)
         self.cache = Cache(Path(cache) if cache else cache_root() / "shards", int(cache_gb * 1e9))
 

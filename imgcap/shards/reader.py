@@ -4,6 +4,7 @@ import json
 import os
 import zlib
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,13 @@ class ShardReader:
         descriptor = self._descriptor(self.shards[row.shard].captions or self.shards[row.shard])
         return self._sample(row, os.pread(descriptor, row.json_size, row.json_offset), b"")
 
+    def name(self, i: int) -> str:
+        """Name sample `i` for people: by its file, and by its place alone where that can't be read."""
+        told = f"sample {i} of {self.place}"
+        with suppress(UserError, OSError):
+            return f"{self.read_text(i).file_name} ({told})"
+        return told
+
     def read_features(self, i: int) -> tuple[Sample, np.ndarray]:
         """Read sample `i` without its picture, and its features: (P, E), float16, of a set that holds some."""
         features = self.manifest.features
@@ -158,7 +166,8 @@ class ShardReader:
 
 def _split_info(place: Place, splits: dict[str, SplitInfo], split: str) -> SplitInfo:
     if split not in splits:
-        raise UserError(f"{place} has no split {split!r}; it has {', '.join(splits) or 'no splits at all'}")
+        there = f"{', '.join(splits)}; name one of them" if splits else "no splits at all"
+        raise UserError(f"{place} has no split {split!r}; it has {there}")
     if not splits[split].shards:
         raise UserError(f"split {split} of {place} has no shards; build it again with imgcap build --force")
     return splits[split]

@@ -44,8 +44,7 @@ class SampleEncoder:
         if not tokens:
             return EncodedSample(skipped=skipped)
         try:
-            data = record.path.read_bytes()
-            jpeg = normalised_jpeg(data, self.shorter_side, self.quality)
+            jpeg = normalised_jpeg(record.read(), self.shorter_side, self.quality)
         except UnreadableImage as error:
             return EncodedSample(skipped=[*skipped, Skipped(record.file_name, str(error))])
         except OSError as error:

@@ -25,6 +25,7 @@ class Source:
     skipped: list[Skipped]
     origin: str = ""  # the reader and the files it read, by name only
     split_rule: str = "standard"  # where the splits come from
+    notes: tuple[str, ...] = ()  # lines for people: what was recognised, what was not used
 
 
 def image_id_of(file_name: str) -> int:

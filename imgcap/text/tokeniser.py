@@ -36,8 +36,9 @@ class Tokeniser:
 
 
 def _blank_pipeline(language: str) -> Any:
+    spacy = _spacy()
     try:
-        return _spacy().blank(language)
+        return spacy.blank(language)
     except ImportError as error:  # an unknown code, or a language that needs a package of its own
         reason = str(error).splitlines()[0]
         raise UserError(f"language {language!r} has no spaCy tokeniser here ({reason}); try 'en' or 'xx'") from error

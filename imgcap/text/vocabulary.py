@@ -58,6 +58,11 @@ class Vocabulary:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Vocabulary) and (self.words, self.oov) == (other.words, other.oov)
 
+    def unknown_share(self, counts: Mapping[str, int]) -> float:
+        """Compute which share of counted words are no entries: each is <unk>, or spelled."""
+        unknown = sum(count for word, count in counts.items() if word not in self._index)
+        return unknown / max(sum(counts.values()), 1)
+
     def encode(self, tokens: Iterable[str]) -> list[int]:
         """Turn words into indices, without <sos> and <eos>; unknown words become <unk> or are spelled."""
         if self.oov == "unk":
@@ -77,7 +82,11 @@ class Vocabulary:
         return [SOS, *self.encode(tokens)[: length - 2], EOS]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Turn indices into words, joined by spaces, up to <eos>; other special tokens are left out.
+        """Turn indices into words joined by spaces, as scores count them; `imgcap.text.written` is for people."""
+        return " ".join(self.words_of(ids))
+
+    def words_of(self, ids: Iterable[int]) -> list[str]:
+        """Turn indices into words, up to <eos>; other special tokens are left out.
 
         Spelled words are whole again. A word met inside a spelled one closes it, as the end does.
         """
@@ -97,7 +106,7 @@ class Vocabulary:
             else:
                 words.extend([*_whole(letters), word])
                 letters = None
-        return " ".join([*words, *_whole(letters)])
+        return [*words, *_whole(letters)]
 
     def save(self, path: Path | str) -> None:
         """Write the vocabulary as JSON, whole or not at all."""

@@ -1,15 +1,13 @@
 """From a configuration to a trainer that is ready to start, or to go on."""
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from imgcap.checkpoint.load import Checkpoint
+from imgcap.config.changes import Change
 from imgcap.config.data import VocabConfig
-from imgcap.config.load import as_yaml
 from imgcap.config.run import Config
 from imgcap.config.section import steps_of
 from imgcap.data.dataset import features_of
@@ -17,11 +15,10 @@ from imgcap.data.plan import split_batch
 from imgcap.data.stream import NOT_EXACT
 from imgcap.errors import UserError
 from imgcap.evaluation.evaluator import Evaluator
-from imgcap.files.durable import write_whole
 from imgcap.models.captioner import Captioner
 from imgcap.ranks.collectives import on_main
+from imgcap.ranks.progress import say
 from imgcap.ranks.world import World
-from imgcap.shards.token_counts import TokenCounts
 from imgcap.text.adaptation import adapted
 from imgcap.text.vocabulary import Vocabulary
 from imgcap.training.early_stopping import EarlyStopping
@@ -29,22 +26,26 @@ from imgcap.training.engines.build import build_engine
 from imgcap.training.engines.state import parameter_counts
 from imgcap.training.feature_cache import check_features
 from imgcap.training.fine_tuning import initial_captioner, origin
+from imgcap.training.lines import start_block
 from imgcap.training.monitor.writers import Monitor
 from imgcap.training.objectives.cross_entropy import CrossEntropy
 from imgcap.training.optim.ema import WeightAverage
 from imgcap.training.optim.learning_rate import LearningRate
 from imgcap.training.preemption import PreemptionNotice, remove_marker
-from imgcap.training.resumption import Resumption
+from imgcap.training.resumption import Resumption, another_name
+from imgcap.training.starts import record_start
 from imgcap.training.trainer import Timetable, Trainer
-from imgcap.training.training_data import open_shards, open_training_data
+from imgcap.training.training_data import TrainingData, open_shards, open_training_data, warn_of_unknown
 from imgcap.training.unfreezing import Unfreezing
 
 
 def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool = False) -> Trainer:
     """Build every part of a run, and load the checkpoint it goes on from, if there is one. A dry run writes nothing."""
-    data = open_training_data(config.data, config.train.global_batch, config.seed, world)
+    changed = [] if dry_run else resumption.accepted(config)
+    data = open_training_data(config.data, config.train.global_batch, config.seed, world, config.eval.split)
     plan, counts = data.plan, data.counts
     vocabulary = build_vocabulary(counts.counts, config.vocab, origin(config.init_from, resumption))
+    warn_of_unknown(vocabulary, counts, config.vocab, world)
     accumulation = split_batch(config.train.global_batch, config.train.micro_batch, world.world_size)
     timetable = _timetable(config, plan.steps_per_epoch)
     saved = None if dry_run else resumption.agreed()
@@ -87,33 +88,15 @@ def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool
         monitor=monitor,
         notice=notice,
         keep=config.checkpoint.keep,
+        file_names=data.file_names,
     )
     if saved:
         trainer.resume(saved)
     if not dry_run:
-        on_main(lambda: _describe_run(config, vocabulary))
+        on_main(lambda: _begin(trainer, config, vocabulary, saved, changed))
         if world.is_main:
-            _report_truncation(counts, config.data.max_tokens, config.vocab.oov)
-    monitor.rewind(trainer.step)
-    monitor.config(config, trainer.step)
-    if config.data.mode == "stream":
-        monitor.text("order", NOT_EXACT, trainer.step)
+            _say_what_begins(config, trainer, data, vocabulary, saved)
     return trainer
-
-
-def describe(trainer: Trainer) -> dict[str, Any]:
-    """What `--dry-run` prints: the size of the model, of the data and of a step."""
-    trainable, frozen = parameter_counts(trainer.engine.raw_model)
-    return {
-        "parameters": {"total": trainable + frozen, "trainable": trainable, "frozen": frozen},
-        "images": trainer.plan.samples,
-        "steps_per_epoch": trainer.plan.steps_per_epoch,
-        "total_steps": trainer.timetable.total,
-        "global_batch": trainer.plan.global_batch,
-        "micro_batch": trainer.accumulation.micro_batch,
-        "accumulation": trainer.accumulation.steps,
-        "world_size": trainer.world.world_size,
-    }
 
 
 def build_vocabulary(counts: Mapping[str, int], config: VocabConfig, trained: Path | None = None) -> Vocabulary:
@@ -166,22 +149,38 @@ def _check_vocabulary(vocabulary: Vocabulary, config: Config, saved: Checkpoint)
             )
 
 
-def _describe_run(config: Config, vocabulary: Vocabulary) -> None:
-    """Write what a run is, once its checkpoint fits: a refused start leaves a good run as it was."""
-    run = config.run_path
-    run.mkdir(parents=True, exist_ok=True)
-    remove_marker(run)
-    write_whole(run / "config.yaml", as_yaml(config))
-    vocabulary.save(run / "vocab.json")
+def _begin(
+    trainer: Trainer, config: Config, vocabulary: Vocabulary, saved: Checkpoint | None, changed: list[Change]
+) -> None:
+    """Say what differs and write what the run now is, once its checkpoint fits; nothing where nothing is left to train.
+
+    So the configuration beside the weights is always the one that they were trained with.
+    """
+    remove_marker(trainer.run)
+    told = "; ".join(map(str, changed))
+    if trainer.has_ended:
+        if changed:
+            longer = "train.max_steps" if config.train.max_steps else "train.epochs"
+            otherwise = f"{longer}+=N goes on with them, {another_name(config)} begins another run"
+            say(f"nothing is trained with other values ({told}): {otherwise}")
+        return
+    if changed:
+        say(f"{trainer.run} goes on with other values: {told}")
+    record_start(config, vocabulary, trainer.world, saved, changed)
+    trainer.monitor.rewind(trainer.step)
+    trainer.monitor.config(config, trainer.step)
+    if config.data.mode == "stream":
+        trainer.monitor.text("order", NOT_EXACT, trainer.step)
 
 
-def _report_truncation(counts: TokenCounts, longest: int, oov: str) -> None:
-    """Say how many captions are longer than `longest` tokens, where the counts know their lengths."""
-    captions, longer = sum(counts.lengths.values()), counts.longer_than(longest)
-    if longer:
-        at_least = "at least " if oov == "characters" else ""  # spelled words take more places
-        share = f"{longer:,} of {captions:,} captions ({longer / captions:.1%})"
-        print(f"data.max_tokens={longest} cuts {at_least}{share}", file=sys.stderr, flush=True)
+def _say_what_begins(
+    config: Config, trainer: Trainer, data: TrainingData, vocabulary: Vocabulary, saved: Checkpoint | None
+) -> None:
+    steps = trainer.plan.steps_per_epoch, trainer.timetable.total
+    parameters, resumed = parameter_counts(trainer.engine.raw_model), (saved.step, saved.path) if saved else None
+    manifest, accumulation = data.first.manifest, trainer.accumulation
+    facts = manifest, data.counts, vocabulary, accumulation, steps, parameters, resumed
+    say(start_block(config, trainer.world, *facts))
 
 
 def _load_model(model: torch.nn.Module, saved: Checkpoint) -> None:

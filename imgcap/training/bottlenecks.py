@@ -1,11 +1,11 @@
 """What the steps of a run wait for: the loader, or the exchange of gradients."""
 
-import sys
 from collections.abc import Mapping
 
 import torch
 
 from imgcap.ranks.collectives import exchange_seconds
+from imgcap.ranks.progress import say
 from imgcap.ranks.world import World
 
 STARVED = 0.25  # share of the time that goes by waiting for the loader
@@ -47,5 +47,5 @@ class Bottlenecks:
     def _tell(self, line: str) -> None:
         what = line.partition(":")[0]
         if self.world.is_main and what not in self._told:
-            print(line, file=sys.stderr, flush=True)
+            say(line)
         self._told.add(what)

@@ -1,26 +1,30 @@
 """The configuration of a run: the file and the overrides, and what a trained model or the run's past adds to them."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from imgcap.config.load import load_config
+from imgcap.config.load import known_key, load_config
 from imgcap.config.run import Config
 from imgcap.errors import UserError
 from imgcap.training.fine_tuning import adopted_decoder, adopted_input, adopted_model, origin
-from imgcap.training.resumption import Resumption
+from imgcap.training.resumption import CONFIG, Resumption
 
 MORE = re.compile(r"^(?P<key>[\w.]+)\+=(?P<amount>.*)$")
 LENGTHS = ("train.epochs", "train.max_steps")
 
 
-def configure(path: Path | None, overrides: list[str], resume: str) -> tuple[Config, Resumption]:
+def configure(
+    path: Path | None, overrides: list[str], resume: str, change: Iterable[str] = ()
+) -> tuple[Config, Resumption]:
     """Load a run's configuration, `train.epochs+=N` and `train.max_steps+=N` too, with the model of `init_from`.
 
-    `resume` is `auto`, a checkpoint's path, or `no`; what it means for this run comes with the configuration.
+    `resume` is `auto`, a checkpoint's path, or `no`, and `change` the keys that may be other ones than they were; what
+    both mean for this run comes with the configuration.
     """
     plain = [override for override in overrides if not MORE.match(override)]
     config = load_config(path, plain)
-    resumption = Resumption(config.run_path, resume)
+    resumption = Resumption(config.run_path, resume, frozenset(map(known_key, change)))
     added = [_lengthened(match["key"], match["amount"], resumption) for match in map(MORE.match, overrides) if match]
     if (trained := origin(config.init_from, resumption)) is not None:
         plain += adopted_decoder(config.model, trained)  # the keys of its section are then those of this type
@@ -43,7 +47,7 @@ def _lengthened(key: str, amount: str, resumption: Resumption) -> str:
         )
     if (saved := resumption.checkpoint) is None:
         raise UserError(f"{key}+={amount} lengthens a run that has begun, and {run} has no checkpoint; write {key}=N")
-    length = load_config(run / "config.yaml").train
+    length = load_config(run / CONFIG).train
     epochs = key == "train.epochs"
     if epochs == (length.max_steps is not None):
         other = LENGTHS[epochs]

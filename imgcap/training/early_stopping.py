@@ -16,14 +16,17 @@ class EarlyStopping:
     stale: int = 0  # evaluations since the best one
 
     def update(self, value: float) -> bool:
-        """Take in the newest value; True when it improves on the best by more than `min_delta`."""
+        """Take in the newest value; True when it improves on the best by more than `min_delta`, or equals it.
+
+        Of equals the newest is the best, having trained longer, as where CIDEr is still 0. Patience takes it for none.
+        """
         if not math.isfinite(value):
             self.stale += 1
             return False
         gain = None if self.best is None else (self.best - value if self.config.metric == "loss" else value - self.best)
         improved = gain is None or gain > self.config.min_delta
         self.best, self.stale = (value, 0) if improved else (self.best, self.stale + 1)
-        return improved
+        return improved or gain == 0
 
     @property
     def should_stop(self) -> bool:

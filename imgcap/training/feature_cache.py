@@ -83,11 +83,12 @@ def cache_features(config: Config, out: Path, world: World, batch: int = 64) -> 
     tasks = [(split, number) for split, reader in splits.items() for number in range(len(reader.shards))]
     mine = tasks[world.rank :: world.world_size]
     finished: Finished = {}
-    with Progress(len(mine), f"rank {world.rank}: encoding into {out}", "shards") as progress:
+    images = sum(splits[split].shard_counts[number] for split, number in mine)
+    share = f" (rank 0's share of {world.world_size})" if world.world_size > 1 else ""
+    with Progress(images, f"encoding into {out}{share}", enabled=world.is_main) as progress:
         for split, number in mine:
-            task = _Task(config, encoder, features, splits[split], out, world.device, batch)
+            task = _Task(config, encoder, features, splits[split], out, world.device, batch, progress)
             finished[split, number] = task.shard(number)
-            progress.advance()
     everyone = gather_objects(finished)
     if everyone is None:
         return None
@@ -103,6 +104,7 @@ class _Task:
     out: Path
     device: torch.device
     batch: int
+    progress: Progress
 
     def shard(self, number: int) -> FinishedShard:
         """Write one shard, or take over the one that an earlier call wrote with the same encoder."""
@@ -110,6 +112,7 @@ class _Task:
         record = self.out / RECORDS / f"{name}.{self._made_from()}.json"
         kept = FinishedShard.load(record, self.out)
         if kept is not None:
+            self.progress.advance(self.reader.shard_counts[number])
             return kept
         first = sum(self.reader.shard_counts[:number])
         writer = ShardWriter(self.out, name, number, first)
@@ -118,6 +121,7 @@ class _Task:
             for start in range(first, end, self.batch):
                 places = range(start, min(start + self.batch, end))
                 self._write([self.reader.read(i) for i in places], places, writer)
+                self.progress.advance(len(places))
         except BaseException:
             writer.discard()
             raise

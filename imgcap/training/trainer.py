@@ -1,9 +1,8 @@
 """The training loop, and the training step from top to bottom."""
 
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -25,21 +24,23 @@ from imgcap.models.encoders.base import Encoder
 from imgcap.models.losses import Loss
 from imgcap.ranks.collectives import broadcast_object, gather_objects, on_main, sum_across_ranks
 from imgcap.ranks.memory import is_short, within_memory
-from imgcap.ranks.progress import Progress
+from imgcap.ranks.progress import Progress, say, telling
 from imgcap.ranks.watchdog import at_step, doing
 from imgcap.ranks.world import World
+from imgcap.shards.identity import SetIdentity
 from imgcap.training.bottlenecks import Bottlenecks
 from imgcap.training.early_stopping import EarlyStopping
 from imgcap.training.engines.protocol import Engine, Numbers, Step, StepResult, numbers_on
 from imgcap.training.engines.state import parameter_counts
 from imgcap.training.feed import Feed
+from imgcap.training.lines import best_step, closing_block, evaluation_line
 from imgcap.training.meter import Meter, StepCounts
 from imgcap.training.micro_batch import micro_batch_that_fits
 from imgcap.training.monitor.writers import Monitor
 from imgcap.training.optim.ema import WeightAverage
 from imgcap.training.optim.learning_rate import LearningRate
 from imgcap.training.optim.teacher_forcing import teacher_forcing_ratio
-from imgcap.training.preemption import Preempted, PreemptionNotice, leave_marker
+from imgcap.training.preemption import Preempted, PreemptionNotice, leave_marker, say_how_to_go_on
 from imgcap.training.report import report_evaluation
 from imgcap.training.unfreezing import Unfreezing
 from imgcap.types import Batch, Forcing, StepInputs
@@ -82,6 +83,7 @@ class Trainer:
     monitor: Monitor
     notice: PreemptionNotice
     keep: int  # checkpoints
+    file_names: Callable[[Sequence[int]], list[str]]  # of images, by their numbers
     after_step: Callable[[], None] = lambda: None  # a profiler's
     step: int = 0
     evaluated: int = 0  # the step of the last evaluation
@@ -92,24 +94,40 @@ class Trainer:
         self.bottlenecks = self._new_bottlenecks()
         self._asked_to_stop = False
         self.logged: dict[str, float] | None = None
+        self.notice.at_hand = self._at_hand
+        self._evaluating = False
         self._taken: list[Batch] = []  # of this rank, at the step under way
 
     def fit(self) -> None:
         """Train to the end of the timetable or until early stopping; raises `Preempted` when asked to stop."""
+        first, began = self.step, time.monotonic()
         if self.world.is_main and self._finished:
-            early = "; it stopped early, by train.early_stopping" if self.step < self.timetable.total else ""
-            print(f"{self.run} is finished: step {self.step} of {self.timetable.total}{early}", file=sys.stderr)
-        with reading(self.loader) as batches:
-            self._fit(batches)
-
-    def _fit(self, batches: Iterator[Batch]) -> None:
-        feed = self.feed(batches)
+            say(f"{self.run} is finished: step {self.step} of {self.timetable.total}{self._told_early}")
         progress = Progress(self.timetable.total, unit="step", start=self.step, enabled=self.world.is_main)
+        with reading(self.loader) as batches, progress:
+            self._fit(batches, progress)
+        on_main(self.saver.wait)
+        if self.world.is_main:
+            if first < self.step < self.timetable.total:
+                say(f"stopped at step {self.step} of {self.timetable.total}{self._told_early}")
+            evaluator, metric = self.evaluator, self.config.early_stopping.metric
+            taken, splits = (self.step - first, time.monotonic() - began), evaluator.reader.manifest.splits
+            say(closing_block(self.run, *taken, self.stopping.best, metric, evaluator.split, splits))
+
+    @property
+    def _told_early(self) -> str:
+        return "; it stopped early, by train.early_stopping" if self.step < self.timetable.total else ""
+
+    def _fit(self, batches: Iterator[Batch], progress: Progress) -> None:
+        feed = self.feed(batches)
         self._evaluate_if_due()  # where a run ended between a save and its evaluation
         self.meter.restart_clock()
+        first: AbstractContextManager[None] = telling("the first step, which takes longer", self.world.is_main)
         while not self._finished:
             self._unfreeze_by_schedule(self.step)
-            values = within_memory(partial(self.train_step, feed), self._micro_batch_that_fits)
+            with first:
+                values = within_memory(partial(self.train_step, feed), self._micro_batch_that_fits)
+            first = nullcontext()
             if values:
                 progress.update(self.step, loss=values["train/loss"], images_per_s=values["perf/images_per_s"])
             if self._evaluation_is_due or self._asked_to_stop or self.timetable.is_due(self.timetable.save, self.step):
@@ -117,8 +135,6 @@ class Trainer:
             if self._asked_to_stop and not self._finished:
                 self._leave()
             self._evaluate_if_due()
-        on_main(self.saver.wait)
-        progress.close()
 
     def feed(self, batches: Iterator[Batch]) -> Feed:
         """Make what `train_step` takes, of a loader's batches."""
@@ -128,7 +144,16 @@ class Trainer:
         """Leave the run, whose state is saved or being saved: put the marker there and raise `Preempted`."""
         on_main(self.saver.wait)
         on_main(lambda: leave_marker(self.run))
+        on_main(lambda: say_how_to_go_on(self.run))
         raise Preempted
+
+    def _at_hand(self) -> str:
+        """What is still to do when a signal asks to stop."""
+        if self._evaluating:
+            return f"leaving the evaluation, step {self.step} is saved"
+        if self._finished:
+            return "ending, all steps are done"
+        return "finishing the step at hand, then saving a checkpoint"
 
     def _evaluate_if_due(self) -> None:
         """Evaluate after the save, which so survives a failing evaluation, and save again what it decided."""
@@ -141,6 +166,11 @@ class Trainer:
     def _evaluation_is_due(self) -> bool:
         due = self.step > 0 and self.timetable.is_due(self.timetable.evaluate, self.step)
         return due and self.evaluated != self.step
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is left to train or to evaluate."""
+        return self._finished and not self._evaluation_is_due
 
     @property
     def _finished(self) -> bool:
@@ -182,11 +212,17 @@ class Trainer:
         self.meter.add_step(result.skipped, self.plan.global_batch)
         self.step += 1
         self.after_step()
-        if log or self.step % STOP_EVERY == 0:
+        look = log or self.step % STOP_EVERY == 0
+        if look or self._looking_is_free(stop):
             self._asked_to_stop = counts().asked_to_stop()
+        if look:
             self._give_up_if_lost(micro_batches, result)
         self.logged = self._log(epoch, counts(), losses, result, ratio, factor) if log else None
         return self.logged
+
+    def _looking_is_free(self, stop: bool) -> bool:
+        """Whether to look for a request to stop also between logs; the same on all ranks."""
+        return self.world.device.type == "cpu" or (stop and self.world.world_size == 1)
 
     @contextmanager
     def _waiting_for_the_loader(self) -> Iterator[None]:
@@ -212,7 +248,7 @@ class Trainer:
         if self.world.is_main:
             stage = list(self._encoder.stages)[frozen]
             told = f"step {step + 1}: the encoder trains from {stage} on"
-            print(f"{told}, {self._trainable:,} parameters in all", file=sys.stderr, flush=True)
+            say(f"{told}, {self._trainable:,} parameters in all")
 
     def _new_bottlenecks(self) -> Bottlenecks:
         return Bottlenecks(self.world, self._trainable, self.engine.exchanged, self.plan.global_batch)
@@ -230,8 +266,9 @@ class Trainer:
         skipped, scale = int(self.meter.skipped_in_a_row), float(result.loss_scale)
         if skipped < MAX_SKIPPED and scale >= SCALE_FLOOR:
             return
-        images = gather_objects([number for batch in micro_batches for number in batch.image_ids.tolist()])
-        named = broadcast_object(", ".join(str(number) for rank in images or [] for number in rank[:8]))
+        images = gather_objects([number for batch in micro_batches for number in batch.image_ids.tolist()]) or []
+        names = self.file_names([number for rank in images for number in rank[:8] if number >= 0])
+        named = broadcast_object(", ".join(names))
         raise UserError(
             f"step {self.step}: the gradient was not finite in {skipped} steps in a row (loss scale {scale:g}), here "
             f"with the images {named}; the last checkpoint is from before: lower optim.lr, or set train.precision=bf16"
@@ -273,6 +310,7 @@ class Trainer:
         """Score the validation images, show the result, and say whether it is the best so far."""
         if is_short(self.world.device):
             self.engine.release()
+        self._evaluating = True
         try:
             with self.engine.whole_model():
                 evaluation = self.evaluator.run(self.average.to_evaluate(), lambda: self.notice.requested)
@@ -283,14 +321,21 @@ class Trainer:
             if sum_across_ranks(torch.tensor(int(self.notice.requested), device=self.world.device)) > 0:
                 self._leave()
             raise
+        finally:
+            self._evaluating = False
         epoch = (self.step - 1) // self.plan.steps_per_epoch
-        on_main(lambda: report_evaluation(self.run, self.monitor, evaluation, self.step, epoch))
+        on_main(
+            lambda: report_evaluation(self.run, self.monitor, evaluation, self.step, epoch, self.evaluator.language)
+        )
         metric = self.config.early_stopping.metric
         value = evaluation.loss if metric == "loss" else evaluation.scores.get(metric)
-        if value is None:
-            return False
-        self.rate.evaluated(value, lower_is_better=metric == "loss")
-        return self.stopping.update(value)
+        best = value is not None and self.stopping.update(value)
+        if value is not None:
+            self.rate.evaluated(value, lower_is_better=metric == "loss")
+        if self.world.is_main:
+            so_far = self.stopping.best, self.step if best else best_step(self.run)
+            say(evaluation_line(evaluation, self.step, epoch, metric, *so_far))
+        return best
 
     def save(self, best: bool, wait: bool = False) -> None:
         """Copy the state of the run, and write it from rank 0 while training goes on, or at once.
@@ -302,6 +347,7 @@ class Trainer:
         training = {**self.engine.state_dict(), "meter": self.meter.state(self.world.is_main)}
         state = {
             "plan": self.plan.state(self.step),
+            "shards": SetIdentity.of(self.evaluator.reader).as_json(),
             "evaluated": self.evaluated,
             "stopping": self.stopping.state_dict(),
             "rate": self.rate.state_dict(),

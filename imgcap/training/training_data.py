@@ -1,23 +1,26 @@
 """What a run trains on: one shard set, several, or a stream of tars."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from imgcap.config.data import DataConfig
+from imgcap.config.data import DataConfig, VocabConfig
 from imgcap.data.dataset import TrainDataset, place_of
 from imgcap.data.loader import PlanSampler, TrainLoader
 from imgcap.data.mixture import MixedReader, Share, mixture_sha256, refuse_other_features
 from imgcap.data.plan import Accumulation, Plan
 from imgcap.data.prefetch import block_of_cache, prefetching
 from imgcap.data.stream import NOT_EXACT, StreamLoader, StreamPlan, check_tars
-from imgcap.errors import UserError
+from imgcap.errors import UserError, needs
 from imgcap.ranks.world import World
 from imgcap.shards.foreign import expand
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.token_counts import TokenCounts
 from imgcap.text.vocabulary import Vocabulary
-from imgcap.types import Batch
+from imgcap.types import SPECIAL_TOKENS, Batch
+
+_MUCH_UNKNOWN = 0.05  # of the words as they stand in the captions
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,23 @@ class TrainingData:
     counts: TokenCounts
     plan: Plan | StreamPlan
     load: Callable[[Vocabulary, Accumulation, int, int], Iterable[Batch]]  # from one step to another
+    readers: Sequence[ShardReader] = ()  # of the images trained on; none of a stream
+
+    def file_names(self, image_ids: Sequence[int]) -> list[str]:
+        """Name images by their files, for people; by their numbers where no set has them. It reads all captions."""
+        names = dict.fromkeys(image_ids, "")
+        for reader in self.readers if names else ():
+            with suppress(UserError):  # a damaged sample
+                for sample in map(reader.read_text, range(len(reader))):
+                    if sample.image_id in names:
+                        names[sample.image_id] = sample.file_name
+        return [name or f"image {image_id}" for image_id, name in names.items()]
 
 
-def open_training_data(data: DataConfig, global_batch: int, seed: int, world: World) -> TrainingData:
-    """Open all that `data` names. UserError where something is missing or doesn't go with the rest."""
+def open_training_data(data: DataConfig, global_batch: int, seed: int, world: World, watched: str) -> TrainingData:
+    """Open all that `data` names; `watched` is the split that is evaluated. UserError for what lacks or doesn't fit."""
     first = open_shards(data, data.shards, "train")
+    _refuse_unwatched(first, watched)
     if data.mode == "stream":
         return _stream(data, global_batch, seed, first, world)
     others = [open_shards(data, address, "train") for address in data.also]
@@ -61,11 +76,12 @@ def open_training_data(data: DataConfig, global_batch: int, seed: int, world: Wo
         sampler = PlanSampler(plan, world.rank, world.world_size, accumulation, start, stop)
         return TrainLoader(dataset, sampler, data.workers, world.device.type == "cuda", prefetch)
 
-    return TrainingData(first, counts, plan, load)
+    return TrainingData(first, counts, plan, load, readers)
 
 
 def _stream(data: DataConfig, global_batch: int, seed: int, first: ShardReader, world: World) -> TrainingData:
     assert data.stream is not None, "the schema sees to it"
+    needs("data.mode=stream", "webdataset")
     tars = check_tars(expand([data.stream], others=("pipe:",)), data.pipes)
     plan = StreamPlan(seed, tars, data.stream_epoch, global_batch)
     if world.is_main:
@@ -75,6 +91,30 @@ def _stream(data: DataConfig, global_batch: int, seed: int, first: ShardReader, 
         return StreamLoader(plan, data, vocabulary, accumulation, world.rank, start, world.device.type == "cuda")
 
     return TrainingData(first, TokenCounts.load(first.place), plan, load)
+
+
+def _refuse_unwatched(first: ShardReader, split: str) -> None:
+    """Raise `UserError` for a set without the split that training is evaluated on."""
+    splits = first.manifest.splits
+    if split not in splits:
+        raise UserError(
+            f"{first.place} has no split {split!r}, which training is evaluated on; build it again with imgcap build "
+            f"... --{split if split in ('val', 'test') else 'val'} 0.1 --force, or set eval.split to one that it has "
+            f"({', '.join(splits)})"
+        )
+
+
+def warn_of_unknown(vocabulary: Vocabulary, counts: TokenCounts, config: VocabConfig, world: World) -> None:
+    """Say on stderr where the vocabulary leaves many of the train split's words out."""
+    share, words = vocabulary.unknown_share(counts.counts), len(vocabulary) - len(SPECIAL_TOKENS)
+    if world.is_main and share > _MUCH_UNKNOWN and vocabulary.oov == "unk":
+        limits = f"vocab.min_count={config.min_count}{f', vocab.size={config.size}' if config.size else ''}"
+        print(
+            f"warning: {limits} make {share:.1%} of the words in train <unk>, {words:,} of {len(counts.counts):,} "
+            f"different ones are left; lower vocab.min_count{' or raise vocab.size' if config.size else ''}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def open_shards(data: DataConfig, address: str, split: str) -> ShardReader:

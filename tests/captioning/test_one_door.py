@@ -25,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     """Trained in bfloat16, encoder and all, on the sharp weights that tell one rounding from another."""
     settings = [f"data={{shards: {shards}, image_size: 48, max_tokens: 7, workers: 0}}", "train.precision=bf16"]
     settings += ["model.encoder={name: resnet18, weights: none, output_stride: 16, train: all}"]
-    settings += [f"eval={{beam: 3, batch: {BATCH}, metrics: [BLEU]}}"]
+    settings += [f"eval={{beam: 3, batch: {BATCH}, metrics: [BLEU], unk: false}}"]
     return save_run(tmp_path_factory.mktemp("doors") / "run", WORDS, *settings)
 
 
@@ -66,7 +66,7 @@ def test_every_door_gives_the_same_captions_and_scores(
         assert [row["score"] for row in rows] == [round(caption.score, 4) for caption in called]
     results = json.loads((doors["run"] / "results" / "demo-train-captions.json").read_text())
     said.append([entry["caption"] for entry in results])
-    assert all(captions == said[0] for captions in said) and len(set(said[0])) > 20
+    assert all(captions == said[0] for captions in said) and len(set(said[0])) > 10
     assert "precision:bf16" in scored[0] and scored == scored[:1] * 3
 
 

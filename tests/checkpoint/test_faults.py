@@ -18,7 +18,7 @@ KILLED_SAVERS = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from imgcap.checkpoint.load import load_checkpoint, newest_checkpoint
+from imgcap.checkpoint.load import load_checkpoint
 from imgcap.checkpoint.save import save_checkpoint
 
 torch.set_num_threads(1)

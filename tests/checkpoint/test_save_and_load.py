@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from imgcap.checkpoint.layout import MODEL, RECORD, STATE, TRAINING, Record
-from imgcap.checkpoint.load import load_checkpoint, load_checkpoint_folder, newest_checkpoint
+from imgcap.checkpoint.layout import MODEL, RECORD, STATE, TRAINING, Record, newest_checkpoint
+from imgcap.checkpoint.load import load_checkpoint, load_checkpoint_folder
 from imgcap.checkpoint.save import save_checkpoint
 from imgcap.errors import UserError
 

@@ -4,15 +4,17 @@ import importlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from imgcap.commands.arguments import config_file
+from imgcap.commands.arguments import parser_for
 from imgcap.commands.main import NAMES, overview
 from imgcap.config.load import load_config
+from imgcap.config.shipped import config_file
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -34,6 +36,30 @@ def test_help_waits_for_no_import() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, cwd=CHECKOUT, capture_output=True)
 
 
+def test_help_is_there_at_once() -> None:
+    def seconds() -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "imgcap", "--help"], check=True, cwd=CHECKOUT, capture_output=True)
+        return time.perf_counter() - began
+
+    assert min(seconds() for _ in range(5)) < 0.5
+
+
+def test_no_command_s_help_waits_for_torch() -> None:
+    program = """
+import sys
+from imgcap.commands.main import NAMES, main
+for name in NAMES:
+    sys.argv = ["imgcap", name, "--help"]
+    try:
+        main()
+    except SystemExit as left:
+        assert not left.code, name
+    assert not {"torch", "deepspeed", "spacy", "tensorboard", "gradio"} & set(sys.modules), name
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=CHECKOUT, capture_output=True)
+
+
 @pytest.mark.parametrize(("said", "meant"), [("tran", "train"), ("cache_features", "cache-features")])
 def test_a_misspelt_command_names_the_nearest(command: Callable[..., Any], said: str, meant: str) -> None:
     assert f"there is no command {said!r}; the nearest is {meant!r}" in command("imgcap", said).mistake
@@ -43,8 +69,32 @@ def test_a_configuration_is_shown_resolved(command: Callable[..., Any], tmp_path
     ended = command("imgcap", "config", "flickr8k", "optim.lr=0.5")
     (tmp_path / "shown.yaml").write_text(ended.stdout)
     assert load_config(tmp_path / "shown.yaml") == load_config(CHECKOUT / "configs/flickr8k.yaml", ["optim.lr=0.5"])
-    assert "seed: 3\n" in command("imgcap", "config", "seed=3").stdout
+    assert "seed: 3  # the command line\n" in command("imgcap", "config", "seed=3").stdout
     assert "unknown key optim.learning" in command("imgcap", "config", "demo", "optim.learning=1").mistake
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--lr", "1e-3"], "there is no option --lr; keys are written without dashes: optim.lr=VALUE"),
+        (["--batch-size=8"], "without dashes: train.global_batch=8 or eval.batch=8"),
+        (["--train.epochs=3"], "without dashes: train.epochs=3"),
+        (["--gpus", "4"], "there is no option --gpus; it is said to the launcher: torchrun --nproc_per_node 4"),
+    ],
+)
+def test_a_key_written_as_an_option_is_answered(command: Callable[..., Any], options: list[str], told: str) -> None:
+    assert told in command("imgcap", "train", *options).mistake
+
+
+def test_paths_of_a_command_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    parser = parser_for("")
+    parser.add_argument("model")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--images", type=Path, nargs="+")
+    found = parser.parse_args(["~/runs/a", "--out=~/x", "--images", "~/a", "b"])
+    assert (found.model, found.out) == ("/home/ann/runs/a", Path("/home/ann/x"))
+    assert found.images == [Path("/home/ann/a"), Path("b")]
 
 
 def test_a_name_of_a_configuration_is_one_that_comes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

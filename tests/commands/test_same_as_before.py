@@ -38,7 +38,7 @@ PAIRS = [
     ("tools/demo.py", "serve", "NOWHERE --port 0"),
     ("tools/export.py", "export", "RUN --out OUT/model"),
 ]
-TIMED = ("metrics.jsonl", "curves.png")  # hold how long things took
+TIMED = ("metrics.jsonl", "starts.jsonl", "curves.png")  # hold how long things took
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The configuration: what is read, what is refused and in which words, and that every key has a reader."""
 
 import ast
+import re
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from imgcap.config.load import as_yaml, load_config
+from imgcap.config.load import as_yaml, known_key, load_config
 from imgcap.config.model import AttentionLSTMConfig
 from imgcap.config.run import Config
 from imgcap.config.section import steps_of
@@ -50,30 +51,41 @@ def test_a_misspelt_key_names_the_right_one(key: str, letters: int) -> None:
     with pytest.raises(UserError) as raised:
         load_config(None, [f"{section}{dot}{misspelt}=1"])
     message = str(raised.value)
-    assert f"unknown key {section}{dot}{misspelt}" in message and "\n" not in message
-    assert message.endswith(f"the nearest valid one is {key}")
+    assert f"{section}{dot}{misspelt}" in message and "\n" not in message
+    if misspelt.replace("_", "") == leaf.replace("_", ""):
+        assert f"`{section}{dot}{misspelt}` on the command line is `{key}` here" in message
+    else:
+        assert message.endswith(
+            f"unknown key {section}{dot}{misspelt} on the command line; the nearest valid one is {key}"
+        )
 
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        ("optim.learning_rate", "optim"),
         ("lr", "optim.lr"),
-        ("model.decoder.hidden_size", "model.decoder.hidden_dim"),
-        ("train.gloabl_batch", "train.global_batch"),
+        ("train.lr", "optim.lr"),
         ("model.hidden_dim", "model.decoder.hidden_dim"),
         ("data.global_batch", "train.global_batch"),
     ],
 )
 def test_a_key_in_the_wrong_place_is_found(typed: str, meant: str) -> None:
-    with pytest.raises(UserError, match=f"unknown key {typed} .*nearest valid one is {meant}"):
+    with pytest.raises(UserError, match=rf"^`{typed}` on the command line is `{meant}` here \("):
         load_config(None, [f"{typed}=3"])
+
+
+def test_a_key_by_its_name() -> None:
+    assert known_key("optim.lr") == "optim.lr" and known_key("model.encoder") == "model.encoder"
+    with pytest.raises(UserError, match=r"`batch_size` on the command line is `train\.global_batch` here"):
+        known_key("batch_size")
 
 
 def test_the_file_of_a_mistake_is_named(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("optim: {lrr: 1.0e-3}\n")
-    with pytest.raises(UserError, match=r"unknown key optim\.lrr in .*mine\.yaml; the nearest valid one is optim\.lr"):
+    with pytest.raises(
+        UserError, match=r"unknown key optim\.lrr in .*mine\.yaml:1; the nearest valid one is optim\.lr"
+    ):
         load_config(path)
 
 
@@ -97,6 +109,31 @@ def test_the_file_of_a_mistake_is_named(tmp_path: Path) -> None:
         ("eval.every=0.5ep", "0.5ep"),
         ("run_dir=runs/other", Path("runs/other")),
         ("name=2024", "2024"),
+        ("name=007", "007"),
+        ("name=12:30:00", "12:30:00"),
+        ("name=1_000", "1_000"),
+        ("name=2024-05-01", "2024-05-01"),
+        ("name=2024-13-45", "2024-13-45"),  # YAML begins to read a date
+        ("name=on", "on"),
+        ("name='null'", "null"),
+        ("name='a b'", "a b"),
+        ("name=a: [b", "a: [b"),
+        ("data.shards=0123", "0123"),
+        ("data.shards=s3://a/b#c", "s3://a/b#c"),
+        ("model.encoder.train=off", "off"),
+        ("eval.metrics=BLEU,CIDEr", ("BLEU", "CIDEr")),
+        ("eval.metrics=BLEU, CIDEr", ("BLEU", "CIDEr")),
+        ("eval.metrics=[BLEU,CIDEr]", ("BLEU", "CIDEr")),
+        ("eval.metrics='BLEU,CIDEr'", ("BLEU", "CIDEr")),
+        ("eval.metrics=CIDEr", ("CIDEr",)),
+        ("eval.metrics=[]", ()),
+        ("train.max_steps=0100", 100),  # YAML 1.1 reads 64
+        ("train.max_steps=1_000", 1000),
+        ("train.max_steps=1e3", 1000),
+        ("model.encoder.output_stride=16", 16),
+        ("model.decoder.gate=off", False),
+        ("engine.offload=null", "none"),
+        ("data.stream=", None),
     ],
 )
 def test_overrides_become_what_they_look_like(override: str, value: Any) -> None:
@@ -119,7 +156,7 @@ def test_overrides_become_what_they_look_like(override: str, value: Any) -> None
         ("train=5", "train"),
         ("optim.lr", "write key=value"),
         ("=3", "write key=value"),
-        ("optim.lr=[", "can't be read as YAML"),
+        ("optim.lr=[", "the value of optim.lr can't be read: the command line is no YAML"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(override: str, words: str) -> None:
@@ -139,17 +176,6 @@ def test_sections_are_checked_against_each_other() -> None:
         load_config(None, ["model.decoder.type=lstm", "model.decoder.query=after"])
 
 
-def test_files_that_are_no_configuration(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no configuration file"):
-        load_config(tmp_path / "missing.yaml")
-    for name, content in {"list.yaml": b"- 1\n", "torn.yaml": b"a: [1", "binary.yaml": b"\xff\xfe\x00"}.items():
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match=name):
-            load_config(tmp_path / name)
-    (tmp_path / "empty.yaml").write_text("")
-    assert load_config(tmp_path / "empty.yaml") == Config()
-
-
 def test_overrides_win_over_the_file_and_leave_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("optim: {lr: 1.0e-3, warmup: 100}\nmodel: {decoder: {layers: 2}}\n")
@@ -164,7 +190,7 @@ def test_a_saved_configuration_is_the_same_again(tmp_path: Path) -> None:
     overrides = ["run_dir=runs/a b", "model.encoder.weights=none", "eval.metrics=[BLEU]", "train.clip_norm=null"]
     for config in (Config(), load_config(None, [*overrides, "optim.lr=1e-5", "eval.every=2ep"])):
         path.write_text(as_yaml(config))
-        assert load_config(path) == config
+        assert load_config(path) == config and as_yaml(load_config(path)) == path.read_text()
         attending = [key for key in KEYS if not key.startswith("model.decoder.")]
         attending += [f"model.decoder.{key}" for key in AttentionLSTMConfig.model_fields]
         assert all(key.rpartition(".")[2] in path.read_text() for key in attending)
@@ -174,7 +200,10 @@ def test_a_saved_configuration_is_the_same_again(tmp_path: Path) -> None:
 def test_the_configurations_that_come_along_are_valid(path: Path) -> None:
     config = load_config(path)
     assert config.name == path.stem
-    assert path.read_text().startswith("#"), "a configuration opens with what it is, its command and its result"
+    header = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
+    assert header.startswith("# ") and re.search(r"^#   (.* )?(imgcap train|make demo)", header, re.MULTILINE)
+    assert "\n# Result" in header, "a configuration's header says its command, and its result or that none is measured"
+    assert not re.search(r"(BLEU-\d|METEOR|ROUGE-L) \d\d", header), "scores are from 0 to 1"
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**5))
@@ -187,6 +216,11 @@ def test_a_duration_in_epochs_is_rounded_but_never_lost(epochs: Any, steps_per_e
     steps = steps_of(f"{epochs}ep", steps_per_epoch)
     assert abs(steps - float(epochs) * steps_per_epoch) <= (0.5 + 1e-6 if steps > 1 else 1)
     assert (steps == 0) == (epochs == 0)
+
+
+@pytest.mark.parametrize("given", ["eval.every=1_000", "eval.every='1_000'", "eval={every: 1_000}"])
+def test_a_duration_in_thousands(given: str) -> None:
+    assert load_config(None, [given]).eval.every == "1000"
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "2 ep", "ep", "two", "1epoch", ""])

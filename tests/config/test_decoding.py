@@ -48,8 +48,8 @@ def test_the_ends_of_a_range_are_refused_beyond(option: Any) -> None:
     ("options", "message"),
     [
         ({"beem": 3}, "no option 'beem' of decoding; the nearest is 'beam'"),
-        ({"beam": "many"}, "beam='many': Input should be a valid integer"),
-        ({"banned": "dog"}, "banned='dog': Input should be a valid tuple"),
+        ({"beam": "many"}, "beam='many' is not allowed; it is a whole number, at least 1, or null"),
+        ({"banned": "dog"}, "banned='dog' is not allowed; it is a list$"),
         ({"method": "sample", "temperature": float("inf")}, "temperature=inf must be above 0"),
     ],
 )
@@ -59,11 +59,18 @@ def test_other_mistakes_are_one_line_too(options: dict[str, Any], message: str) 
 
 
 def test_a_signature_names_what_differs() -> None:
-    assert DecodeOptions.like_evaluation(EvalConfig()).signed() == {"beam": 5, "length_penalty": 1.0}
-    told = DecodeOptions.like_evaluation(EvalConfig(beam=3, length_penalty=0, no_repeat_ngram=2)).signed()
+    assert DecodeOptions.like_evaluation(EvalConfig(), unk=True).signed() == {"beam": 5, "length_penalty": 1.0}
+    told = DecodeOptions.like_evaluation(EvalConfig(beam=3, length_penalty=0, no_repeat_ngram=2), unk=True).signed()
     assert list(told.items()) == [("beam", 3), ("length_penalty", 0.0), ("no_repeat_ngram", 2)]
     drawn = DecodeOptions(method="sample", samples=2, seed=4).signed()
-    assert drawn == {"length_penalty": 1.0, "method": "sample", "samples": 2, "seed": 4}
+    assert drawn == {"length_penalty": 1.0, "method": "sample", "samples": 2, "seed": 4, "unk": "never"}
+
+
+def test_unknown_words_are_for_scores_alone() -> None:
+    assert not DecodeOptions.like_evaluation(EvalConfig()).unk and EvalConfig().scores_unk
+    assert DecodeOptions.like_evaluation(EvalConfig(unk=True)).unk and not EvalConfig(unk=False).scores_unk
+    with pytest.raises(UserError, match="<unk> is both banned and allowed"):
+        DecodeOptions(unk=True, banned=("<unk>",))
 
 
 def test_every_option_has_a_flag_and_a_control() -> None:

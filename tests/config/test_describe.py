@@ -16,6 +16,8 @@ from imgcap.config.load import as_yaml, load_config
 from imgcap.config.model import DECODERS
 from imgcap.config.run import Config
 from imgcap.config.section import sections_in
+from imgcap.config.themes import START_HERE, THEMES, theme_of
+from imgcap.errors import UserError
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 CONFIGS = sorted((CHECKOUT / "configs").glob("*.yaml"))
@@ -72,10 +74,50 @@ def test_the_text_fits_and_breaks_no_word() -> None:
 
 
 def test_what_the_command_prints() -> None:
-    assert config_text(None, []) == as_text()
-    assert json.loads(config_text(None, [], schema=True)) == json_schema()
+    assert config_text([]) == as_text()
+    assert json.loads(config_text([], schema=True)) == json_schema()
     path = CHECKOUT / "configs/demo.yaml"
-    assert config_text(path, ["optim.lr=1"]) == as_yaml(load_config(path, ["optim.lr=1"]))
+    shown = config_text([str(path), "optim.lr=1"])
+    assert yaml.safe_load(shown) == yaml.safe_load(as_yaml(load_config(path, ["optim.lr=1"])))
+    assert "  lr: 1.0  # the command line\n" in shown and "\nseed: 0\n" in shown
+    line = path.read_text().splitlines().index("  max_steps: 580") + 1
+    assert f"  max_steps: 580  # {path}:{line}\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "keys"),
+    [
+        (["batch_size"], {"train.global_batch", "eval.batch", "train.micro_batch"}),
+        (["Early", "stopping", "patience"], {"train.early_stopping.patience"}),
+        (["gradient", "norm"], {"train.clip_norm"}),
+        (["checkpoint.keep"], {"checkpoint.keep"}),
+    ],
+)
+def test_keys_are_found_by_words(words: list[str], keys: set[str]) -> None:
+    shown = {line.split()[0] for line in config_text(words).splitlines()[1:] if "." in line.split(" ")[0]}
+    assert shown == keys
+
+
+def test_a_word_that_finds_nothing_is_answered() -> None:
+    with pytest.raises(UserError, match=r"no key has 'flickr8' in its name or meaning.*flickr8k"):
+        config_text(["flickr8"])
+    with pytest.raises(UserError, match="gpus is no key; it is said to the launcher"):
+        config_text(["gpus"])
+    with pytest.raises(
+        UserError, match="no configuration file flickr8; the nearest that comes with imgcap is flickr8k"
+    ):
+        config_text(["flickr8", "seed=1"])
+    with pytest.raises(UserError, match="seed is no override"):
+        config_text(["demo", "seed"])
+
+
+def test_every_key_is_in_one_theme() -> None:
+    """A key of a new section would be found under The run, where only the run's own are."""
+    assert [key.name for key in KEYS if theme_of(key.name) == THEMES[0]] == ["name", "run_dir", "seed"]
+    assert {theme_of(key.name) for key in KEYS} == set(THEMES)
+    sections = {name for name, _ in fields(Config)} | {key.dotted for key in KEYS}
+    assert {name for theme in THEMES for name in theme.keys} - {""} <= sections
+    assert set(START_HERE) <= {key.name for key in KEYS}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -105,7 +147,7 @@ def test_the_schema_finds_mistakes(mistake: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["configuration.md", "config.schema.json"])
 def test_the_pages_in_docs_are_of_today(name: str) -> None:
     page = CHECKOUT / "docs" / name
-    now = as_markdown() if page.suffix == ".md" else config_text(None, [], schema=True)
+    now = as_markdown() if page.suffix == ".md" else config_text([], schema=True)
     if os.environ.get("IMGCAP_RENEW_DOCS"):
         page.write_text(now, encoding="utf-8")
     assert page.exists() and page.read_text(encoding="utf-8") == now, f"docs/{name} is stale; renew it by: {RENEW}"

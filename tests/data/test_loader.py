@@ -38,6 +38,9 @@ class Reader:
     def __len__(self):
         return 12
 
+    def name(self, index):
+        return f"{index}.jpg (sample {index} of memory)"
+
     def read(self, index):
         tokens = [[WORDS[k]] for k in range(7)]
         return Sample(100 + index, f"{index}.jpg", [], tokens, self.jpeg[:300] if index == 5 else self.jpeg)
@@ -60,7 +63,7 @@ def test_a_damaged_image_has_no_captions_and_shifts_nobody(capfd):
     for batch in batches(0, stop=3):
         for image_id, tokens in zip(batch.image_ids, batch.tokens_BKT, strict=True):
             assert (image_id == -1) == bool((tokens == 0).all())
-    assert "skipped: sample 5 of memory" in capfd.readouterr().err
+    assert "skipped: 5.jpg (sample 5 of memory)" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("workers", [1, 2])

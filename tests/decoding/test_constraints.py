@@ -52,6 +52,7 @@ def constrained(
 ) -> Hypotheses:
     words = {name: tuple(VOCABULARY.words[token] for token in getattr(rules, name)) for name in ("banned", "required")}
     every = {"min_length": rules.min_length, "no_repeat_ngram": rules.ngram, **words, **options}
+    every["unk"] = UNK not in rules.banned
     return generate([decoder], [features_BPE], DecodeOptions(**every), VOCABULARY, max_length)
 
 
@@ -126,7 +127,7 @@ def test_a_required_word_that_the_model_would_say_costs_nothing() -> None:
         ({"required": ["<unk>"]}, "no word '<unk>'"),
         ({"min_length": 5}, r"at least 5 words .* at most 4 \(data.max_tokens\)"),
         ({"required": ["w04", "w05", "w06"], "beam": 2}, None),
-        ({"min_length": 4, "no_repeat_ngram": 1, "banned": ["w05"]}, "min_length=4 needs more words than the 3"),
+        ({"min_length": 4, "no_repeat_ngram": 1, "banned": ["w05"]}, "min_length=4 needs more words than the 2"),
         ({"min_length": 1, "banned": ["w04", "w05", "w06", "<unk>"]}, "needs more words than the 0"),
     ],
 )

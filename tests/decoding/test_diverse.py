@@ -23,7 +23,9 @@ from imgcap.decoding.hypotheses import Hypotheses as Found
 
 def diverse(decoder, features_BPE, groups: int, width: int, diversity: float, **more: object) -> Hypotheses:
     beam = groups * width
-    options = DecodeOptions(method="diverse", beam=beam, best=beam, groups=groups, diversity=diversity, **more)
+    options = DecodeOptions(
+        method="diverse", beam=beam, best=beam, groups=groups, diversity=diversity, unk=True, **more
+    )
     return generate([decoder], [features_BPE], options, named(), MAX_LENGTH)
 
 

@@ -23,7 +23,7 @@ from imgcap.decoding import search
 from imgcap.decoding.generate import generate
 from imgcap.decoding.search import beam_search
 from imgcap.errors import UserError
-from imgcap.types import PAD, SOS
+from imgcap.types import PAD, SOS, UNK
 
 METHODS = [
     DecodeOptions(beam=3, best=2),
@@ -77,7 +77,7 @@ def test_an_ensemble_searches_the_mean_of_the_probabilities() -> None:
     """Of decoders of different kinds, with features of different width."""
     one, one_BPE = tiny(DECODERS[1], seed=1, sharp=8)
     two, two_BPE = tiny(DECODERS[0], seed=2, encoder_width=7, sharp=8)
-    hypotheses = generate([one, two], [one_BPE, two_BPE], DecodeOptions(beam=3, best=3), named(), MAX_LENGTH)
+    hypotheses = generate([one, two], [one_BPE, two_BPE], DecodeOptions(beam=3, best=3, unk=True), named(), MAX_LENGTH)
     for image in range(IMAGES):
         after = [log_probabilities(one, one_BPE[image]), log_probabilities(two, two_BPE[image])]
 
@@ -92,9 +92,12 @@ def test_plain_beam_search_is_what_generate_does_unless_told_otherwise() -> None
     decoder, features_BPE = tiny(DECODERS[1], seed=0)
     options = DecodeOptions(beam=4, best=4, length_penalty=0.3)
     ours = generate([decoder], [features_BPE], options, named(), MAX_LENGTH)
-    plain = beam_search(decoder, features_BPE, 4, MAX_LENGTH, 0.3, forbidden=(PAD, SOS))
+    plain = beam_search(decoder, features_BPE, 4, MAX_LENGTH, 0.3, forbidden=(PAD, SOS, UNK))
     assert (ours.tokens_BWL == plain.tokens_BWL).all() and (ours.scores_BW == plain.scores_BW).all()
-    greedy = generate([decoder], [features_BPE], DecodeOptions(method="greedy"), named(), MAX_LENGTH)
+    scored = generate([decoder], [features_BPE], options.model_copy(update={"unk": True}), named(), MAX_LENGTH)
+    with_unk = beam_search(decoder, features_BPE, 4, MAX_LENGTH, 0.3, forbidden=(PAD, SOS))
+    assert (scored.tokens_BWL == with_unk.tokens_BWL).all() and (scored.tokens_BWL != ours.tokens_BWL).any()
+    greedy = generate([decoder], [features_BPE], DecodeOptions(method="greedy", unk=True), named(), MAX_LENGTH)
     assert (greedy.tokens_BL == beam_search(decoder, features_BPE, 1, MAX_LENGTH).tokens_BL).all()
 
 

@@ -33,7 +33,7 @@ def sampled(
     length: int = MAX_LENGTH,
     **options: object,
 ) -> Hypotheses:
-    chosen = DecodeOptions(method="sample", **options)
+    chosen = DecodeOptions(method="sample", unk=True, **options)
     return generate([decoder], [features_BPE], chosen, named(), length, image_keys=keys)
 
 
@@ -106,7 +106,7 @@ def test_no_word_is_drawn_from_outside_the_set(top_k: int, top_p: float) -> None
 
 def test_the_likeliest_word_alone_is_greedy() -> None:
     decoder, features_BPE = tiny(DECODERS[1], seed=1)
-    greedy = generate([decoder], [features_BPE], DecodeOptions(method="greedy"), named(), MAX_LENGTH)
+    greedy = generate([decoder], [features_BPE], DecodeOptions(method="greedy", unk=True), named(), MAX_LENGTH)
     for options in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}):
         drawn = sampled(decoder, features_BPE, samples=3, **options)
         assert (drawn.tokens_BWL == greedy.tokens_BWL).all()

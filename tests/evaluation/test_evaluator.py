@@ -69,9 +69,8 @@ def test_captions_and_loss_are_those_of_the_images_one_by_one(run: Path, tiny: P
             features_1PE = loaded.model.encoder(image_CHW[None])
             found = beam_search(loaded.model.decoder, features_1PE, 3, 8)
             logits_KTV = predict(loaded.model.decoder, features_1PE, tokens_KT[None])[0][0]
-        captions.append(
-            {"image_id": reader.read(index).image_id, "caption": loaded.vocabulary.decode(found.tokens_BL[0].tolist())}
-        )
+        sample, said = reader.read(index), loaded.vocabulary.decode(found.tokens_BL[0].tolist())
+        captions.append({"image_id": sample.image_id, "image": sample.file_name, "caption": said})
         log_probs = logits_KTV.double().log_softmax(-1).gather(-1, tokens_KT[:, 1:, None]).squeeze(-1)
         cross_entropy -= (log_probs * (tokens_KT[:, 1:] != PAD)).sum().item()
         tokens += int((tokens_KT[:, 1:] != PAD).sum())
@@ -140,7 +139,7 @@ def test_a_damaged_image_is_named_and_left_out(run: Path, tiny: Path, tmp_path: 
     tar.write_bytes(data)
     loaded = load_captioner(run)
     whole, damaged = evaluate(loaded, tiny), evaluate(loaded, copy)
-    assert "skipped: sample" in capfd.readouterr().err
+    assert f"skipped: 0.jpg (sample 0 of {copy}):" in capfd.readouterr().err
     assert "skipped:1|" in damaged.signature and "images:10|" in damaged.signature
     assert len(damaged.captions) == 10
     assert all(caption in whole.captions for caption in damaged.captions)
@@ -195,7 +194,7 @@ def failing(self, *arguments):
         raise UserError("the disk went away")
     return decode(self, *arguments)
 Evaluator._decode = failing
-evaluate.main()
+evaluate.run("evaluate")
 """
     )
     process = launch(run, 2, program=str(program))

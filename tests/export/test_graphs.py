@@ -19,6 +19,7 @@ from imgcap.models.decoders.transformer import TransformerDecoder
 from imgcap.models.trained import load_captioner
 from imgcap.shards.reader import ShardReader
 from imgcap.text.vocabulary import CHARACTERS, Vocabulary
+from imgcap.text.written import written
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -78,9 +79,8 @@ def test_onnx_captions_equal_torchs(artefact: Path, pictures: list[Path]) -> Non
 def test_its_runner_needs_neither_torch_nor_imgcap(artefact: Path, pictures: list[Path], tmp_path: Path) -> None:
     script = tmp_path / "alone.py"
     lines = ["import runpy, sys", "sys.modules['torch'] = sys.modules['imgcap'] = None"]
-    script.write_text(
-        "\n".join([*lines, "sys.argv = sys.argv[1:]", "runpy.run_path(sys.argv[0], run_name='__main__')"])
-    )
+    lines += ["sys.argv = sys.argv[1:]", "sys.path[0] = sys.argv[0].rpartition('/')[0]"]  # as python FILE has it
+    script.write_text("\n".join([*lines, "runpy.run_path(sys.argv[0], run_name='__main__')"]))
     command = [sys.executable, str(script), str(artefact / "onnx" / "caption.py"), *map(str, pictures[:3]), "--json"]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
@@ -119,13 +119,14 @@ def test_a_changed_graph_is_found(artefact: Path) -> None:
 def test_it_reads_words_as_the_vocabulary_does(oov: str) -> None:
     vocabulary = Vocabulary.build({"dog": 2, "ran": 1, "to": 1}, oov=oov)
     runner = OnnxCaptioner.__new__(OnnxCaptioner)
+    runner.config = {"data": {"language": "en"}}
     runner.words, runner.spells = vocabulary.words, oov == "characters"
     random = np.random.default_rng(0)
     likely = [vocabulary.words.index(CHARACTERS[0])] * 8 if oov == "characters" else []
     choices = [*(token for token in range(len(vocabulary)) if token != 2), *likely]
     for length in random.integers(0, 12, 300):
         tokens = random.choice(choices, length).tolist()
-        assert runner.text(tokens) == vocabulary.decode(tokens)
+        assert runner.text(tokens) == written(vocabulary.words_of(tokens))
 
 
 def test_odd_pictures_are_prepared_as_ours(tmp_path: Path) -> None:

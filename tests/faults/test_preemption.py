@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +89,51 @@ def test_a_save_slower_than_the_grace_leaves_the_earlier_checkpoint(tmp_path, la
         assert launch(folder, *settings, ranks=2).returncode == 0
     assert not list((run / "checkpoints").glob(".saving-*"))
     assert max(metrics(run)) == 80
+
+
+def lines_of(errors):
+    """What a run said, without torchrun's own lines."""
+    return [line for line in errors.splitlines() if line.startswith(("stopping", "stopped", "ended"))]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_ctrl_c_says_what_happens_and_how_to_go_on(tmp_path, injected, reach, ranks):
+    """Alone its workers get it too, as from a terminal; of several ranks torchrun gets it, and passes it on."""
+    run = tmp_path / "run"
+    process = injected(run, "none:0:0", *WORKERS, "train.max_steps=4000", ranks=ranks, wait=False)
+    reach(run, process, 7)
+    for pid in [process.pid, *children(process.pid)] if ranks == 1 else [process.pid]:
+        os.kill(pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=2 * GRACE)
+    assert set(injected.codes().values()) == {75} and errors.count("Traceback") == ranks - 1, errors  # torchrun's own
+    stopping, stopped = lines_of(errors)
+    saved = (run / "checkpoints" / "latest").read_text().strip()
+    assert stopping.startswith("stopping: finishing the step at hand, then saving a checkpoint, within 25 s")
+    assert stopped.startswith(
+        f"stopped: the last checkpoint is {run}/checkpoints/{saved} (step {int(saved[5:])}); go on"
+    )
+    assert stopped.endswith("train.max_steps=4000")
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=EXHAUSTIVE)])
+def test_a_second_ctrl_c_ends_at_once(tmp_path, injected, launch, reach, rank_of, ranks):
+    run, settings = tmp_path / "run", [*WORKERS, "train.max_steps=4000"]
+    process = injected(run, "slow_save:0:0:60", *settings, "checkpoint.every=0", ranks=ranks, wait=False)
+    reach(run, process, 7)
+    pids = [rank_of(process.pid, rank) for rank in range(ranks)] if ranks > 1 else [process.pid]
+    process.send_signal(signal.SIGINT)
+    time.sleep(2)
+    assert process.poll() is None, "it saves slowly"
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=GRACE)
+    assert time.monotonic() - began < 5
+    assert set(injected.codes().values()) == {130}, f"{injected.codes()} {errors}"
+    assert lines_of(errors)[-1].startswith("ended at once; there is no checkpoint yet; go on with: ")
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+
+
+def children(pid):
+    """The processes that a process has started, among them the loader's workers."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]

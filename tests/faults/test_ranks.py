@@ -71,7 +71,9 @@ def test_a_run_that_only_skips_gives_up_and_names_the_images(tmp_path, injected,
     ended = injected(tmp_path / "run", fault, *settings, ranks=2)
     assert ended.returncode == 1 and set(injected.codes().values()) == {2}
     line = next(line for line in ended.stderr.splitlines() if line.startswith("error: "))
-    assert re.search(r"step 23: the gradient was not finite in 20 steps in a row .* images \d+, \d+", line)
+    assert re.search(
+        r"step 23: the gradient was not finite in 20 steps in a row .* images scene-\d+\.jpg, scene-\d+", line
+    )
 
 
 def test_a_loader_that_is_the_bottleneck_is_named_once(tmp_path, injected):

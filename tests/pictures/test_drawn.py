@@ -1,10 +1,10 @@
-"""Sample sheets and attention: right sizes, and light where the decoder looked."""
+"""Sample sheets and attention: right sizes, nothing cut, and heat where the decoder looked."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw, ImageFont, features
+from PIL import Image, ImageColor, ImageDraw, ImageFont, features
 
 from imgcap.pictures import attention
 from imgcap.pictures import sheet as samples
@@ -104,30 +104,132 @@ def test_many_cards_make_rows() -> None:
     assert sheets[1].height == sheets[4].height < sheets[5].height == sheets[6].height < sheets[9].height
 
 
+def test_a_heading_says_what_is_seen_and_nothing_is_cut() -> None:
+    card = (GREY, "a red circle " * 9, ["one " * 40] * 8)
+    bare, headed = draw_sheet([card] * 3), draw_sheet([card] * 3, "a run with a name " * 12, "what the sheet shows")
+    assert headed.width == bare.width and headed.height > bare.height + 2 * samples.HEADING
+    below = headed.crop((0, headed.height - bare.height + samples.MARGIN, headed.width, headed.height))
+    assert below.tobytes() == bare.crop((0, samples.MARGIN, bare.width, bare.height)).tobytes(), (
+        "the cards are the same"
+    )
+    assert frame_is_clear(headed, samples.MARGIN - 2)
+    assert draw_sheet([(GREY, "a", ["b"] * 5)]).height < draw_sheet([(GREY, "a", ["b"] * 6)]).height, "'and 1 more'"
+
+
+def frame_is_clear(sheet: Image.Image, wide: int) -> bool:
+    """Whether a margin is as white as paper, so that nothing is cut off at it."""
+    pixels = np.asarray(sheet).copy()
+    pixels[wide:-wide, wide:-wide] = 255
+    return bool((pixels == 255).all())
+
+
+def panels_of(sheet: Image.Image) -> list[tuple[int, int, np.ndarray]]:
+    """Left, top and pixels of each panel of an attention picture, found by their edges, line by line."""
+    edge = (np.asarray(sheet) == np.array(ImageColor.getrgb(attention.EDGE))).all(-1)
+    inner = edge[1:-1, 1:-1] & edge[1:-1, 2:] & edge[2:, 1:-1] & ~edge[1:-1, :-2] & ~edge[:-2, 1:-1]
+    found = []
+    for y, x in np.argwhere(inner) + 1:
+        width, height = np.argmin(edge[y, x:]), np.argmin(edge[y:, x])
+        found.append((int(x), int(y), np.asarray(sheet)[y + 1 : y + height - 1, x + 1 : x + width - 1].astype(int)))
+    return sorted(found, key=lambda panel: (panel[1] + len(panel[2]), panel[0]))  # they end on one line
+
+
+def hottest(panel: np.ndarray, grid: tuple[int, int]) -> tuple[int, ...]:
+    """The cell of the grid that lies in the middle of a panel's yellow."""
+    yellow = panel[..., 0] - panel[..., 2]
+    return tuple((np.argwhere(yellow >= yellow.max() - 1).mean(0) / panel.shape[:2] * grid).astype(int))
+
+
+@pytest.mark.parametrize("shade", [10, 128, 250])
 @pytest.mark.parametrize("grid", [(3, 3), (7, 7), (4, 6)])
-def test_the_overlay_is_brightest_where_the_attention_is(grid: tuple[int, int]) -> None:
+def test_it_is_hottest_where_the_attention_is(grid: tuple[int, int], shade: int) -> None:
     cells = grid[0] * grid[1]
-    words = [f"w{cell}" for cell in range(cells)]
-    sheet = draw_attention(GREY, words, np.eye(cells, dtype=np.float32), grid)
-    light = np.asarray(sheet.convert("L")).astype(float)
-    step_y, step_x = attention.SIDE + attention.LABEL + attention.GAP, attention.SIDE + attention.GAP
-    for cell in range(cells):
-        row, column = divmod(cell + 1, attention.COLUMNS)  # panel 0 is the picture itself
-        y, x = attention.MARGIN + row * step_y, attention.MARGIN + column * step_x
-        panel = light[y : y + attention.SIDE, x : x + attention.SIDE]
-        brightest = np.argwhere(panel >= panel.max() - 0.5).mean(0) / attention.SIDE * grid
-        assert tuple(brightest.astype(int)) == divmod(cell, grid[1])
-        assert panel.max() > 2 * panel.min()
+    picture = Image.new("RGB", (96, 96), (shade,) * 3)
+    sheet = draw_attention(picture, [f"w{cell}" for cell in range(cells)], np.eye(cells, dtype=np.float32), grid)
+    shown, *panels = [pixels for _, _, pixels in panels_of(sheet)]
+    assert (shown == shade).all(), "the picture itself comes first"
+    assert [hottest(panel, grid) for panel in panels] == [divmod(cell, grid[1]) for cell in range(cells)]
+
+
+def test_a_dark_picture_can_be_recognised() -> None:
+    generator = np.random.default_rng(0)
+    dark = np.kron(generator.integers(0, 16, (10, 10)), np.ones((20, 20))).astype(np.uint8)
+    picture = Image.fromarray(dark).convert("RGB")
+    map_LP = np.zeros((1, 4), np.float32)
+    map_LP[0, 0] = 1  # the upper left; what is right of it is left as it is
+    _, (_, _, panel) = panels_of(draw_attention(picture, ["dog"], map_LP, (2, 2)))
+    calm = panel[:, 160:].mean(-1)
+    assert calm.mean() > 100 > 10 * dark.mean()
+    assert np.corrcoef(calm.ravel(), dark[:, 160:].ravel())[0, 1] > 0.85
+    under_heat = panel[:40, :40].mean(-1)
+    assert np.corrcoef(under_heat.ravel(), dark[:40, :40].ravel())[0, 1] > 0.85, "also below the hottest colour"
+
+
+def test_function_words_of_the_language_are_smaller() -> None:
+    def widths(words: list[str], language: str) -> list[int]:
+        maps = np.full((len(words), 4), 0.25)
+        return [
+            panel.shape[1] for _, _, panel in panels_of(draw_attention(GREY, words, maps, (2, 2), language=language))
+        ]
+
+    small, large = attention.SMALL_SIDE, attention.SIDE
+    assert widths(["the", "dog", "on", "two", "."], "en") == [large, small, large, small, large, small]
+    assert widths(["die", "Katze"], "de") == [large, small, large]
+    assert widths(["die", "Katze"], "xx") == [large, large, large]
 
 
 def test_panels_of_an_arabic_caption_go_from_right_to_left() -> None:
-    words, step = ARABIC.split(), attention.SIDE + attention.GAP
-    sheet = np.asarray(draw_attention(GREY, words, np.eye(len(words), 9, dtype=np.float32), (3, 3)))
-    panels = [sheet[attention.MARGIN :, attention.MARGIN + column * step :] for column in range(attention.COLUMNS)]
-    panels = [panel[: attention.SIDE, : attention.SIDE] for panel in panels]
-    assert (panels[-1] == 128).all(), "the picture itself stands first, on the right"
-    brightest = [np.argwhere(panel[..., 0] == panel[..., 0].max()).mean(0)[1] for panel in panels[::-1][1:4]]
-    assert brightest == sorted(brightest), "its first word looked at the left cell, the second at the middle one"
+    words = ARABIC.split()
+    sheet = draw_attention(GREY, words, np.eye(len(words), 9, dtype=np.float32), (3, 3), language="ar")
+    panels = panels_of(sheet)
+    first = [panel for panel in panels if panel[1] == panels[0][1]][::-1]
+    assert (first[0][2] == 128).all() and first[0][0] > sheet.width / 2, "the picture itself stands first, on the right"
+    assert [hottest(panel, (3, 3)) for _, _, panel in first[1:]] == [divmod(cell, 3) for cell in range(len(first) - 1)]
+
+
+LONG = "a very long caption of twenty words that goes on and on until nobody who has begun reads it any more ."
+
+
+@pytest.mark.parametrize("size", [(96, 96), (900, 150), (150, 900), (2000, 20), (1, 300)])
+@pytest.mark.parametrize(
+    "caption", ["dog", LONG, "a Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen", ARABIC, ""]
+)
+def test_nothing_is_cut_and_each_word_has_a_panel(caption: str, size: tuple[int, int]) -> None:
+    words = caption.split()
+    sheet = draw_attention(
+        Image.new("RGB", size, (90, 120, 150)), words, np.full((len(words), 4), 0.25), (2, 2), file="photo-" * 60
+    )
+    assert frame_is_clear(sheet, attention.MARGIN - 2)
+    panels = panels_of(sheet)
+    assert len(panels) == len(words) + 1
+    assert sheet.width <= attention.WIDEST + 2 * attention.MARGIN
+    areas = [panel.shape[0] * panel.shape[1] for _, _, panel in panels]
+    assert max(areas) <= 1.1 * attention.SIDE**2
+    for x, y, panel in panels:  # no panel lies over another
+        others = [(left, top, other.shape) for left, top, other in panels if (left, top) != (x, y)]
+        assert not any(
+            x < left + shape[1] and left < x + panel.shape[1] and y < top + shape[0] and top < y + panel.shape[0]
+            for left, top, shape in others
+        )
+
+
+def test_the_scale_runs_through_all_colours() -> None:
+    sheet = draw_attention(GREY, ["dog"], np.zeros((1, 4)), (2, 2))
+    bottom = np.asarray(sheet)[-attention.MARGIN - attention.BAR[1] - 8 :].astype(int)
+    spread = bottom.max(-1) - bottom.min(-1)
+    row = np.argwhere(spread == spread.max())[0, 0]
+    coloured = bottom[row][spread[row] > 20]
+    assert len(coloured) > 0.7 * attention.BAR[0], "as wide as a scale"
+    assert (np.diff(coloured[:, 0] - coloured[:, 2]) >= -1).mean() > 0.8, "from blue to yellow"
+
+
+def test_caption_and_file_stand_above() -> None:
+    maps = np.full((1, 4), 0.25)
+    plain, named = (draw_attention(GREY, ["dog"], maps, (2, 2), file=file) for file in ("", "dog.jpg"))
+    assert named.height > plain.height
+    other = draw_attention(GREY, ["dog"], maps, (2, 2), caption="a dog")
+    assert other.size == plain.size and other != plain
+    assert draw_attention(GREY, ["dog"], maps, (2, 2), caption="dog") == plain
 
 
 def test_attention_is_drawn_for_words_only() -> None:
@@ -136,8 +238,6 @@ def test_attention_is_drawn_for_words_only() -> None:
     assert draw_attention(GREY, ["a", "b"], maps, (3, 3)) != draw_attention(GREY, ["a", "b"], maps[2:], (3, 3))
 
 
-def test_an_even_look_is_even_light() -> None:
-    picture = np.asarray(draw_attention(GREY, ["a"], np.full((1, 4), 0.25), (2, 2)))
-    x = attention.MARGIN + attention.SIDE + attention.GAP
-    panel = picture[attention.MARGIN : attention.MARGIN + attention.SIDE, x : x + attention.SIDE]
-    assert (panel == panel[0, 0]).all() and panel.mean() > 100
+def test_an_even_look_is_even_heat() -> None:
+    _, (_, _, panel) = panels_of(draw_attention(GREY, ["dog"], np.full((1, 4), 0.25), (2, 2)))
+    assert (panel == panel[0, 0]).all() and panel[0, 0, 0] > panel[0, 0, 2] + 80

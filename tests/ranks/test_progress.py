@@ -5,10 +5,11 @@ import pty
 import subprocess
 import sys
 import termios
+import time
 
 import pytest
 
-from imgcap.ranks.progress import Progress
+from imgcap.ranks.progress import Progress, telling
 
 
 def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,8 +38,28 @@ def test_what_is_counted_by_ones_is_told_now_and_then(
             monkeypatch.setattr("time.monotonic", lambda second=second: progress.began + second)
             progress.advance(2)
         progress.say("skipped: a")
-    lines = [f"building here: {done} of 100 images, 2/s" for done in (20, 40)]
+    lines = [f"building here: {done} of 100 images, 2/s, 0:00:{left} left" for done, left in ((20, 40), (40, 30))]
     assert capsys.readouterr().err.splitlines() == [*lines, "skipped: a"]
+
+
+def test_bytes_are_told_in_millions(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for total, of in ((40_000_000, " of 40"), (None, "")):
+        with Progress(total, "photos.zip", "B") as progress:
+            monkeypatch.setattr("time.monotonic", lambda began=progress.began: began + 10)
+            progress.advance(20_000_000)
+            monkeypatch.undo()
+        left = ", 0:00:10 left" if total else ""
+        assert capsys.readouterr().err == f"photos.zip: 20{of} MB, 2.0 MB/s{left}\n"
+
+
+def test_what_is_slow_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with telling("compiling", patience=0.05):
+        time.sleep(0.3)
+    with telling("compiling fast", patience=10):
+        pass
+    with telling("another rank compiles", enabled=False, patience=0):
+        pass
+    assert capsys.readouterr().err.splitlines() == ["compiling …", "compiling: done in 0 s"]
 
 
 def test_other_ranks_are_silent(capsys: pytest.CaptureFixture[str]) -> None:

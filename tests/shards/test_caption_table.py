@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from imgcap.errors import UserError
 from imgcap.shards.source import Skipped
+from imgcap.shards.sources.columns import Columns
 from imgcap.shards.sources.table import read_table
 
 CAPTIONS = {
@@ -53,7 +54,8 @@ def test_layouts_read_equal(layout: str, mark: str, line_end: str, tmp_path: Pat
 
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Zl", "Zp", "Cs")), min_size=1)
-captions = st.lists(words.map(str.strip).filter(bool), min_size=1, max_size=4)
+MISSING = {"", "nan", "none", "null", "<na>"}  # as other programs write it
+captions = st.lists(words.map(str.strip).filter(lambda text: text.lower() not in MISSING), min_size=1, max_size=4)
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z0-9_]{1,9}\.jpg", fullmatch=True), captions, min_size=1, max_size=4))
@@ -115,8 +117,10 @@ def test_a_file_that_is_not_utf8_names_byte_line_and_cure(tmp_path: Path, mark: 
     [
         ("", "is empty"),
         ("image,caption\n", "no captions below its header"),
-        ("photo;text\na.jpg;A dog\n", "no known layout"),
-        ('image,caption\na.jpg,"A dog' + " runs" * 40000, "line 2.*a quote may not be closed"),
+        ("A dog, a cat\na.jpg;A dog\n", "isn't clear which hold image and captions.*--image-column"),
+        ("A dog\na.jpg\n", "no known layout"),
+        ('image,caption\na.jpg,"A dog runs', "line 2.*quote that is not closed"),
+        ('image,caption\na.jpg,"A dog' + " runs" * 40000, "line 2.*too many letters"),
     ],
 )
 def test_a_file_of_no_captions_is_an_error(tmp_path: Path, content: str, message: str) -> None:
@@ -128,3 +132,68 @@ def test_a_file_of_no_captions_is_an_error(tmp_path: Path, content: str, message
         read_table(tmp_path / "missing.txt")
     with pytest.raises(UserError, match="is a folder"):
         read_table(tmp_path)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_a_quote_that_is_not_closed_swallows_no_other_row(tmp_path: Path, separator: str) -> None:
+    rows = [["image", "caption"], ["1.jpg", "A dog ."], ["2.jpg", '"A man holds a sign .'], ["3.jpg", "A cat ."]]
+    path = tmp_path / "captions.csv"
+    path.write_text("".join(separator.join(row) + "\n" for row in [*rows, ["4.jpg", '"A ""big"" bird ."']]))
+    table = read_table(path)
+    others = {"1.jpg": ["A dog ."], "3.jpg": ["A cat ."], "4.jpg": ['A "big" bird .']}
+    if separator in ",;":
+        assert table.captions == others
+        assert table.skipped == [Skipped("captions.csv line 3", "line with a quote that is not closed")]
+    else:
+        assert table.captions == others | {"2.jpg": ['"A man holds a sign .']} and table.skipped == []
+
+
+def test_a_quoted_caption_may_go_on_over_lines(tmp_path: Path) -> None:
+    path = tmp_path / "captions.csv"
+    path.write_text('image,caption\n1.jpg,"A dog\nand a cat ."\n2.jpg,A bird .\n')
+    assert read_table(path).captions == {"1.jpg": ["A dog\nand a cat ."], "2.jpg": ["A bird ."]}
+
+
+def test_a_missing_value_is_an_empty_caption(tmp_path: Path) -> None:
+    path = tmp_path / "captions.csv"
+    path.write_text("image,caption\n1.jpg,nan\n2.jpg,None\n3.jpg,NaN\n4.jpg,A dog .\n")
+    table = read_table(path)
+    assert {image: texts for image, texts in table.captions.items() if texts} == {"4.jpg": ["A dog ."]}
+    assert table.skipped == [Skipped(f"{number}.jpg", "empty caption") for number in (1, 2, 3)]
+
+
+FORMS = {
+    "own.csv": ("Foto,Text de,split,by\na.jpg,A dog .,train,me\nb.jpg,A cat .,dev,me\n", True),
+    "semicolons.csv": ("filename;subset;caption\na.jpg;train;A dog .\nb.jpg;validation;A cat .\n", False),
+    "tabs.tsv": ("a.jpg\tA dog .\ttrain\nb.jpg\tA cat .\tval\n", False),
+    "lines.jsonl": (
+        '{"file_name": "a.jpg", "text": ["A dog ."], "split": "train"}\n'
+        '{"file_name": "b.jpg", "text": "A cat .", "split": "valid", "n": 1}\n',
+        False,
+    ),
+    "rows.json": (
+        '[{"image": "a.jpg", "caption_0": "A dog .", "split": "train"}, '
+        '{"image": "b.jpg", "caption_0": "A cat .", "split": "val"}]',
+        False,
+    ),
+    "lists.csv": ('image,caption,split\na.jpg,"[\'A dog .\']",train\nb.jpg,"[""A cat .""]",val\n', False),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_tables_of_ones_own_give_captions_and_splits(name: str, tmp_path: Path) -> None:
+    text, named = FORMS[name]
+    path = tmp_path / name
+    path.write_text(text)
+    table = read_table(path, Columns("foto", ("text DE",)) if named else Columns())
+    assert table.captions == {"a.jpg": ["A dog ."], "b.jpg": ["A cat ."]} and not table.skipped
+    assert table.split_of == {"a.jpg": "train", "b.jpg": "val"}
+
+
+def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text(FORMS["own.csv"][0])
+    assert read_table(path, Columns("Foto", ("Text de",))).chosen.unused == ["by"]
+    assert read_table(path, Columns("Foto", ("Text de",), "none")).chosen.unused == ["split", "by"]
+    with pytest.raises(UserError, match=r"has no column 'Fto' \(--image-column\).*the nearest is 'Foto'"):
+        read_table(path, Columns("Fto", ("Text de",)))

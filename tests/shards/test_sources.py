@@ -1,5 +1,6 @@
 """Datasets as they are handed round, whole and damaged."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -187,9 +188,14 @@ def test_wrong_options_are_named(flickr_folder: Path, name: str, options: dict[s
         read_source(name, flickr_options(flickr_folder, **options))
 
 
-def test_the_wrong_image_folder_is_an_error_that_knows_better(flickr_folder: Path) -> None:
-    with pytest.raises(UserError, match=rf"none of the 20 captioned images.*did you mean {flickr_folder}/Images\?"):
-        read_source("flickr8k", flickr_options(flickr_folder, images=flickr_folder))
+def test_pictures_are_found_beneath_the_folder_that_is_given(flickr_folder: Path, tmp_path: Path) -> None:
+    source = read_source("flickr8k", flickr_options(flickr_folder))
+    beneath = read_source("flickr8k", flickr_options(flickr_folder, images=flickr_folder))
+    told = f"20 pictures found by the last part of their name alone, in {flickr_folder}"
+    assert beneath == dataclasses.replace(source, notes=(told,))
+    (tmp_path / "others").mkdir()
+    with pytest.raises(UserError, match=r"none of the 20 captioned images lies in .*others .*1000_0000\.jpg"):
+        read_source("flickr8k", flickr_options(flickr_folder, images=tmp_path / "others"))
 
 
 def test_files_that_are_no_annotations(tmp_path: Path, flickr_folder: Path, json_file: JsonFile) -> None:
@@ -212,3 +218,46 @@ def test_both_files_of_the_real_flickr8k_say_the_same(real_data: Path) -> None:
     assert by_csv.splits == by_token.splits
     assert {split: len(records) for split, records in by_csv.splits.items()} == {"train": 6000, "val": 1000}
     assert by_csv.skipped == by_token.skipped == []
+
+
+def test_captions_that_are_no_text_are_skipped_and_the_file_is_read(coco_folder: Path, json_file: JsonFile) -> None:
+    images = [{"id": i, "file_name": f"{i:012d}.jpg"} for i in (100, 101, 102)]
+    annotations = [
+        {"image_id": i, "caption": caption} for i, caption in zip((100, 101, 102), ("A dog.", None, 7), strict=True)
+    ]
+    path = json_file(coco_folder / "own.json", {"images": images, "annotations": annotations})
+    source = read_source("coco", SourceOptions(images=coco_folder / "train2017", captions=(path,)))
+    assert [record.captions for records in source.splits.values() for record in records] == [("A dog.",)]
+    reasons = {item.file_name: item.reason for item in source.skipped if item.reason != "image without captions"}
+    assert reasons == {"000000000101.jpg": "empty caption", "000000000102.jpg": "caption that is no text"}
+
+
+def test_karpathy_takes_tokens_where_the_sentence_itself_lacks(coco_folder: Path, json_file: JsonFile) -> None:
+    sentences = [{"raw": "A dog .", "tokens": ["a", "dog"]}, {"raw": None, "tokens": ["a", "cat"]}, {"tokens": ["a"]}]
+    images = [{"filename": "000000000100.jpg", "split": "train", "sentences": [*sentences, {}]}]
+    path = json_file(coco_folder / "dataset.json", {"images": images})
+    source = read_source("karpathy", SourceOptions(images=coco_folder / "train2017", captions=(path,)))
+    assert source.splits["train"][0].captions == ("A dog .", "a cat", "a")
+    assert Skipped("000000000100.jpg", "empty caption") in source.skipped
+
+
+@pytest.mark.parametrize("written", ["train2017/{}", "images\\{}", "/home/somebody/{}", "./{}"])
+def test_pictures_are_found_however_their_folder_is_written(
+    coco_folder: Path, json_file: JsonFile, written: str
+) -> None:
+    images = [{"id": i, "file_name": written.format(f"{i:012d}.jpg")} for i in (100, 101, 102)]
+    annotations = [{"image_id": i, "caption": "A dog."} for i in (100, 101, 102)]
+    path = json_file(coco_folder / "own.json", {"images": images, "annotations": annotations})
+    source = read_source("coco", SourceOptions(images=coco_folder / "train2017", captions=(path,)))
+    found = {record.image_id: record.path for records in source.splits.values() for record in records}
+    assert found == {i: coco_folder / "train2017" / f"{i:012d}.jpg" for i in (100, 101, 102)}
+
+
+def test_a_name_that_could_be_two_pictures_is_none(coco_folder: Path, json_file: JsonFile) -> None:
+    shutil.copy(coco_folder / "train2017" / "000000000100.jpg", coco_folder / "val2017")
+    images = [{"id": i, "file_name": f"elsewhere/{i:012d}.jpg"} for i in (100, 101)]
+    annotations = [{"image_id": i, "caption": "A dog."} for i in (100, 101)]
+    path = json_file(coco_folder / "own.json", {"images": images, "annotations": annotations})
+    source = read_source("coco", SourceOptions(images=coco_folder, captions=(path,)))
+    assert [record.image_id for records in source.splits.values() for record in records] == [101]
+    assert Skipped("elsewhere/000000000100.jpg", "captions without an image") in source.skipped

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgcap.errors import UserError
-from imgcap.shards.sources.splits import HELD_OUT_SHARE, read_splits, seeded_splits
+from imgcap.shards.sources.splits import HELD_OUT_SHARE, Shares, read_splits
 
 names = st.lists(st.text(min_size=1, max_size=12), max_size=60)
 
 
 @given(names, st.integers(0, 2**31))
 def test_a_seeded_split_gives_every_image_one_place(images: list[str], seed: int) -> None:
-    splits = seeded_splits(images, seed)
+    splits = Shares().cut(images, seed)
     assert set(splits) == set(images)
     held_out = max(round(len(splits) * HELD_OUT_SHARE), 1) if len(splits) >= 3 else 0
     assert sum(split == "val" for split in splits.values()) == held_out
@@ -26,12 +26,12 @@ def test_a_seeded_split_gives_every_image_one_place(images: list[str], seed: int
 def test_a_seeded_split_knows_no_order(images: list[str], random: object) -> None:
     shuffled = list(images)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert seeded_splits(shuffled, 3) == seeded_splits(images, 3)
+    assert Shares().cut(shuffled, 3) == Shares().cut(images, 3)
 
 
 def test_seeds_differ() -> None:
     images = [f"{i}.jpg" for i in range(200)]
-    assert seeded_splits(images, 0) != seeded_splits(images, 1)
+    assert Shares().cut(images, 0) != Shares().cut(images, 1)
 
 
 def test_lists_of_flickr8k_and_of_flickr30k(tmp_path: Path) -> None:

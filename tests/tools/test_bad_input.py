@@ -256,7 +256,9 @@ def test_a_vocabulary_that_does_not_fit_the_checkpoint_is_one_line(
 ) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    resumed = command("launch/train.py", "--config", copy / "config.yaml", f"run_dir={copy}", "vocab.min_count=3")
+    again = ["launch/train.py", "--config", copy / "config.yaml", f"run_dir={copy}", "vocab.min_count=3"]
+    assert "vocab.min_count 1 -> 3" in command(*again).mistake
+    resumed = command(*again, "--change", "vocab.min_count")
     assert "the vocabulary of" in resumed.mistake and f"{copy}/vocab.json" in resumed.mistake
     vocabulary = json.loads((run / "vocab.json").read_text())
     assert json.loads((copy / "vocab.json").read_text()) == vocabulary, "a refused resume has changed the run"

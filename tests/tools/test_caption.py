@@ -158,7 +158,8 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "options", [("--best", 3), ("--method", "sample", "--samples", 3), ("--method", "diverse", "--best", 3)]
+    "options",
+    [("--best", 3), ("--method", "sample", "--samples", 3), ("--method", "diverse", "--best", 3, "--diversity", 9)],
 )
 def test_several_captions_of_each_picture_the_best_first(caption, photos: Path, options: tuple) -> None:
     entries = caption(photos, "--json", *options).entries

@@ -23,6 +23,11 @@ def test_the_loss_must_fall():
     ]
 
 
+def test_of_equal_scores_the_newest_is_the_best_and_patience_runs_out():
+    found = verdicts([0.0, 0.0, 0.0, 0.1], metric="CIDEr", patience=2)
+    assert found == [(True, False), (True, False), (True, True), (True, False)]
+
+
 def test_without_patience_it_never_stops():
     assert not any(stop for _, stop in verdicts([1.0] * 50, patience=0))
 

@@ -24,7 +24,7 @@ def data(tmp_path, *overrides: str) -> tuple[int, str]:
         (["model.encoder.name=vit_h_14", "data.interpolation=bilinear"], (518, "bilinear")),
         (["model.encoder.name=convnext_tiny", "data.image_size=288"], (288, "bilinear")),
         (["model.encoder.name=timm/vit_base_patch16_clip_224"], (224, "bicubic")),
-        (["model.encoder={name: timm/vit_base_patch16_clip_224, image_size: 336}"], (336, "bicubic")),
+        (["model.encoder={name: timm/vit_base_patch16_clip_224, input_size: 336}"], (336, "bicubic")),
     ],
 )
 def test_what_is_not_set_is_the_encoder_s(tmp_path, overrides: list[str], expected: tuple[int, str]) -> None:
@@ -42,9 +42,9 @@ def test_fine_tuning_goes_on_with_the_interpolation_of_its_source(tmp_path) -> N
     assert data(tmp_path, f"init_from={source}", "data.interpolation=bilinear") == (224, "bilinear")
 
 
-def test_an_image_size_for_a_network_of_any_size_is_refused(tmp_path) -> None:
-    with pytest.raises(UserError, match=r"model\.encoder\.image_size=336 .*resnet50"):
-        data(tmp_path, "model.encoder.image_size=336")
+def test_an_input_size_for_a_network_of_any_size_is_refused(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"model\.encoder\.input_size=336 .*resnet50"):
+        data(tmp_path, "model.encoder.input_size=336")
 
 
 def test_pictures_are_brought_to_size_as_asked() -> None:

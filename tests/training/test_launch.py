@@ -80,9 +80,8 @@ def test_starting_anew_sets_the_older_run_aside(launch, tmp_path):
 def test_a_checkpoint_of_other_words_is_refused(launch, tmp_path):
     """Also where another run's is named, which the new run's own folder knows nothing of."""
     assert launch(tmp_path / "one", "train.max_steps=1", "vocab.size=30").returncode == 0
-    refused = launch(
-        tmp_path / "two", "train.max_steps=2", "vocab.size=29", options=["--resume", str(tmp_path / "one")]
-    )
+    options = ["--resume", str(tmp_path / "one"), "--change", "vocab.size"]
+    refused = launch(tmp_path / "two", "train.max_steps=2", "vocab.size=29", options=options)
     assert refused.returncode == 2 and "is not the one in" in refused.stderr and not (tmp_path / "two").exists()
 
 

@@ -9,6 +9,8 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from imgcap.training.monitor.writers import shown_as
+
 
 @pytest.mark.slow
 def test_tensorboard_shows_scalars_captioned_images_and_the_configuration(tmp_path, launch):
@@ -20,12 +22,12 @@ def test_tensorboard_shows_scalars_captioned_images_and_the_configuration(tmp_pa
     events = EventAccumulator(str(run / "tensorboard"), size_guidance=everything).Reload()
 
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    names = {name for line in lines for name in line} - {"step", "epoch"}
-    assert names == set(events.Tags()["scalars"])
+    names = {name for line in lines for name in line} - {"step", "epoch", "train/batch_hash"}
+    assert {shown_as(name) for name in names} == set(events.Tags()["scalars"])
     assert {"train/loss", "train/grad_norm", "train/teacher_forcing", "val/loss", "val/BLEU-4"} < names
     for name in names:
         logged = [(line["step"], np.float32(line[name])) for line in lines if name in line]
-        shown = [(event.step, np.float32(event.value)) for event in events.Scalars(name)]
+        shown = [(event.step, np.float32(event.value)) for event in events.Scalars(shown_as(name))]
         np.testing.assert_equal(shown, logged, err_msg=name)
 
     assert set(events.Tags()["images"]) == {"val/samples", "val/attention"}

@@ -8,6 +8,7 @@ import pytest
 from conftest import CHECKOUT
 
 from imgcap.checkpoint.load import load_checkpoint
+from imgcap.shards.token_counts import TokenCounts
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +69,22 @@ def test_a_stream_trains_on_ranks_and_says_that_it_is_not_exact(tmp_path, launch
         (["data.mode=stream", "data.stream=nowhere/{0..3}.tar"], "there is no nowhere/0.tar"),
         (["data.mode=stream", "data.stream='pipe:cat x'"], "data.pipes=true"),
         (["data.also={nowhere: 1}"], "nowhere"),
-        (["data.also={nowhere: 0}"], "greater than 0"),
+        (["data.also={nowhere: 0}"], "above 0"),
     ],
 )
 def test_what_does_not_fit_is_one_line(tmp_path, launch, settings, told):
     ended = launch(tmp_path / "run", *settings)
     assert ended.returncode == 2 and told in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_a_vocabulary_that_leaves_many_words_out_is_told_where_it_is_made(tmp_path, launch, shards):
+    counts = TokenCounts.load(shards).counts
+    assert "<unk>" not in launch(tmp_path / "run", options=["--dry-run"]).stderr
+    shown = launch(tmp_path / "run", "vocab.min_count=100", options=["--dry-run"])
+    left = {word: count for word, count in counts.items() if count >= 100}
+    share = 1 - sum(left.values()) / sum(counts.values())
+    assert shown.returncode == 0 and share > 0.05
+    line = f"vocab.min_count=100 make {share:.1%} of the words in train <unk>, {len(left)} of "
+    assert line in shown.stderr
+    refused = launch(tmp_path / "run", f"vocab.min_count={max(counts.values()) + 1}", options=["--dry-run"])
+    assert refused.returncode == 2 and "no word of the train split's" in refused.stderr

@@ -23,6 +23,7 @@ _OF_ALL = {
     "no_repeat_ngram": "Never twice: n words in a row (0: off)",
 }
 _WORDS = {"required": "Words that must occur", "banned": "Words that must not"}
+_UNK = "Unknown words: captions may have holes"
 _OPTIONS = {option.name: option for option in OPTIONS}
 _NONE_IS_0 = ("groups", "top_k")
 _AT_MOST = {"beam": 20, "best": 20, "groups": 20, "samples": 20}  # the page is for looking
@@ -66,6 +67,7 @@ def add_controls(gradio: Any, start: DecodeOptions) -> dict[str, Any]:
             numbers(_OF_ALL)
             for name, label in _WORDS.items():
                 add(name, gradio.Textbox, value="", label=label, placeholder="with spaces between", max_lines=1)
+            add("unk", gradio.Checkbox, value=bool(start.unk), label=_UNK)
     method, *others = controls.values()
     method.change(show, method, others, queue=False, show_progress="hidden", api_visibility="private")
     return controls

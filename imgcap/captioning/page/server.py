@@ -4,24 +4,27 @@ Gradio makes the page and keeps the queue. It never decodes a picture: it hands 
 held against the limits before any of its pixels are.
 """
 
-import importlib.util
 import os
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from imgcap.captioning.captioner import PictureCaptioner
 from imgcap.captioning.page import cards
 from imgcap.captioning.page.controls import add_controls, chosen_options
 from imgcap.captioning.page.style import CHOOSE, CSS, LOOK
 from imgcap.config.decoding import DecodeOptions
-from imgcap.errors import UserError
-from imgcap.pictures.files import SUFFIXES, open_picture, picture_of
+from imgcap.errors import UserError, needs
+from imgcap.pictures.files import open_picture, picture_of
+from imgcap.pictures.formats import SUFFIXES
 from imgcap.pictures.normalise import MAX_PIXELS, UnreadableImage, check_header
+
+if TYPE_CHECKING:
+    from imgcap.captioning.captioner import PictureCaptioner
 
 SHOWN, THUMBNAIL = 800, 160  # pixels of the longer side
 MAX_EXAMPLES = 24
@@ -51,8 +54,7 @@ class Limits:
 
 def check_address(host: str, port: int) -> None:
     """Raise `UserError` where gradio is missing, or where this address can't be listened at."""
-    if importlib.util.find_spec("gradio") is None:
-        raise UserError("the web page needs gradio; pip install 'imgcap[demo]'")
+    needs("the web page", "gradio")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will
@@ -65,7 +67,7 @@ def check_address(host: str, port: int) -> None:
 
 
 def serve(
-    captioners: Mapping[str, PictureCaptioner],
+    captioners: "Mapping[str, PictureCaptioner]",
     host: str,
     port: int,
     examples: Sequence[Path] = (),
@@ -105,13 +107,14 @@ def serve(
     print(f"{', '.join(captioners)}: {address}", flush=True)
     if share:
         print(f"for anyone who has the link: {public}" if public else "no public link could be made", flush=True)
-    blocks.block_thread()
+    while blocks.is_running:  # gradio's own loop tells of Ctrl-C in words of its own
+        time.sleep(0.1)
 
 
 class Page:
     """The web page: what it answers to a picture, and where things stand on it."""
 
-    def __init__(self, captioners: Mapping[str, PictureCaptioner], limits: Limits):
+    def __init__(self, captioners: "Mapping[str, PictureCaptioner]", limits: Limits):
         assert captioners, "a page has a model"
         self.captioners, self.limits = captioners, limits
 

@@ -1,5 +1,10 @@
 """How the page looks, and how a word shows where the model looked."""
 
+from imgcap.pictures.attention import OPAQUE, RAMP
+
+_SCALE = ", ".join(
+    f"rgb({r:.0f} {g:.0f} {b:.0f} / {OPAQUE * n / (len(RAMP) - 1):.2f})" for n, (r, g, b) in enumerate(RAMP)
+)
 CSS = """
 .gradio-container { max-width: 1440px !important; margin: 0 auto !important; width: 100%; }
 .gradio-container .html-container { padding: 0; }
@@ -30,10 +35,12 @@ CSS = """
   position: relative; overflow: hidden; border-radius: 9px; margin: 0 auto;
   width: min(100%, 29rem * var(--ratio)); aspect-ratio: var(--shape);
 }
-.picture::before, .lit { content: ""; position: absolute; inset: 0; background: var(--picture) 0 0 / 100% 100%; }
-.picture::before { filter: grayscale(1) brightness(0.45); }
-.lit { mask-size: 100% 100%; mask-repeat: no-repeat; }
-.looking .lit::after { content: ""; position: absolute; inset: 0; background: rgb(255 214 92 / 0.22); }
+.picture::before, .heat { content: ""; position: absolute; inset: 0; background: var(--picture) 0 0 / 100% 100%; }
+.looking .picture::before { background-image: var(--pale); }
+.heat { background-image: none; }
+.scale { display: flex; align-items: center; gap: 0.5em; margin: 0.5rem 0 0; }
+.scale { font-size: 0.8rem; color: var(--body-text-color-subdued); }
+.scale i { width: 6em; height: 0.9em; background: linear-gradient(to right, SCALE), #c8c8c8; }
 
 .best, .others li { display: flex; justify-content: space-between; align-items: baseline; gap: 1rem; }
 .best { margin-top: 1rem; }
@@ -47,13 +54,12 @@ CSS = """
 .others li { padding: 0.2rem 0; }
 .others li > :first-child { flex: 1; }
 .refused { padding: 0.9rem 1.1rem; border-radius: 10px; border: 1px solid #d9822b66; background: #d9822b1f; margin: 0; }
-"""
+""".replace("SCALE", _SCALE)
 
-# A word under the pointer or the keyboard's focus lights its part of the picture; a click keeps it lit.
+# A word under the pointer or the keyboard's focus shows its heat on the picture; a click keeps it there.
 LOOK = """
-const light = (card, word) => {
-  const lit = card.querySelector(".lit");
-  lit.style.maskImage = lit.style.webkitMaskImage = word ? `url(${word.dataset.light})` : "";
+const show = (card, word) => {
+  card.querySelector(".heat").style.backgroundImage = word ? `url(${word.dataset.heat})` : "";
   card.classList.toggle("looking", Boolean(word));
 };
 const pinned = (card) => card.querySelector('.word[aria-pressed="true"]');
@@ -61,18 +67,18 @@ const onWord = (act) => (event) => {
   const word = event.target.closest(".word");
   if (word) act(word.closest(".card"), word);
 };
-const look = onWord(light);
-const leave = onWord((card) => light(card, pinned(card)));
+const look = onWord(show);
+const leave = onWord((card) => show(card, pinned(card)));
 const pin = onWord((card, word) => {
   const before = pinned(card);
   before?.setAttribute("aria-pressed", "false");
   if (before !== word) word.setAttribute("aria-pressed", "true");
-  light(card, pinned(card));
+  show(card, pinned(card));
 });
 for (const name of ["pointerover", "focusin"]) element.addEventListener(name, look);
 for (const name of ["pointerout", "focusout"]) element.addEventListener(name, leave);
 element.addEventListener("click", pin);
-watch("value", () => element.querySelectorAll(".card:has(.lit)").forEach((card) => light(card, pinned(card))));
+watch("value", () => element.querySelectorAll(".card:has(.heat)").forEach((card) => show(card, pinned(card))));
 """
 
 # A thumbnail that is clicked says its number.

@@ -7,6 +7,7 @@ from PIL import Image, ImageOps
 
 from imgcap.evaluation.comparison.bootstrap import Difference
 from imgcap.evaluation.comparison.sides import Comparison
+from imgcap.evaluation.table import SCALE
 from imgcap.files.durable import write_whole
 from imgcap.pictures.normalise import jpeg_of
 from imgcap.pictures.pages import data_url, template
@@ -19,14 +20,19 @@ THUMBNAIL, QUALITY = 320, 82  # pixels of the longer side
 def write_page(path: Path, comparison: Comparison) -> None:
     """Write a comparison's page, whole or not at all."""
     better, worse = comparison.most_changed(SHOWN)
+    pictures = _pictures(comparison.reader, {*better, *worse}) if comparison.reader is not None else {}
     page = template("evaluation/comparison/page.html").render(
         sides={"a": comparison.a, "b": comparison.b},
         scored={"a": comparison.scored_a, "b": comparison.scored_b},
         references=comparison.references,
+        names={image_id: comparison.names.get(image_id, f"image {image_id}") for image_id in comparison.references},
+        scale=SCALE,
         differences=comparison.differences,
+        by_programs=comparison.by_programs,
+        not_computed=comparison.not_computed,
         bars={name: _bar(found) for name, found in comparison.differences.items()},
         better={"b": better, "a": worse},
-        pictures=_thumbnails(comparison.reader, {*better, *worse}) if comparison.reader is not None else {},
+        pictures=pictures,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, page)
@@ -38,13 +44,13 @@ def _bar(found: Difference) -> list[float]:
     return [50 + 48 * value / reach for value in (found.low, found.difference, found.high)]
 
 
-def _thumbnails(reader: ShardReader, wanted: set[int]) -> dict[int, str]:
-    """Data addresses of the wanted pictures, by image id."""
+def _pictures(reader: ShardReader, wanted: set[int]) -> dict[int, str]:
+    """The thumbnail's data address of each wanted picture, by image id."""
     found = {}
     for i in range(len(reader)):
-        image_id = reader.read_text(i).image_id
-        if image_id in wanted:
-            with Image.open(io.BytesIO(reader.read(i).jpeg)) as image:
+        if reader.read_text(i).image_id in wanted:
+            sample = reader.read(i)
+            with Image.open(io.BytesIO(sample.jpeg)) as image:
                 small = ImageOps.contain(image.convert("RGB"), (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-            found[image_id] = data_url(jpeg_of(small, QUALITY))
+            found[sample.image_id] = data_url(jpeg_of(small, QUALITY))
     return found

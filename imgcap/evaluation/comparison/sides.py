@@ -7,23 +7,37 @@ from pathlib import Path
 from imgcap.config.load import load_config
 from imgcap.data.dataset import place_of
 from imgcap.errors import UserError
-from imgcap.evaluation.coco_files import captions_of, read_references, read_results, split_of_shards
+from imgcap.evaluation.coco_files import (
+    captions_of,
+    file_names,
+    names_of,
+    read_references,
+    read_results,
+    split_of_shards,
+)
 from imgcap.evaluation.comparison.bootstrap import Difference, differences
 from imgcap.evaluation.metrics.scorers import Scored, score_images
 from imgcap.evaluation.signature import parts_of
+from imgcap.shards.identity import SetIdentity
 from imgcap.shards.reader import ShardReader
 
 MUST_AGREE = ("shards", "split", "images", "references", "skipped", "results", "protocol", "tokeniser")
 METRICS = ("BLEU", "ROUGE-L", "CIDEr")
+BY_PROGRAMS = ("METEOR", "SPICE")  # scored by Java, and not again here: taken from what an evaluation left
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: captions by image, and the parts of the signature they were scored under, if any."""
+    """One side of a comparison: captions by image, and what an evaluation left of them, if there was one.
+
+    `signature` has the parts of the signature that they were scored under, `evaluated` the scores by Java's programs.
+    """
 
     name: str
     captions: dict[int, str]
     signature: dict[str, str]
+    evaluated: dict[str, float]
+    names: dict[int, str]  # of the images' files, where the side knows them
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,20 @@ class Comparison:
     scored_b: Scored
     differences: dict[str, Difference]
     reader: ShardReader | None
+    names: dict[int, str]  # of the images' files, where they are known
+
+    @property
+    def by_programs(self) -> dict[str, tuple[float, float]]:
+        """Scores of A and B by each program that both were evaluated with."""
+        sides = self.a.evaluated, self.b.evaluated
+        return {name: (sides[0][name], sides[1][name]) for name in BY_PROGRAMS if all(name in side for side in sides)}
+
+    @property
+    def not_computed(self) -> dict[str, list[str]]:
+        """METEOR, and what else one side was evaluated with: the names of the sides that have no such score."""
+        sides = {"A": self.a.evaluated, "B": self.b.evaluated}
+        absent = {name: [side for side, scores in sides.items() if name not in scores] for name in BY_PROGRAMS}
+        return {name: where for name, where in absent.items() if len(where) == 1 or (where and name == "METEOR")}
 
     def most_changed(self, count: int) -> tuple[list[int], list[int]]:
         """Images in which B is better by the most CIDEr, and those in which A is, the most changed first."""
@@ -67,7 +95,7 @@ def load_sides(a: str, b: str, split: str) -> tuple[Side, Side]:
     if alone:
         raise UserError(
             f"{a} and {b} can't be compared: {len(alone)} images have a caption in one of them only, for example "
-            f"{min(alone)}; evaluate both on the same images"
+            f"{(first.names | second.names).get(min(alone), min(alone))}; evaluate both on the same images"
         )
     return first, second
 
@@ -81,7 +109,8 @@ def compare(
     language = language or (reader.manifest.settings.language if reader is not None else "en")
     captions = {image_id: group for image_id, group in captions.items() if image_id in first.captions}
     a, b = (score_images(side.captions, captions, METRICS, language) for side in (first, second))
-    return Comparison(first, second, captions, a, b, differences(a, b, resamples, seed), reader)
+    names = first.names | second.names | (names_of(reader) if reader is not None else file_names(str(references)))
+    return Comparison(first, second, captions, a, b, differences(a, b, resamples, seed), reader, names)
 
 
 def _load(where: str, split: str) -> Side:
@@ -91,13 +120,16 @@ def _load(where: str, split: str) -> Side:
         if not path.exists():
             raise UserError(f"{where} has no {path.relative_to(where)}; run imgcap evaluate {where} --split {split}")
     scores = path.with_name(path.name.replace("-captions.json", "-scores.json"))
-    signature = ""
+    signature, evaluated = "", {}
     if scores != path and scores.exists():
         try:
-            signature = json.loads(scores.read_text(encoding="utf-8"))["signature"]
+            content = json.loads(scores.read_text(encoding="utf-8"))
+            signature = content["signature"]
+            evaluated = {name: float(content[name]) for name in BY_PROGRAMS if name in content}
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{scores} is no file of scores; evaluate again, or remove it") from None
-    return Side(where.rstrip("/"), read_results(str(path)), parts_of(signature))
+    captions = read_results(str(path))
+    return Side(where.rstrip("/"), captions, parts_of(signature), evaluated, file_names(str(path)))
 
 
 def _reader_of_run(first: Side, second: Side, split: str) -> ShardReader:
@@ -106,7 +138,7 @@ def _reader_of_run(first: Side, second: Side, split: str) -> ShardReader:
     if side is None:
         raise UserError("neither side is a run; name the captions that people wrote with --references")
     reader = ShardReader(place_of(load_config(Path(side.name) / "config.yaml").data), split)
-    here = f"{reader.manifest.name}@{reader.manifest_sha256[:12]}"
+    here = str(SetIdentity.of(reader))
     if side.signature.get("shards", here) != here:
         raise UserError(
             f"{side.name} was scored on {side.signature['shards']}, and {reader.place} is {here}; evaluate again, or "

@@ -132,18 +132,22 @@ def _that_can_run(metrics: Collection[str]) -> Collection[str]:
     return [name for name in metrics if name != "SPICE"]
 
 
-def check_images(hypotheses: Mapping[int, str], references: Mapping[int, list[str]]) -> None:
-    """Raise UserError unless both sides are of the same images, each with a reference."""
+def check_images(
+    hypotheses: Mapping[int, str], references: Mapping[int, list[str]], names: Mapping[int, str] | None = None
+) -> None:
+    """Raise UserError unless both sides are of the same images, each with a reference; `names` are of their files."""
+    names = names or {}
     if not references:
         raise UserError("there is no image to score; name a split or references that hold some")
     unknown, missing = hypotheses.keys() - references.keys(), references.keys() - hypotheses.keys()
     for ids, fault in ((unknown, "captions are of images without references"), (missing, "images have no caption")):
         if ids:
-            examples = ", ".join(str(image_id) for image_id in sorted(ids)[:3])
+            examples = ", ".join(names.get(image_id, str(image_id)) for image_id in sorted(ids)[:3])
             raise UserError(f"{len(ids)} {fault}, for example {examples}; give both sides the same images")
     bare = [image_id for image_id, group in references.items() if not group]
     if bare:
-        raise UserError(f"{len(bare)} images have no reference, for example {bare[0]}; leave them out")
+        example = names.get(bare[0], bare[0])
+        raise UserError(f"{len(bare)} images have no reference, for example {example}; leave them out")
 
 
 def _score_in_python(references: References, hypotheses: Captions, metrics: Collection[str]) -> Scored:

@@ -149,7 +149,7 @@ class Encoder(nn.Module):
         """Raise `UserError` where the network takes pictures of another size alone."""
         if self.input.any_size or image_size == self.input.size:
             return
-        other = f", or model.encoder.image_size={image_size} too" if is_timms(self.name) else ""
+        other = f", or model.encoder.input_size={image_size} too" if is_timms(self.name) else ""
         raise UserError(
             f"data.image_size={image_size}: {self.name} takes pictures of {self.input.size} pixels; "
             f"set data.image_size={self.input.size}{other}"

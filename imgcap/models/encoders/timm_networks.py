@@ -40,10 +40,10 @@ def names(pattern: str = "") -> list[str]:
 def input_of(config: EncoderConfig) -> Input:
     """The pictures that a network of timm was trained on, by its `pretrained_cfg`, or has its positions made for."""
     given = timm().get_pretrained_cfg(config.name.removeprefix(PREFIX))
-    size, any_size = config.image_size or given.input_size[1], not given.fixed_input_size
-    if config.image_size is not None and any_size:
+    size, any_size = config.input_size or given.input_size[1], not given.fixed_input_size
+    if config.input_size is not None and any_size:
         raise UserError(
-            f"model.encoder.image_size={size} is for networks of one size, and {config.name} takes any; leave it out, "
+            f"model.encoder.input_size={size} is for networks of one size, and {config.name} takes any; leave it out, "
             f"and set data.image_size={size}"
         )
     return Input(tuple(given.mean), tuple(given.std), size, given.interpolation, any_size)
@@ -69,8 +69,8 @@ def build(config: EncoderConfig) -> Backbone:
         raise UserError(f"model.encoder.recompute=true: {name} runs as a whole and keeps its activations; leave it out")
     network = create(config)
     patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
-    if config.image_size and patch and config.image_size % patch[0]:
-        raise UserError(f"model.encoder.image_size={config.image_size}: {name} takes a multiple of {patch[0]} pixels")
+    if config.input_size and patch and config.input_size % patch[0]:
+        raise UserError(f"model.encoder.input_size={config.input_size}: {name} takes a multiple of {patch[0]} pixels")
     leading = getattr(network, "num_prefix_tokens", 0)
     if config.tokens == "all" and not leading:
         raise UserError(f"model.encoder.tokens=all is for networks with a class token; {name} gives a grid alone")
@@ -93,7 +93,7 @@ def create(config: EncoderConfig, **pretrained: Any) -> Any:
     Raises `UserError` for a rate or a size that the network can't take, and lets other errors of timm's through.
     """
     options: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
-    options |= {"img_size": config.image_size} if config.image_size else {}
+    options |= {"img_size": config.input_size} if config.input_size else {}
     try:
         network = timm().create_model(config.name.removeprefix(PREFIX), num_classes=0, **options, **pretrained).eval()
     except (TypeError, AssertionError) as error:
@@ -101,7 +101,7 @@ def create(config: EncoderConfig, **pretrained: Any) -> Any:
             raise
         asked = " and ".join(
             f"model.encoder.{name}={value}"
-            for name, value in {"drop_path": config.drop_path, "image_size": config.image_size}.items()
+            for name, value in {"drop_path": config.drop_path, "input_size": config.input_size}.items()
             if value
         )
         raise UserError(f"{config.name} can't be built with {asked} ({reason_of(error)}); leave it out") from None

@@ -114,9 +114,9 @@ def names() -> list[str]:
 
 def input_of(config: EncoderConfig) -> Input:
     """The pictures that torchvision's best weights of a network were trained on."""
-    if config.image_size is not None:
+    if config.input_size is not None:
         raise UserError(
-            f"model.encoder.image_size={config.image_size} is for timm's networks of one size, and {config.name} is "
+            f"model.encoder.input_size={config.input_size} is for timm's networks of one size, and {config.name} is "
             "none; leave it out"
         )
     trained = torchvision.models.get_model_weights(config.name).DEFAULT.transforms()

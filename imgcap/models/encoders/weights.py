@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import safetensors
 import safetensors.torch
@@ -36,6 +37,15 @@ def load_pretrained(encoder: Encoder, weights: str | None) -> None:
     if is_timms(encoder.name) and next(_misfits(encoder, state), None) is not None:
         state = _converted(encoder, state, source)
     _fill(encoder, state, source)
+
+
+def download_of(name: str, weights: str | None) -> str | None:
+    """Address that `weights` of the encoder `name` would be downloaded from; None where they are here, or random."""
+    if weights != "DEFAULT":
+        return None
+    address = torchvision.models.get_model_weights(name).DEFAULT.url
+    kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(address).path).name
+    return None if kept.is_file() else address
 
 
 def _read_state(path: Path) -> Mapping[str, Any]:

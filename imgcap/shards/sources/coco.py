@@ -1,6 +1,7 @@
 """COCO captions (Chen et al., 2015): `captions_{train,val}20{14,17}.json` and the folders of the same names.
 
-`train` and `val` are the dataset's own. A train file alone, or one of another name, is cut by a seed.
+`train` and `val` are the dataset's own; so are splits that the images of a file name. A train file alone, or one of
+another name, is cut by a seed.
 """
 
 import re
@@ -11,43 +12,48 @@ from typing import Any
 
 from imgcap.errors import UserError
 from imgcap.shards.source import Skipped, Source
-from imgcap.shards.sources.image_folder import in_order, list_images, refuse_wrong_folder, without_captions
-from imgcap.shards.sources.splits import seeded_rule, seeded_splits
-from imgcap.shards.sources.text_file import cleaned, read_json
+from imgcap.shards.sources.image_folder import ImageFiles, in_order, refuse_wrong_folder
+from imgcap.shards.sources.splits import Shares, SplitOf, standard_split
+from imgcap.shards.sources.text_file import captions_in, read_json
 from imgcap.types import Record
 
 _FILE_NAME = re.compile(r"^captions_(?P<split>train|val)(?P<year>2014|2017)\.json$")
 
 
 @dataclass
-class _Annotations:
-    """The content of an annotation file: captions and file names by image id, and where its images lie."""
+class Annotations:
+    """The content of an annotation file: captions, file names and splits (if it names any) by image id."""
 
-    split: str  # empty: none of its own
-    folder: Path
     names: dict[int, str] = field(default_factory=dict)
     captions: dict[int, list[str]] = field(default_factory=dict)
+    splits: dict[int, str] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
 
 
-def read(images: Path, captions: Sequence[Path], seed: int = 0) -> Source:
+def read(images: Path, captions: Sequence[Path], seed: int, shares: Shares) -> Source:
     """Read COCO. `captions` are files, or one folder of them; `images` holds train2017/ and the like, or the files.
 
     Raises `UserError` for files that are no COCO captions, or of two years.
     """
     files = _annotation_files(captions)
-    parts = [_read_file(path, images) for path in files]
-    if {part.split for part in parts} & {"", "train"} and len(parts) == 1:
-        (part,) = parts
-        split_of, rule = seeded_splits(part.names.values(), seed), seeded_rule(seed)
+    parts = {path: read_annotations(path) for path in files}
+    names = [name for part in parts.values() for name in part.names.values()]
+    if any(part.splits for part in parts.values()):
+        split_of = {name: part.splits.get(i, "") for part in parts.values() for i, name in part.names.items()}
+        rule = "`split` of the images"
+    elif len(files) == 1 and _own_split(files[0]) in ("", "train"):
+        split_of, rule = shares.cut(names, seed), shares.rule(seed)
     else:
-        split_of = {name: part.split for part in parts for name in part.names.values()}
+        split_of = {name: _own_split(path) for path, part in parts.items() for name in part.names.values()}
         rule = "standard"
     splits: dict[str, list[Record]] = {}
     skipped: list[Skipped] = []
-    for part in parts:
-        skipped += part.skipped + _join(part, split_of, splits)
-    return Source("coco", in_order(splits), skipped, origin=", ".join(path.name for path in files), split_rule=rule)
+    notes: list[str] = []
+    for path, part in parts.items():
+        folder = ImageFiles(_image_folder(path, images))
+        skipped += part.skipped + _join(part, folder, split_of, splits)
+        notes += folder.notes
+    return Source("coco", in_order(splits), skipped, ", ".join(path.name for path in files), rule, tuple(notes))
 
 
 def _annotation_files(captions: Sequence[Path]) -> list[Path]:
@@ -70,55 +76,69 @@ def _annotation_files(captions: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _read_file(path: Path, images: Path) -> _Annotations:
-    content, match = read_json(path), _FILE_NAME.match(path.name)
+def _own_split(path: Path) -> str:
+    match = _FILE_NAME.match(path.name)
+    return match["split"] if match else ""
+
+
+def _image_folder(path: Path, images: Path) -> Path:
+    match = _FILE_NAME.match(path.name)
     folder = images / (match["split"] + match["year"]) if match else images
-    part = _Annotations(match["split"] if match else "", folder if folder.is_dir() else images)
+    return folder if folder.is_dir() else images
+
+
+def read_annotations(path: Path) -> Annotations:
+    """Read an annotation file; `UserError` where it is none. Captions that are no text are skipped and named."""
+    content, part = read_json(path), Annotations()
     try:
         for image in content["images"]:
             _add_image(part, image, path)
         for annotation in content["annotations"]:
             _add_caption(part, annotation)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
+        karpathy = isinstance(content, dict) and "sentences" in str(content.get("images"))[:2000]
         raise UserError(
             f"{path} is no COCO caption file: {error!r}; it needs `images` with `id` and `file_name`, "
             "and `annotations` with `image_id` and `caption`"
+            + ("; this one is Karpathy's: imgcap build karpathy reads it" if karpathy else "")
         ) from None
     return part
 
 
-def _add_image(part: _Annotations, image: Any, path: Path) -> None:
+def _add_image(part: Annotations, image: Any, path: Path) -> None:
     image_id, name = int(image["id"]), str(image["file_name"])
     before = part.names.get(image_id)
     if before is None:
         part.names[image_id], part.captions[image_id] = name, []
+        if split := image.get("split"):
+            part.splits[image_id] = standard_split(split, f"{path}, image {name},")
     elif before == name:
         part.skipped.append(Skipped(name, "image listed twice"))
     else:
         raise UserError(f"{path} gives image id {image_id} to both {before} and {name}; give each image its own id")
 
 
-def _add_caption(part: _Annotations, annotation: Any) -> None:
-    image_id, caption = int(annotation["image_id"]), cleaned(annotation["caption"])
-    if image_id not in part.names:
-        part.skipped.append(Skipped(f"image id {image_id}", "captions without an image"))
-    elif caption:
-        part.captions[image_id].append(caption)
+def _add_caption(part: Annotations, annotation: Any) -> None:
+    image_id, caption = int(annotation["image_id"]), annotation["caption"]
+    if image_id in part.names:
+        part.captions[image_id] += captions_in(caption, part.names[image_id], part.skipped)
     else:
-        part.skipped.append(Skipped(part.names[image_id], "empty caption"))
+        part.skipped.append(Skipped(f"image id {image_id}", "captions without an image"))
 
 
-def _join(part: _Annotations, split_of: dict[str, str], splits: dict[str, list[Record]]) -> list[Skipped]:
+def _join(part: Annotations, images: ImageFiles, split_of: SplitOf, splits: dict[str, list[Record]]) -> list[Skipped]:
     """Add the records of an annotation file to `splits`; return what could not be joined with an image."""
-    present = list_images(part.folder)
-    refuse_wrong_folder(part.names.values(), present, part.folder)
+    found = images.find_all(part.names.values())
+    refuse_wrong_folder(part.names.values(), found, images.folder)
     skipped = []
     for image_id, name in part.names.items():
-        if name not in present:
+        if name not in found:
             skipped.append(Skipped(name, "captions without an image"))
         elif not part.captions[image_id]:
             skipped.append(Skipped(name, "image without captions"))
+        elif not split_of[name]:
+            skipped.append(Skipped(name, "in no split"))
         else:
-            record = Record(image_id, name, part.folder / name, tuple(part.captions[image_id]))
+            record = Record(image_id, name, found[name], tuple(part.captions[image_id]))
             splits.setdefault(split_of[name], []).append(record)
-    return skipped + without_captions(present, set(part.names.values()))
+    return skipped + images.without_captions(found.values())

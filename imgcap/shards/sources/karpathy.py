@@ -1,13 +1,14 @@
 """Karpathy's splits (Karpathy and Fei-Fei, 2015): `dataset_{flickr8k,flickr30k,coco}.json`; `restval` joins train."""
 
+import posixpath
 from pathlib import Path
 from typing import Any
 
 from imgcap.errors import UserError
 from imgcap.shards.source import Skipped, Source, image_id_of
-from imgcap.shards.sources.image_folder import in_order, list_images, refuse_wrong_folder, without_captions
+from imgcap.shards.sources.image_folder import ImageFiles, in_order, refuse_wrong_folder
 from imgcap.shards.sources.splits import STANDARD_NAMES
-from imgcap.shards.sources.text_file import cleaned, read_json
+from imgcap.shards.sources.text_file import captions_in, read_json
 from imgcap.types import Record
 
 
@@ -26,45 +27,36 @@ def read(images: Path, captions: Path) -> Source:
             f"{captions} is no Karpathy file: {error!r}; it needs `images` with `filename`, `split` "
             "(train, restval, val, test) and `sentences` with `raw`"
         ) from None
-    files = _find_files(images, entries)
+    files = ImageFiles(images)
+    found = files.find_all(path for path, *_ in entries)
+    refuse_wrong_folder((name for _, name, *_ in entries), found, images)
     splits: dict[str, list[Record]] = {}
-    for subfolder, file_name, image_id, split, texts in entries:
-        path = files.get((subfolder, file_name))
+    for where, file_name, image_id, split, texts in entries:
+        path = found.get(where)
         if path is None:
             skipped.append(Skipped(file_name, "captions without an image"))
         elif not texts:
             skipped.append(Skipped(file_name, "image without captions"))
         else:
-            splits.setdefault(split, []).append(Record(image_id, file_name, path, texts))
-    captioned = {file_name for _, file_name, *_ in entries}
-    for folder in sorted({path.parent for path in files.values()}):
-        skipped += without_captions(list_images(folder), captioned)
-    return Source(name, in_order(splits), skipped, origin=f"karpathy {captions.name}", split_rule="karpathy")
+            splits.setdefault(split, []).append(Record(image_id, file_name, path, tuple(texts)))
+    skipped += files.without_captions(found.values())
+    return Source(name, in_order(splits), skipped, f"karpathy {captions.name}", "karpathy", files.notes)
 
 
-_Entry = tuple[str, str, int, str, tuple[str, ...]]  # subfolder, file name, image id, split, captions
+_Entry = tuple[str, str, int, str, list[str]]  # path, file name, image id, split, captions
 
 
 def _entry(image: Any, skipped: list[Skipped]) -> _Entry:
     file_name = str(image["filename"])
-    raw = [cleaned(sentence["raw"]) for sentence in image["sentences"]]
-    skipped += [Skipped(file_name, "empty caption") for caption in raw if not caption]
     image_id = int(image["cocoid"]) if "cocoid" in image else image_id_of(file_name)
-    texts = tuple(caption for caption in raw if caption)
-    return str(image.get("filepath", "")), file_name, image_id, STANDARD_NAMES[image["split"]], texts
+    texts = [text for sentence in image["sentences"] for text in _captions(sentence, file_name, skipped)]
+    where = posixpath.join(posixpath.basename(str(image.get("filepath", ""))), file_name)
+    return where, file_name, image_id, STANDARD_NAMES[image["split"]], texts
 
 
-def _find_files(images: Path, entries: list[_Entry]) -> dict[tuple[str, str], Path]:
-    """Find the path of each image that is there: in its subfolder where there is one, else in the folder itself."""
-    list_images(images)  # an error where the folder is missing
-    folders = {}
-    for subfolder in {subfolder for subfolder, *_ in entries}:
-        folder = images / Path(subfolder).name
-        folders[subfolder] = folder if subfolder and folder.is_dir() else images
-    present = {folder: list_images(folder) for folder in set(folders.values())}
-    refuse_wrong_folder((name for _, name, *_ in entries), set().union(*present.values()), images)
-    return {
-        (subfolder, name): folders[subfolder] / name
-        for subfolder, name, *_ in entries
-        if name in present[folders[subfolder]]
-    }
+def _captions(sentence: Any, file_name: str, skipped: list[Skipped]) -> list[str]:
+    """Read a sentence as it was written, or, where that lacks, its tokens."""
+    found = sentence.get("raw")
+    if found is None and isinstance(sentence.get("tokens"), list):
+        found = " ".join(map(str, sentence["tokens"]))
+    return captions_in(found, file_name, skipped)

@@ -1,8 +1,9 @@
-"""Which split an image belongs to: from a dataset's own lists, or by a seeded cut."""
+"""Which split an image belongs to: from a dataset's own names and lists, or by a seeded cut."""
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +12,69 @@ from imgcap.shards.sources.text_file import read_json, read_text
 
 # Flickr_8k.devImages.txt, flickr30k_val.txt, train.txt, test_images.txt ...
 _LIST_NAME = re.compile(r"^(.*[._-])?(?P<split>train|val|valid|dev|test)([._-]?(images|ids))?\.txt$", re.IGNORECASE)
-STANDARD_NAMES = {"train": "train", "restval": "train", "val": "val", "valid": "val", "dev": "val", "test": "test"}
+STANDARD_NAMES = dict.fromkeys(("train", "training", "restval"), "train")
+STANDARD_NAMES |= dict.fromkeys(("val", "valid", "validation", "dev"), "val")
+STANDARD_NAMES |= dict.fromkeys(("test", "testing"), "test")
 HELD_OUT_SHARE = 0.05  # of the images, for `val` and the same again for `test`, when a seed makes the splits
 
 SplitOf = dict[str, str]  # file name -> split
 
 
-def seeded_splits(names: Iterable[str], seed: int) -> SplitOf:
-    """Cut images 90 : 5 : 5 into train, val and test, at least one each once there are three.
+@dataclass(frozen=True)
+class Shares:
+    """The shares of the images that a seeded cut holds out; none given: HELD_OUT_SHARE each."""
 
-    An image's place depends on the seed and on the names in the caption file, not on their order.
-    """
-    ranked = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-    held_out = max(round(len(ranked) * HELD_OUT_SHARE), 1) if len(ranked) >= 3 else 0
-    splits = ["val"] * held_out + ["test"] * held_out
-    splits += ["train"] * (len(ranked) - len(splits))
-    return dict(zip(ranked, splits, strict=True))
+    val: float | None = None
+    test: float | None = None
+
+    def cut(self, names: Iterable[str], seed: int, same: Mapping[str, str] | None = None) -> SplitOf:
+        """Cut images into train, val and test, at least one each (where its share isn't 0) once there are three.
+
+        An image's place depends on the seed and on the names, not on their order. Images that `same` gives the same
+        text, as copies of one picture, come into one split.
+        """
+        groups: dict[str, list[str]] = {}
+        for name in sorted(set(names)):
+            groups.setdefault((same or {}).get(name, name), []).append(name)
+        ranked = sorted(
+            groups.values(),
+            key=lambda group: hashlib.sha256(f"{seed}/{group[0]}".encode("utf-8", "surrogatepass")).digest(),
+        )
+        total, split_of = sum(map(len, ranked)), SplitOf()
+        room = {"val": _held_out(self.val, total), "test": _held_out(self.test, total)} if len(ranked) >= 3 else {}
+        for group in ranked[:-1]:  # the last one trains, whatever the shares
+            split = next((split for split, left in room.items() if left > 0), "train")
+            split_of |= dict.fromkeys(group, split)
+            room[split] = room.get(split, 0) - len(group)
+        return split_of | dict.fromkeys(ranked[-1] if ranked else (), "train")
+
+    def rule(self, seed: int) -> str:
+        """The rule of `cut` as a manifest tells it."""
+        val, test = (HELD_OUT_SHARE if share is None else share for share in (self.val, self.test))
+        return f"by image, seed {seed}, {100 * val:g}% val, {100 * test:g}% test"
 
 
-def seeded_rule(seed: int) -> str:
-    """The rule of `seeded_splits` as a manifest tells it."""
-    return f"by image, seed {seed}, {HELD_OUT_SHARE:.0%} val, {HELD_OUT_SHARE:.0%} test"
+def _held_out(share: float | None, images: int) -> int:
+    share = HELD_OUT_SHARE if share is None else share
+    return max(round(images * share), 1) if share else 0
+
+
+def standard_split(value: Any, where: str) -> str:
+    """Turn a split as a dataset calls it (`validation`, `dev`, `restval`) into ours; `UserError` for an unknown one."""
+    split = STANDARD_NAMES.get(str(value).strip().lower())
+    if split is None:
+        raise UserError(
+            f"{where} names the split {str(value)!a}; splits are {', '.join(STANDARD_NAMES)}. Rename it, or say "
+            "--split-column none to leave the column alone and cut by a seed"
+        )
+    return split
+
+
+def split_in(name: str) -> str:
+    """Find the split that a file's or folder's name tells (`train-00000-of-00002.parquet`); empty where not one."""
+    words = re.split(r"[^a-z]+", name.lower())
+    found = {STANDARD_NAMES[word] for word in words if word in STANDARD_NAMES}
+    return found.pop() if len(found) == 1 else ""
 
 
 def split_lists(folder: Path) -> dict[Path, str]:

@@ -1,107 +1,134 @@
-"""Caption tables, one caption a line, in every layout that Flickr8k and Flickr30k are handed round in.
+"""Caption tables of every sort, read alike: text with separators, JSON lines, JSON, Parquet and Arrow.
 
-| layout | first lines |
-|---|---|
-| CSV with a header | `image,caption` or `image,caption_number,caption,id`, in any order |
-| token file | `1000268201.jpg#0<TAB>A child in a pink dress .` |
-| pipes | `image_name| comment_number| comment`, then `1000092795.jpg| 0| Two young guys .` |
+A row holds an image, one caption or a list of them, and perhaps a split. JSON is a list of such objects, or one object
+of names and captions.
 """
 
-import csv
-import re
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from imgcap.errors import UserError
+from imgcap.pictures.formats import SUFFIXES
 from imgcap.shards.source import Skipped
-from imgcap.shards.sources.text_file import cleaned, read_text
+from imgcap.shards.sources import columnar
+from imgcap.shards.sources.columns import USUAL, Chosen, Columns
+from imgcap.shards.sources.delimited import BROKEN, IsImage, Row, form_of, rows_of
+from imgcap.shards.sources.splits import SplitOf, standard_split
+from imgcap.shards.sources.text_file import captions_in, lines_of, read_json, read_text
+from imgcap.types import Stored
 
-_TOKEN_LINE = re.compile(r"^(?P<image>[^\t]+?)#\d+\t(?P<caption>.*)$")
-# One line of Flickr30k's results.csv has lost the separator between number and caption: `2199200615.jpg| 4   A dog`.
-_PIPE_LINE = re.compile(r"^(?P<image>[^|]+)\|\s*\d+\s*(\||\s|$)(?P<caption>.*)$")
-_IMAGE_COLUMNS = ("image", "image_name", "file_name", "filename")
-_CAPTION_COLUMNS = ("caption", "comment")
-
-Row = tuple[int, str, str]  # line number, image, caption
+JSON_LINES = (".jsonl", ".ndjson")
+DELIMITED = (".csv", ".tsv", ".psv", ".txt", ".token")
+COLUMNAR = columnar.SUFFIXES
 
 
-@dataclass(frozen=True)
+@dataclass
 class CaptionTable:
     """Captions by file name, both in the order of the file. An image may have lost all of its captions."""
 
+    chosen: Chosen
     captions: dict[str, list[str]] = field(default_factory=dict)
+    split_of: SplitOf = field(default_factory=dict)  # empty where the table has no column of splits
     skipped: list[Skipped] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)  # where an image comes first: `captions.csv line 3`
+    stored: dict[str, Stored] = field(default_factory=dict)  # images that lie in the table itself
+
+    @property
+    def has_splits(self) -> bool:
+        return self.chosen.split is not None
 
 
-def read_table(path: Path) -> CaptionTable:
-    """Read a caption table in whichever layout it is; `UserError` for one that is empty or in no known layout.
+def looks_like_image(cell: str) -> bool:
+    """Whether a cell names a picture, by its suffix."""
+    return Path(cell).suffix.lower() in SUFFIXES
 
-    Empty captions and lines that can't be read are skipped and named.
+
+def read_table(path: Path, columns: Columns = USUAL, is_image: IsImage = looks_like_image) -> CaptionTable:
+    """Read a caption table of whichever sort it is; `UserError` for one that is empty or in no known layout.
+
+    Empty captions and lines that can't be read are skipped and named. `UserError` for a split that isn't known, and for
+    an image in two.
     """
-    lines = _lines(read_text(path))
-    first = next((line for line in lines if line.strip()), None)
-    if first is None:
-        raise UserError(f"{path} is empty; give a file of captions with --captions")
-    table = CaptionTable()
-    for number, image, caption in _rows(path, lines, first):
-        if not image:
-            table.skipped.append(Skipped(f"{path.name} line {number}", "line without an image and a caption"))
+    rows: Iterable[Row]
+    if path.suffix.lower() in COLUMNAR:
+        read = columnar.read(path, columns)
+        table, rows = CaptionTable(read.chosen, stored=read.stored), read.rows
+    else:
+        chosen, rows = _text_rows(path, columns, is_image)
+        table = CaptionTable(chosen)
+    unit = "line" if path.suffix.lower() not in (*COLUMNAR, ".json") else "row"
+    image_at, captions_at, split_at = table.chosen.image, table.chosen.captions, table.chosen.split
+    for number, row in rows:
+        image = "" if isinstance(row, str) else _name_in(row[image_at])
+        if isinstance(row, str) or not image:
+            reason = row if isinstance(row, str) else BROKEN
+            table.skipped.append(Skipped(f"{path.name} {unit} {number}", reason))
             continue
-        captions = table.captions.setdefault(image, [])
-        if caption:
-            captions.append(caption)
-        else:
-            table.skipped.append(Skipped(image, "empty caption"))
+        if image not in table.captions:
+            table.captions[image], table.places[image] = [], f"{path.name} {unit} {number}"
+        for column in captions_at:
+            table.captions[image] += captions_in(row[column], image, table.skipped)
+        if split_at is not None and row[split_at] not in (None, ""):
+            _take_split(table, image, row[split_at], f"{path} {unit} {number}")
     if not any(table.captions.values()):
-        raise UserError(f"{path} holds no captions below its header; give another file with --captions")
+        first = next(iter(table.skipped), None)
+        told = f" (the first that was left out: {first.file_name}, {first.reason})" if first else ""
+        raise UserError(f"{path} holds no captions below its header{told}; give another file")
     return table
 
 
-def _lines(text: str) -> list[str]:
-    """Split a text at line feeds only: a caption may hold U+2028 and other characters that `splitlines` cuts at."""
-    text = text.replace("\r\n", "\n")
-    return text.replace("\r", " " if "\n" in text else "\n").split("\n")
+def _name_in(cell: Any) -> str:
+    return "" if cell is None else str(cell).strip()  # a picture may be called 0
 
 
-def _rows(path: Path, lines: list[str], first: str) -> Iterator[Row]:
-    if _TOKEN_LINE.match(first):
-        return _matched_rows(lines, _TOKEN_LINE, header=False)
-    if "|" in first:
-        return _matched_rows(lines, _PIPE_LINE, header=not _PIPE_LINE.match(first))
-    columns = [column.strip().lower() for column in next(csv.reader([first]))]
-    image = next((columns.index(name) for name in _IMAGE_COLUMNS if name in columns), None)
-    caption = next((columns.index(name) for name in _CAPTION_COLUMNS if name in columns), None)
-    if image is None or caption is None:
-        raise UserError(
-            f"{path} starts with {first[:60]!r}, which is no known layout of captions; known are CSV with a header "
-            "(image,caption), token files (name.jpg#0<TAB>caption) and name.jpg| 0| caption"
-        )
-    return _csv_rows(path, lines, len(columns), image, caption)
+def choose_columns(path: Path, columns: Columns, is_image: IsImage = looks_like_image) -> Chosen:
+    """Choose the columns of a table by its beginning; `UserError` where it holds no captions that are recognised."""
+    if path.suffix.lower() in COLUMNAR:
+        return columnar.choose_columns(path, columns)
+    if path.suffix.lower() in (*JSON_LINES, ".json"):
+        return _text_rows(path, columns, is_image)[0]
+    return form_of(path, read_text(path), columns, is_image).chosen
 
 
-def _matched_rows(lines: list[str], pattern: re.Pattern[str], header: bool) -> Iterator[Row]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        if header:
-            header = False
-            continue
-        match = pattern.match(line)
-        yield (number, match["image"].strip(), cleaned(match["caption"])) if match else (number, "", "")
+def _text_rows(path: Path, columns: Columns, is_image: IsImage) -> tuple[Chosen, Iterable[Row]]:
+    suffix = path.suffix.lower()
+    if suffix in JSON_LINES or suffix == ".json":
+        objects = list(_json_lines(path) if suffix in JSON_LINES else _json_rows(path, is_image))
+        names = list(dict.fromkeys(name for _, item in objects if isinstance(item, dict) for name in item))
+        chosen = columns.choose(names)
+        if chosen is None:
+            if not names:
+                raise UserError(f"{path} holds no objects of image and caption; give another file")
+            raise columns.refuse(str(path), names)
+        return chosen, [
+            (number, [item.get(name) for name in names] if isinstance(item, dict) else BROKEN)
+            for number, item in objects
+        ]
+    text = read_text(path)
+    form = form_of(path, text, columns, is_image)
+    return form.chosen, rows_of(text, form, is_image)
 
 
-def _csv_rows(path: Path, lines: list[str], columns: int, image: int, caption: int) -> Iterator[Row]:
-    reader = csv.reader(line + "\n" for line in lines)
-    try:
-        for index, fields in enumerate(row for row in reader if any(field.strip() for field in row)):
-            if index == 0:
-                continue
-            if len(fields) > columns and caption == columns - 1:  # commas in a caption that nobody quoted
-                fields[caption:] = [",".join(fields[caption:])]
-            if len(fields) != columns:
-                yield reader.line_num, "", ""
-            else:
-                yield reader.line_num, fields[image].strip(), cleaned(fields[caption])
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}; mend that line, a quote may not be closed") from None
+def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(lines_of(read_text(path)), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError):
+                yield number, None
+
+
+def _json_rows(path: Path, is_image: IsImage) -> Iterator[tuple[int, Any]]:
+    content = read_json(path)
+    if isinstance(content, dict) and content and all(map(is_image, content)):
+        content = [{"image": name, "caption": value} for name, value in content.items()]
+    yield from enumerate(content if isinstance(content, list) else [], 1)
+
+
+def _take_split(table: CaptionTable, image: str, value: Any, place: str) -> None:
+    split = standard_split(value, f"{place}, column {table.chosen.used[-1]!r},")
+    if table.split_of.setdefault(image, split) != split:
+        raise UserError(f"{place} puts {image} into {split}, a line before put it into another split; take one out")

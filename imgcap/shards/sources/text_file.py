@@ -1,11 +1,16 @@
 """Reading the text files of a dataset, with errors that say how to mend them."""
 
+import ast
 import codecs
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from imgcap.errors import UserError
+from imgcap.shards.source import Skipped
+
+_NOTHING = {"nan", "none", "null", "<na>"}  # what other programs write where a caption is missing
 
 
 def read_text(path: Path) -> str:
@@ -29,6 +34,12 @@ def read_text(path: Path) -> str:
         ) from None
 
 
+def lines_of(text: str) -> list[str]:
+    """Split a text at line feeds only: a caption may hold U+2028 and other characters that `splitlines` cuts at."""
+    text = text.replace("\r\n", "\n")
+    return text.replace("\r", " " if "\n" in text else "\n").split("\n")
+
+
 def read_json(path: Path) -> Any:
     """Read the value that a JSON file holds; `UserError` where it can't be read."""
     try:
@@ -44,3 +55,37 @@ def read_json(path: Path) -> Any:
 def cleaned(caption: str) -> str:
     """Strip a caption of white space at its ends and of half surrogate pairs, which no file can hold."""
     return caption.strip().encode("utf-8", "replace").decode()
+
+
+def captions_in(value: Any, name: str, skipped: list[Skipped]) -> list[str]:
+    """Read the captions that a value holds: a text, or a list of texts, as such or written out in a table's cell.
+
+    What is empty, a missing value (`nan`, `None`, `null`) or no text is skipped under `name`.
+    """
+    found = []
+    for caption in _listed(value):
+        text = cleaned(caption) if isinstance(caption, str) else ""
+        if text and text.lower() not in _NOTHING:
+            found.append(text)
+        else:
+            nothing = isinstance(caption, str) or caption is None or _is_nan(caption)
+            skipped.append(Skipped(name, "empty caption" if nothing else "caption that is no text"))
+    return found
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, list | tuple):
+        return list(value)
+    if isinstance(value, str) and value.lstrip()[:1] == "[" and value.rstrip()[-1:] == "]":
+        for read in (json.loads, ast.literal_eval):  # as pandas and json.dumps write a list into a cell
+            try:
+                found = read(value.strip())
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+            if isinstance(found, list) and found and all(isinstance(caption, str) for caption in found):
+                return found
+    return [value]
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)

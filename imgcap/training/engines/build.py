@@ -4,7 +4,8 @@ import os
 
 from imgcap.config.engine import EngineConfig
 from imgcap.config.training import OptimConfig, TrainConfig
-from imgcap.errors import UserError
+from imgcap.errors import UserError, needs
+from imgcap.ranks.progress import telling
 from imgcap.ranks.world import World
 from imgcap.training.engines.captured import CapturedEngine, say_plainly
 from imgcap.training.engines.ddp import DDPEngine
@@ -25,11 +26,11 @@ def build_engine(
         say_plainly(world, hindered)
     if by_deepspeed:
         os.environ.setdefault("DS_ACCELERATOR", world.device.type)  # DeepSpeed would look for one, and say so
+        needs("engine.name=deepspeed", "deepspeed")
         try:
-            from imgcap.training.engines.zero import DeepSpeedEngine  # importing deepspeed takes seconds
-        except ImportError as error:
-            raise UserError(
-                f"engine.name=deepspeed needs the package deepspeed ({error}); pip install deepspeed"
-            ) from None
+            with telling("loading DeepSpeed", world.is_main):
+                from imgcap.training.engines.zero import DeepSpeedEngine
+        except ImportError as error:  # it is there, and not all that it needs
+            raise UserError(f"engine.name=deepspeed: deepspeed can't be loaded ({error}); install it anew") from None
         return DeepSpeedEngine(config, objective, train, optim, world)
     return (CapturedEngine if captured else DDPEngine)(config, objective, train, optim, world)

@@ -6,7 +6,6 @@ collective is captured, so that a rank that hangs is named as ever, and gloo ser
 the exchange not overlapping with the backward pass, docs/clusters.md sets against what it gains.
 """
 
-import sys
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
@@ -16,8 +15,9 @@ from torch import Tensor, nn
 from imgcap.config.engine import EngineConfig
 from imgcap.config.training import OptimConfig, TrainConfig
 from imgcap.errors import UserError
-from imgcap.models.kernels.graphs import Graph, NotCaptured, Pool, Static
+from imgcap.models.kernels.graphs import WARM, Graph, NotCaptured, Pool, Static
 from imgcap.models.losses import Loss
+from imgcap.ranks.progress import say, telling
 from imgcap.ranks.watchdog import doing
 from imgcap.ranks.world import World
 from imgcap.training.engines.ddp import DDPEngine
@@ -33,7 +33,7 @@ ALIGNED = 64  # numbers: fused updates read several at once where a tensor begin
 def say_plainly(world: World, reason: str) -> None:
     """Say, once for all ranks, why steps are not captured."""
     if world.is_main:
-        print(f"train.capture: steps are launched kernel by kernel ({reason})", file=sys.stderr, flush=True)
+        say(f"train.capture: steps are launched kernel by kernel ({reason})")
 
 
 class Inputs(NamedTuple):
@@ -115,6 +115,7 @@ class _Kind:
     def __init__(self, engine: CapturedEngine, step: Step, inputs: Inputs, pool: Pool):
         self.engine = engine
         self._kept: list[tuple[nn.Module, ...]] = []  # what graphs read must live as long as they do
+        self._runs = 0
 
         def losses() -> list[Loss]:
             found = []
@@ -135,7 +136,10 @@ class _Kind:
 
     def run(self) -> Outcome:
         doing("the step")
-        computed = self._call(0)
+        self._runs += 1
+        capturing = self._runs == WARM + 1 and not self.engine.plainly and self.engine.world.is_main
+        with telling("capturing the step as a CUDA graph (train.capture)", capturing):
+            computed = self._call(0)
         self._keep(self.engine.raw_model.encoder.folded)
         if len(self.parts) == 1:
             return computed

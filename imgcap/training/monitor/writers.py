@@ -1,10 +1,11 @@
 """The numbers, texts and pictures of a run: `metrics.jsonl`, TensorBoard and, if asked for, Weights & Biases."""
 
-import importlib.util
 import json
 import math
 import os
 import secrets
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from imgcap.config.load import as_yaml
 from imgcap.config.run import Config
-from imgcap.errors import UserError
+from imgcap.errors import UserError, needs
 from imgcap.files.durable import write_whole
 
 if TYPE_CHECKING:
@@ -21,6 +22,25 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.jsonl"
 WANDB_ID = "wandb-id"
+# TensorBoard puts its groups in the order of their names, so they are numbered: the first is what one looks for first.
+_LOSSES, _SCORES, _WORDS, _OPTIMISER, _SPEED, _DATA = (
+    f"{place} {group}" for place, group in enumerate(("loss", "scores", "words", "optimiser", "speed", "data"), start=1)
+)
+_SHOWN_AS = {  # of TensorBoard's tags, where the group isn't the name's own first part
+    "train/loss": f"{_LOSSES}/train",
+    "train/objective": f"{_LOSSES}/train (what is minimised)",
+    "train/accuracy": f"{_WORDS}/share predicted right",
+    "train/top5_accuracy": f"{_WORDS}/share among the likeliest 5",
+    "train/images": f"{_DATA}/images",
+}
+_GROUPS = {"train": _OPTIMISER, "optim": _OPTIMISER, "perf": _SPEED, "data": _DATA}
+_HIDDEN = ("train/batch_hash",)  # no quantity: it is for comparing lines of metrics.jsonl
+MAIN_VALUES = (  # of a configuration: the columns by which TensorBoard compares runs
+    "model.encoder.name", "model.encoder.weights", "model.encoder.train", "model.decoder.type",
+    "model.decoder.hidden_dim", "model.decoder.dropout", "data.shards", "data.image_size", "data.augment",
+    "vocab.min_count", "train.epochs", "train.global_batch", "train.precision", "train.label_smoothing", "optim.lr",
+    "optim.encoder_lr", "optim.weight_decay", "optim.schedule", "optim.warmup", "seed",
+)  # fmt: skip
 
 
 class Monitor:
@@ -31,11 +51,10 @@ class Monitor:
     """
 
     def __init__(self, run: Path, tensorboard: bool, wandb: bool, enabled: bool = True):
-        if wandb and not importlib.util.find_spec("wandb"):
-            raise UserError(
-                "log.wandb is on, but the package wandb isn't installed; pip install 'imgcap[wandb]', or set "
-                "log.wandb=false"
-            )
+        if wandb:
+            needs("log.wandb=true", "wandb")
+        if tensorboard:
+            needs("log.tensorboard=true", "tensorboard")
         self.run, self.enabled = run, enabled
         self._tensorboard = tensorboard
         self._writer: SummaryWriter | None = None
@@ -52,14 +71,23 @@ class Monitor:
         self._lines.write(step, epoch, values)
         if writer := self._open_tensorboard():
             for name, value in values.items():
-                writer.add_scalar(name, float(value), step)
+                if name not in _HIDDEN:
+                    writer.add_scalar(shown_as(name), float(value), step)
             writer.flush()
         if self._wandb:
             self._wandb.log({"step": step, "epoch": epoch, **values})
 
     def config(self, config: Config, step: int) -> None:
-        """Show what the run does: every key of its configuration."""
+        """Show what the run does: every key of its configuration, and the main ones beside its last scores."""
         self.text("config", f"```\n{as_yaml(config)}```", step)
+        if self.enabled and (writer := self._open_tensorboard()):
+            from torch.utils.tensorboard.summary import hparams
+
+            split = config.eval.split
+            results = [shown_as(f"{split}/{name}") for name in ("CIDEr", "BLEU-4", "loss")]
+            for summary in hparams(main_values(config), dict.fromkeys(results, 0.0)):  # its writer would make a new run
+                writer.file_writer.add_summary(summary)  # type: ignore[attr-defined]
+            writer.flush()
         if self._wandb:
             self._wandb.config.update(config.model_dump(mode="json"), allow_val_change=True)
 
@@ -104,6 +132,28 @@ class Monitor:
 
             self._writer = SummaryWriter(self.run / "tensorboard", purge_step=self._purge_step)
         return self._writer
+
+
+def shown_as(name: str) -> str:
+    """Name a number of `metrics.jsonl` as TensorBoard shows it: in a group, and losses in the first."""
+    group, _, last = name.partition("/")
+    if name in _SHOWN_AS or not last:
+        return _SHOWN_AS.get(name, name)
+    if group in _GROUPS:
+        return f"{_GROUPS[group]}/{last.replace('_', ' ')}"
+    return f"{_LOSSES}/{group}" if last == "loss" else f"{_SCORES}/{group} {last}"  # of a split that was evaluated
+
+
+def main_values(config: Config) -> dict[str, bool | int | float | str]:
+    """The values of `MAIN_VALUES` that a configuration has, by their dotted keys."""
+    values: dict[str, bool | int | float | str] = {}
+    for key in MAIN_VALUES:
+        *sections, last = key.split(".")
+        section: dict[str, Any] = reduce(getitem, sections, config.model_dump(mode="json"))
+        if last in section:  # a decoder of another type has other keys
+            value = section[last]
+            values[key] = value if isinstance(value, bool | int | float) else str(value or "none")
+    return values
 
 
 class _Lines:

@@ -1,7 +1,7 @@
 """Cross-entropy of the next token, with label smoothing and the attention penalty of Xu et al. 2015."""
 
+import functools
 import os
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from imgcap.models.captioner import Captioner
 from imgcap.models.decoders.forcing import unroll
 from imgcap.models.losses import Loss, caption_loss
 from imgcap.models.precision import autocast
+from imgcap.ranks.progress import say, telling
 from imgcap.training.objectives.base import Objective
 from imgcap.types import Batch, StepInputs
 
@@ -36,7 +37,7 @@ class CrossEntropy(Objective):
         self._encode: Callable[[Tensor], Tensor] | None = captioner.encode if train.compile == "off" else None
         self.unroll: Callable[..., tuple[Tensor, Tensor | None]] = partial(unroll, captioner.decoder)
         if train.compile not in ("off", "auto"):
-            self.unroll = _compiled(self.unroll, train.compile)
+            self.unroll = _compiled(self.unroll, train.compile, "the decoder")
 
     def encode(self, images_BCHW: Tensor) -> Tensor:
         """Encode a batch as `Captioner.encode` does, compiled where it is asked for and can be."""
@@ -47,7 +48,7 @@ class CrossEntropy(Objective):
         if recomputes and self._encode != self.captioner.encode:  # torch can't compile what has statistics of its own
             self._stop_compiling("model.encoder.recompute runs its stages again")
         if self._encode is None:  # not before: torch's compiler takes a second to load
-            self._encode = _compiled(self.captioner.encode, self.compiling)
+            self._encode = _compiled(self.captioner.encode, self.compiling, "the encoder")
         try:
             return self._encode(images_BCHW)
         except RuntimeError as error:
@@ -60,7 +61,7 @@ class CrossEntropy(Objective):
 
     def _stop_compiling(self, reason: str) -> None:
         if is_main_process():
-            print(f"train.compile: the encoder is not compiled ({reason})", file=sys.stderr, flush=True)
+            say(f"train.compile: the encoder is not compiled ({reason})")
         self._encode = self.captioner.encode
 
     def forward(self, batch: Batch, step: StepInputs) -> Loss:
@@ -74,7 +75,16 @@ class CrossEntropy(Objective):
         )
 
 
-def _compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+def _compiled(function: Callable[..., Any], mode: str, what: str) -> Callable[..., Any]:
     """Compile for batches of one shape; what is compiled is kept on disk, so that the next run begins at once."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_root() / "compiled"))
-    return torch.compile(function, mode=_MODES.get(mode, mode), dynamic=False)
+    compiled, called = torch.compile(function, mode=_MODES.get(mode, mode), dynamic=False), False
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        nonlocal called
+        first, called = not called, True
+        with telling(f"compiling {what} (train.compile)", first and is_main_process()):
+            return compiled(*arguments)
+
+    return call

@@ -6,12 +6,13 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from imgcap.config.load import load_config
+from imgcap.config.mistakes import explain
 from imgcap.config.run import Config
-from imgcap.config.section import Positive, Section
+from imgcap.config.section import LocalPath, Positive, Section
+from imgcap.config.yaml_file import read_yaml
 from imgcap.errors import UserError
 
 Value = bool | int | float | str
@@ -60,7 +61,7 @@ class Parameter(Section):
 
 class SweepConfig(Section):
     name: str
-    base: Path  # a run's configuration
+    base: LocalPath  # a run's configuration
     overrides: Annotated[dict[str, Any], Field(default_factory=dict)]  # of all trials
     parameters: dict[str, Parameter]
     trials: Positive | None = None  # none: every combination of the choices, once
@@ -101,15 +102,13 @@ class SweepConfig(Section):
 def load_sweep(path: Path) -> SweepConfig:
     """Read a sweep's YAML file; UserError where it, or the configuration of a trial, has a mistake."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-        sweep = SweepConfig.model_validate(tree)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{path} can't be read as YAML: {error}; those that come with imgcap are in tools/sweeps"
-        ) from None
+        given = read_yaml(path)
+    except FileNotFoundError:
+        raise UserError(f"there is no sweep {path}; those that come with imgcap are in tools/sweeps") from None
+    try:
+        sweep = SweepConfig.model_validate(given.plain)
     except ValidationError as error:
-        told = [f"{'.'.join(map(str, e['loc']))}: {e['msg'].removeprefix('Value error, ')}" for e in error.errors()]
-        raise UserError(f"{path}: {'; '.join(told).removeprefix(': ')}") from None
+        raise UserError(explain(error, SweepConfig, given)) from None
     for values in sweep.combinations:
         metrics = load_config(sweep.base, sweep.overrides_of(values, Path("run"))).eval.metrics
         needed = {"CIDEr": "CIDEr", "BLEU-4": "BLEU"}.get(sweep.objective)

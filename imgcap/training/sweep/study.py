@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from imgcap.errors import UserError
+from imgcap.errors import UserError, needs
 from imgcap.training.sweep.report import Result, shown, write_report
 from imgcap.training.sweep.spec import SweepConfig, objective_name
 from imgcap.training.sweep.trial import State, run_trial
@@ -29,10 +29,9 @@ class Sweep:
 
     def __init__(self, config: SweepConfig, folder: Path, launcher: Sequence[str]):
         """`launcher` is the command that trains; the configuration and its overrides come after it."""
-        try:
-            import optuna
-        except ModuleNotFoundError:
-            raise UserError("sweeps need the package optuna; pip install 'imgcap[sweep]'") from None
+        needs("a sweep", "optuna")
+        import optuna
+
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.config, self.folder, self.launcher, self.optuna = config, folder, launcher, optuna
         self.objective = objective_name(config)

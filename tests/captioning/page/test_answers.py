@@ -19,7 +19,7 @@ import imgcap
 from imgcap.captioning.page.controls import chosen_options
 from imgcap.captioning.page.server import Limits, Page, check_address
 from imgcap.errors import UserError
-from imgcap.pictures.attention import light
+from imgcap.pictures.attention import OPAQUE, light, pale
 from imgcap.pictures.files import open_picture
 
 
@@ -76,11 +76,13 @@ def test_every_sort_of_picture_gets_the_captions_of_imgcap_load(page: Page, good
 
 def test_pictures_are_shown_upright_and_on_white(page: Page, good: dict[str, Path]) -> None:
     for path in good.values():
-        (shown,) = pictures(page.answer(str(path), {}), "jpeg")
-        assert shown.size == (90, 60), path
+        shown, ground = pictures(page.answer(str(path), {}), "jpeg")
+        assert shown.size == ground.size == (90, 60), path
+        faded = np.asarray(ground, dtype=int) - np.asarray(pale(open_picture(path, 400)), dtype=int)
+        assert abs(faded).mean() < 6, path
         difference = np.asarray(shown, dtype=int) - np.asarray(open_picture(path, 400), dtype=int)
         assert abs(difference).mean() < 4, path
-    (shown,) = pictures(page.answer(str(good["alpha"]), {}), "jpeg")
+    shown, _ = pictures(page.answer(str(good["alpha"]), {}), "jpeg")
     assert np.asarray(shown)[:, :40].min() > 240
 
 
@@ -106,18 +108,19 @@ def test_names_of_files_are_text(page: Page, tmp_path: Path) -> None:
     assert "<img" not in answer and path.name in unescape(answer)
 
 
-def test_each_word_carries_the_light_of_its_attention(page: Page, good: dict[str, Path]) -> None:
+def test_each_word_carries_the_heat_of_its_attention(page: Page, good: dict[str, Path]) -> None:
     path = good["plain"]
     (caption,) = page.captioners["english"].caption(path, attention=True)
     answer = page.answer(str(path), {})
     assert texts(answer, "word") == caption.tokens  # the other model doesn't attend
     assert caption.attention is not None
-    for mask, map_XY in zip(pictures(answer, "png"), caption.attention, strict=True):
-        alpha = np.asarray(mask.getchannel("A"), dtype=float) / 255
-        assert abs(alpha - light(map_XY, mask.size)).max() <= 0.5 / 255 + 1e-6
+    assert [text.startswith("where the model looked") for text in texts(answer, "scale")] == [True, False]
+    for layer, map_XY in zip(pictures(answer, "png"), caption.attention, strict=True):
+        alpha = np.asarray(layer.getchannel("A"), dtype=float) / 255
+        assert abs(alpha - OPAQUE * light(map_XY, layer.size)).max() <= 0.5 / 255 + 1e-6
         rows, columns = np.unravel_index(alpha.argmax(), alpha.shape), np.unravel_index(map_XY.argmax(), map_XY.shape)
         scale = np.array(alpha.shape) / map_XY.shape
-        assert (np.floor(rows / scale) == columns).all(), "the light is elsewhere than the attention"
+        assert (np.floor(rows / scale) == columns).all(), "the heat is elsewhere than the attention"
 
 
 def test_options_reach_the_search(page: Page, good: dict[str, Path]) -> None:
@@ -163,7 +166,7 @@ def test_limits_make_sense(limits: tuple[float, float], option: str) -> None:
 
 
 def test_a_port_in_use_and_a_missing_library_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imgcap.captioning.page.server.importlib.util.find_spec", lambda name: True)
+    monkeypatch.setattr("imgcap.errors.importlib.util.find_spec", lambda name: True)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"can't listen at port {port} of 127.0.0.1: Address already in use"):
@@ -171,7 +174,7 @@ def test_a_port_in_use_and_a_missing_library_are_named(monkeypatch: pytest.Monke
     check_address("127.0.0.1", port)
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(UserError, match=r"pip install 'imgcap\[demo\]'"):
+    with pytest.raises(UserError, match=r"pip install 'imgcap\[page\]'"):
         check_address("127.0.0.1", port)
 
 
@@ -179,7 +182,7 @@ def test_pictures_of_many_visitors_are_captioned_one_at_a_time(
     page: Page, good: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-    gradio = pytest.importorskip("gradio", reason="needs gradio: pip install 'imgcap[demo]'")
+    gradio = pytest.importorskip("gradio", reason="needs gradio: pip install 'imgcap[page]'")
     client = pytest.importorskip("gradio_client")
     answer, inside, together = page.answer, list[str | None](), list[int]()
 

@@ -87,7 +87,7 @@ class Visitor(NamedTuple):
 def server(
     models: tuple[Path, Path], good: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    pytest.importorskip("gradio", reason="needs gradio: pip install 'imgcap[demo]'")
+    pytest.importorskip("gradio", reason="needs gradio: pip install 'imgcap[page]'")
     folder = tmp_path_factory.mktemp("served")
     (folder / "examples").mkdir()
     shutil.copy(good["turned"], folder / "examples")
@@ -170,10 +170,10 @@ def test_after_all_that_it_captions_as_before(
     assert directions == ["ltr", "rtl"]
 
     word = element_of(driver, ".word")
-    lit = element_of(driver, ".lit")
-    assert lit.value_of_css_property("mask-image") == "none"
+    heat = element_of(driver, ".heat")
+    assert heat.value_of_css_property("background-image") == "none"
     word.click()
-    assert word.get_attribute("data-light") in lit.value_of_css_property("mask-image")
+    assert word.get_attribute("data-heat") in heat.value_of_css_property("background-image")
 
     element_of(driver, "#method label:nth-child(2)").click()
     eventually(lambda: not driver.find_elements("css selector", "#beam"), "greedy search has no beams")

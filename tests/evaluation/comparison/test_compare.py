@@ -13,6 +13,7 @@ from imgcap.config.load import as_yaml, load_config
 from imgcap.evaluation.coco_files import with_other_images
 from imgcap.evaluation.results import write_json
 from imgcap.evaluation.signature import signature
+from imgcap.evaluation.table import SCALE
 from imgcap.shards.reader import ShardReader
 
 
@@ -35,7 +36,9 @@ def told(shards: Path) -> dict[int, str]:
 def a_run(shards: Path, tmp_path: Path, told: dict[int, str]) -> Callable[..., Path]:
     """What launch/evaluate.py leaves in a run's folder, of these captions."""
 
-    def write(name: str, captions: dict[int, str] = told, **parts: object) -> Path:
+    def write(
+        name: str, captions: dict[int, str] = told, scores: dict[str, float] | None = None, **parts: object
+    ) -> Path:
         run, reader = tmp_path / name, ShardReader(shards, "train")
         run.mkdir()
         (run / "config.yaml").write_text(as_yaml(load_config(None, [f"data.shards={shards}"])))
@@ -47,7 +50,7 @@ def a_run(shards: Path, tmp_path: Path, told: dict[int, str]) -> Callable[..., P
             "images": len(captions),
             "beam": 5,
         }
-        write_json(run / "results" / "train-scores.json", {"signature": signature(**(shown | parts))})
+        write_json(run / "results" / "train-scores.json", {**(scores or {}), "signature": signature(**(shown | parts))})
         return run
 
     return write
@@ -100,13 +103,56 @@ def test_captions_of_other_images_are_found_out(a_run, compare, told: dict[int, 
     ended = compare(a_run("good"), a_run("bad", bad), "--split", "train")
     for name, difference in report(ended)["differences"].items():
         assert difference["high"] < 0 and difference["b_wins"] == 0, name
-    assert [line.split()[0] for line in ended.stderr.splitlines()[1:]] == list(report(ended)["differences"])
+    *rows, absent, scale = ended.stderr.splitlines()[1:]
+    assert [row.split()[0] for row in rows] == list(report(ended)["differences"]) and scale == SCALE
+    assert absent.strip() == "METEOR: not computed in A and B"
+    assert all(
+        f"{found['a']:.3f}" in row for row, found in zip(rows, report(ended)["differences"].values(), strict=True)
+    )
     text = (tmp_path / "page.html").read_text()
     page = Page(text)
     assert page.open == [] and len(page.pictures) == 12
     assert all(picture.startswith("data:image/jpeg;base64,") for picture in page.pictures)
     assert not re.search(r'(src|href)="(?!data:)', text), "the page needs nothing else"
     assert "<b>" not in text.replace('<b class="', "") and 'dir="auto"' in text
+
+
+def test_the_page_has_one_scale_names_files_and_fits_a_phone(a_run, compare, told, shards, tmp_path: Path) -> None:
+    bad = with_other_images(told, seed=0)
+    ended = compare(a_run("good"), a_run("bad", bad), "--split", "train")
+    found, text = report(ended)["differences"], (tmp_path / "page.html").read_text()
+    texts = "".join(Page(text).texts)
+    for difference in found.values():
+        assert f"{difference['a']:.3f}" in texts and f"{difference['difference']:+.3f}" in texts
+    reader = ShardReader(shards, "train")
+    files = {sample.file_name for sample in map(reader.read_text, range(len(reader)))}
+    shown = re.findall(r"<summary><bdi>(.*?)</bdi>", text)
+    assert len(shown) == 12 and set(shown) <= files
+    assert 'name="viewport" content="width=device-width' in text
+
+
+def test_what_only_one_side_was_scored_with_is_named(a_run, compare, tmp_path: Path) -> None:
+    with_both = {"METEOR": 0.25, "SPICE": 0.2}
+    ended = compare(a_run("a", scores=with_both), a_run("b", scores={"SPICE": 0.3}), "--split", "train")
+    said = "".join(Page((tmp_path / "page.html").read_text()).texts)
+    assert "METEOR: not computed in B." in said and "SPICE: not" not in said
+    assert "METEOR: not computed in B" in ended.stderr
+    [row] = [line.split() for line in ended.stderr.splitlines() if line.split()[0] == "SPICE"]
+    assert row[1:4] == ["0.200", "0.300", "+0.100"]
+    compare(a_run("c", scores=with_both), a_run("d", scores={"METEOR": 0.125}), "--split", "train")
+    said = "".join(Page((tmp_path / "page.html").read_text()).texts)
+    assert "SPICE: not computed in B." in said and "METEOR: not" not in said and "-0.125" in said
+
+
+def test_files_name_images_where_there_are_no_pictures(compare, told: dict[int, str], tmp_path: Path) -> None:
+    entries = [{"image_id": image_id, "caption": caption} for image_id, caption in told.items()]
+    write_json(tmp_path / "references.json", {"annotations": entries})
+    write_json(tmp_path / "a.json", [entry | {"image": f"photo-{entry['image_id']}.jpg"} for entry in entries])
+    others = with_other_images(told, 1)
+    write_json(tmp_path / "b.json", [entry | {"caption": others[entry["image_id"]]} for entry in entries])
+    report(compare(tmp_path / "a.json", tmp_path / "b.json", "--references", tmp_path / "references.json"))
+    shown = re.findall(r"<summary><bdi>(.*?)</bdi>", (tmp_path / "page.html").read_text())
+    assert len(shown) == 12 and all(name in {f"photo-{image_id}.jpg" for image_id in told} for name in shown)
 
 
 def test_files_and_their_references(a_run, compare, told: dict[int, str], shards: Path, tmp_path: Path) -> None:

@@ -156,22 +156,22 @@ def test_what_a_network_cannot_do_is_refused_by_name() -> None:
         ("timm/mobilenetv4_conv_small", {"tokens": "all"}, "tokens=all .*mobilenetv4"),
         ("efficientnet_b0", {"drop_path": 0.1, "recompute": True}, "recompute=true: efficientnet_b0 drops at random"),
         ("timm/vit_tiny_patch16_224", {"recompute": True}, "recompute=true: timm/vit_tiny"),
-        ("resnet18", {"image_size": 96}, "image_size=96 .*resnet18"),
-        ("timm/mobilenetv4_conv_small", {"image_size": 96}, "image_size=96 .*takes any.*data.image_size=96"),
-        ("timm/vit_tiny_patch16_224", {"image_size": 100}, "timm/vit_tiny_patch16_224"),
+        ("resnet18", {"input_size": 96}, "input_size=96 .*resnet18"),
+        ("timm/mobilenetv4_conv_small", {"input_size": 96}, "input_size=96 .*takes any.*data.image_size=96"),
+        ("timm/vit_tiny_patch16_224", {"input_size": 100}, "timm/vit_tiny_patch16_224"),
         ("timm/vit_tiny_patch16_225", {}, "nearest is timm/vit_tiny_patch16_224"),
     ]:
         with pytest.raises(UserError, match=word):
             encoder(name, **option)
     with pytest.raises(UserError, match=r"data\.image_size=96: vit_b_32 takes pictures of 224 pixels; set \S+224$"):
         encoder("vit_b_32").cells(96)
-    with pytest.raises(UserError, match=r"image_size=224, or model\.encoder\.image_size=96 too"):
+    with pytest.raises(UserError, match=r"image_size=224, or model\.encoder\.input_size=96 too"):
         encoder("timm/vit_tiny_patch16_224").check_size(96)
 
 
 @torch.no_grad()
 def test_a_network_of_timm_s_is_made_for_another_size() -> None:
-    built = encoder("timm/vit_tiny_patch16_224", image_size=96)
+    built = encoder("timm/vit_tiny_patch16_224", input_size=96)
     given = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8)
     assert built(given).shape == (2, 36, built.width) and built.cells(96) == 36 and built.grid(96) == (6, 6)
 

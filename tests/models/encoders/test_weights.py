@@ -102,7 +102,7 @@ class TestTimm:
 
     def test_positions_are_interpolated_for_another_size(self, network: torch.nn.Module, tmp_path: Path) -> None:
         path = save(network.state_dict(), tmp_path / "vit.safetensors")
-        encoder = build_timm(path, image_size=112).encoder
+        encoder = build_timm(path, input_size=112).encoder
         assert encoder.cells(112) == 49
         filled = encoder.backbone.state_dict()
         assert filled["pos_embed"].shape == (1, 50, 192)

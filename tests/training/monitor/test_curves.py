@@ -1,13 +1,21 @@
-"""Curves are pictures of the numbers: other numbers, other pictures."""
+"""Curves are pictures of the numbers: read off the figure, with one axis, and nothing over anything else."""
 
+import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from imgcap.training.monitor.curves import PANELS, _smoothed, curves, draw_curves
+
+SCORES = {"CIDEr": 0.9, "BLEU-1": 0.7, "BLEU-4": 0.3, "METEOR": 0.25, "ROUGE-L": 0.5, "SPICE": 0.2}
 
 
 def draw(folder: Path, lines: list[dict[str, Any]], torn: str = "") -> Image.Image:
@@ -22,8 +30,139 @@ def lines(*names: str, slope: float = 1.0) -> list[dict[str, Any]]:
     return [{"step": step, "epoch": 0, **dict.fromkeys(names, slope / step)} for step in range(1, 20)]
 
 
+def a_run(steps: int, log: int, evaluate: int) -> list[dict[str, Any]]:
+    """What a run logs: CIDEr rises until four fifths of it, val loss falls until half of it."""
+    logged = []
+    for step in range(log, steps + 1, log):
+        done = step / steps
+        line: dict[str, Any] = {"step": step, "epoch": int(10 * done), "train/batch_hash": 2**62 + step}
+        line |= {"train/loss": 5 - 4 * done, "train/accuracy": 0.9 * done, "train/top5_accuracy": 0.5 + 0.5 * done}
+        line |= {"optim/lr": 1e-3 * (1 - done), "optim/encoder_lr": 1e-5 * (1 - done), "train/teacher_forcing": 1.0}
+        line |= {"train/grad_norm": 10 ** (3 * done), "perf/images_per_s": 50 + step % 7, "perf/data_wait_share": 0.01}
+        line |= {"optim/trainable_parameters": 7_000_000}
+        if evaluate and step % evaluate == 0:
+            line |= {f"val/{name}": value * (1 - (done - 0.8) ** 2) for name, value in SCORES.items()}
+            line |= {"val/loss": 2 + (done - 0.5) ** 2}
+        logged.append(line)
+    return logged
+
+
+def titles(figure: Figure) -> list[str]:
+    return [axes.get_title(loc="left") for axes in figure.axes]
+
+
+def told(figure: Figure) -> str:
+    return str(figure.get_supxlabel()).replace("\n", " ")
+
+
+def marked(axes: Axes, what: str) -> list[tuple[float, float]]:
+    return [tuple(line.get_xydata()[0]) for line in axes.lines if line.get_gid() == what]
+
+
 def differ(one: Image.Image, other: Image.Image) -> bool:
     return one.size != other.size or bool((np.asarray(one) != np.asarray(other)).any())
+
+
+RUNS = {
+    "three steps": a_run(3, 1, 0),
+    "three steps, logged once": a_run(3, 3, 3),
+    "one evaluation": a_run(580, 20, 580),
+    "many evaluations": a_run(2000, 10, 200),
+    "a hundred thousand steps": a_run(100_000, 20, 5000),
+    "a lost gradient": [line | {"train/grad_norm": math.nan} for line in a_run(100, 10, 50)],
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_one_axis_and_nothing_cut_or_covered(run: str) -> None:
+    figure = curves(RUNS[run], "a-run")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    steps = RUNS[run][-1]["step"]
+    assert figure.get_suptitle().startswith(f"a-run: step {steps:,}, epoch ")
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        assert (low, high) == figure.axes[0].get_xlim() and low < steps <= high < 1.1 * steps
+        assert axes.get_xlabel() == "step"
+    texts = [figure._suptitle, *([figure._supxlabel] if told(figure) else [])]
+    for axes in figure.axes:
+        texts.append(axes._left_title)
+        legend = axes.get_legend()
+        texts += legend.get_texts() if legend else []
+        low, high = axes.get_ylim()  # labels beyond are not drawn
+        texts += [label for label in axes.get_yticklabels() if low <= label.get_position()[1] <= high]
+    boxes = [text.get_window_extent(renderer) for text in texts]
+    for text, box in zip(texts, boxes, strict=True):
+        assert figure.bbox.padded(1).containsx(box.x0) and figure.bbox.padded(1).containsx(box.x1), text
+        assert figure.bbox.padded(1).containsy(box.y0) and figure.bbox.padded(1).containsy(box.y1), text
+    said = [(text, box) for text, box in zip(texts, boxes, strict=True) if text.get_text().strip()]
+    for (one, box), (other, there) in itertools.combinations(said, 2):
+        assert not box.padded(-2).overlaps(there.padded(-2)), (one.get_text(), other.get_text())
+
+
+def test_the_best_is_marked_and_told() -> None:
+    figure = curves(RUNS["many evaluations"])
+    loss, cider, scores = figure.axes[:3]
+    assert titles(figure)[:3] == ["Loss (nats per token)", "CIDEr", "Other scores, 0 to 1"]
+    assert marked(loss, "best") == [(1000, 2.0)] and marked(cider, "best") == [(1600, SCORES["CIDEr"])]
+    labels = [text.get_text() for axes in (loss, cider) for text in axes.get_legend().get_texts()]
+    assert labels == ["train", "val, best 2.000 at step 1,000", "val, best 0.900 at step 1,600"]
+    assert len(marked(scores, "best")) == 5 and scores.get_ylim()[0] == 0 and scores.get_ylim()[1] <= 1
+
+
+def test_what_never_changes_is_told_and_not_drawn() -> None:
+    figure = curves(RUNS["many evaluations"])
+    assert "Teacher forcing" not in titles(figure) and "Waiting for data" not in titles(figure)
+    assert told(figure) == "Throughout: teacher forcing 100%, share of time waiting for data 1%."
+
+
+def test_a_single_evaluation_is_told_and_not_drawn() -> None:
+    figure = curves(RUNS["one evaluation"])
+    assert "CIDEr" not in titles(figure)
+    assert "Only at step 580: CIDEr 0.864, BLEU-1 0.672, ROUGE-L 0.480, BLEU-4 0.288," in told(figure)
+    assert marked(figure.axes[0], "best") == [(580, 2.25)], "its loss stands beside the curve of train's"
+    alone = curves(RUNS["three steps, logged once"])
+    assert alone.axes == [] and "train loss 1.000, val loss 2.250, CIDEr" in told(alone)
+
+
+def test_rates_that_differ_by_more_than_ten_times_have_a_log_axis() -> None:
+    for encoder, scale in ((1e-5, "log"), (5e-4, "linear")):
+        figure = curves([line | {"optim/encoder_lr": encoder} for line in a_run(100, 10, 0)])
+        axes = figure.axes[titles(figure).index("Learning rate")]
+        assert axes.get_yscale() == scale
+        assert [line.get_label() for line in axes.lines] == ["decoder", "encoder"]
+        assert axes.get_ylim()[1] < 5e-3, "no number of parameters"
+
+
+def test_equal_rates_are_one_line() -> None:
+    logged = lines("optim/lr", "optim/encoder_lr", slope=4e-4)
+    [axes] = curves(logged).axes
+    assert [line.get_label() for line in axes.lines] == ["decoder, encoder"]
+    assert list(axes.lines[0].get_ydata()) == [4e-4 / step for step in range(1, 20)]
+    assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] < 1e-3
+
+
+def test_numbers_that_are_not_finite_are_told_and_marked(tmp_path: Path) -> None:
+    broken = [*lines("train/loss"), {"step": 20, "train/loss": None}, {"step": 21, "train/loss": math.inf}]
+    figure = curves(broken)
+    [axes] = figure.axes
+    assert told(figure) == "train loss was not finite at 2 of 21 logged steps, first at 20 (×)."
+    [crosses] = [line.get_xdata() for line in axes.lines if line.get_gid() == "lost"]
+    assert list(crosses) == [20, 21]
+    assert list(axes.lines[0].get_xdata()) == list(range(1, 20))
+    assert "gradient norm" not in told(figure)
+    assert "grad norm was not finite at 10 of 10" in told(curves(RUNS["a lost gradient"]))
+
+
+def test_a_resumed_run_has_each_step_once() -> None:
+    again = [{"step": step, "epoch": 1, "train/loss": 10.0 + step} for step in (5, 6, 7)]
+    [axes] = curves([*lines("train/loss")[:6], *again]).axes
+    assert list(axes.lines[0].get_xdata()) == [1, 2, 3, 4, 5, 6, 7]
+    assert list(axes.lines[0].get_ydata()) == [1, 1 / 2, 1 / 3, 1 / 4, 15, 16, 17]
+    late = [{"step": 90_000 + step, "epoch": 1, "train/loss": 1.0 / step} for step in range(1, 1000)]
+    [axes] = curves(late).axes
+    assert axes.get_xlim()[0] > 89_000, "the steps that other files have take no room"
 
 
 def test_only_panels_with_data(tmp_path: Path) -> None:
@@ -31,7 +170,7 @@ def test_only_panels_with_data(tmp_path: Path) -> None:
     three = draw(tmp_path, lines("train/loss", "val/CIDEr", "optim/lr"))
     four = draw(tmp_path, lines("train/loss", "val/CIDEr", "optim/lr", "train/grad_norm"))
     assert one.height == three.height and abs(three.width - 3 * one.width) < 5
-    assert four.width == three.width and abs(four.height - 2 * three.height) < 5
+    assert four.width == three.width and four.height > 1.7 * three.height
     assert not differ(one, draw(tmp_path, lines("train/loss", "train/batch_hash", "perf/memory_gib")))
 
 
@@ -43,26 +182,18 @@ def test_pictures_follow_the_numbers(tmp_path: Path) -> None:
     assert len(first.getcolors(1 << 20) or []) > 10
 
 
-def test_what_cannot_be_drawn_is_left_out(tmp_path: Path) -> None:
+def test_files_that_are_torn_empty_or_missing(tmp_path: Path) -> None:
     good = lines("train/loss")
-    broken = [*good, {"step": 20, "epoch": 0, "train/loss": float("nan")}, {"step": 21, "train/loss": float("inf")}]
-    assert not differ(draw(tmp_path, good), draw(tmp_path, broken, torn='{"step": 22, "tr'))
+    assert not differ(draw(tmp_path, good), draw(tmp_path, good, torn='{"step": 22, "tr'))
     assert draw(tmp_path, []).width > 100
     draw_curves(tmp_path / "missing.jsonl", tmp_path / "empty.png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "empty.png", "metrics.jsonl"]
+    assert told(curves([])) == "nothing logged yet"
 
 
-def test_each_panel_draws_a_name(tmp_path: Path) -> None:
+def test_each_panel_draws_a_name() -> None:
     for panel in PANELS:
         assert [other for other in PANELS if other.takes(f"train/{panel.names[0]}")] == [panel]
-
-
-def test_rates_are_drawn_at_their_own_scale() -> None:
-    logged = lines("optim/lr", "optim/encoder_lr", slope=4e-4)
-    [axes] = curves([line | {"optim/trainable_parameters": 7_000_000} for line in logged]).axes
-    assert [line.get_label() for line in axes.lines] == ["lr", "encoder lr"]
-    assert all(list(line.get_ydata()) == [4e-4 / step for step in range(1, 20)] for line in axes.lines)
-    assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] < 1e-3
 
 
 def test_smoothing_keeps_a_line_a_line_and_calms_noise() -> None:

@@ -8,10 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.hparams.api_pb2 import STATUS_RUNNING, STATUS_SUCCESS, ListSessionGroupsRequest
+from tensorboard.plugins.hparams.backend_context import Context
+from tensorboard.plugins.hparams.list_session_groups import Handler
 
+from imgcap.config.load import load_config
 from imgcap.errors import UserError
-from imgcap.training.monitor.writers import METRICS, Monitor, read_metrics
+from imgcap.training.monitor.writers import METRICS, Monitor, read_metrics, shown_as
 
 
 def lines_of(run: Path) -> list[dict[str, float]]:
@@ -21,6 +29,24 @@ def lines_of(run: Path) -> list[dict[str, float]]:
 def tensorboard_of(run: Path) -> EventAccumulator:
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
     return events.Reload()
+
+
+def test_losses_come_first_and_names_are_grouped() -> None:
+    """By TensorBoard's order, that of names."""
+    names = (
+        "data/images_skipped",
+        "optim/lr",
+        "perf/images_per_s",
+        "train/accuracy",
+        "train/grad_norm",
+        "train/images",
+    )
+    names += ("train/loss", "train/objective", "val/BLEU-4", "val/CIDEr", "val/loss")
+    assert sorted(map(shown_as, names)) == [
+        "1 loss/train", "1 loss/train (what is minimised)", "1 loss/val", "2 scores/val BLEU-4", "2 scores/val CIDEr",
+        "3 words/share predicted right", "4 optimiser/grad norm", "4 optimiser/lr", "5 speed/images per s",
+        "6 data/images", "6 data/images skipped",
+    ]  # fmt: skip
 
 
 def test_jsonl_equals_tensorboard(tmp_path: Path) -> None:
@@ -36,10 +62,12 @@ def test_jsonl_equals_tensorboard(tmp_path: Path) -> None:
     assert [line["step"] for line in lines] == [10, 20, 30, 40, 50]
     assert [line["epoch"] for line in lines] == [0, 0, 1, 1, 1]
     names = {name for line in lines for name in line} - {"step", "epoch"}
-    assert names == set(events.Tags()["scalars"]) == {"train/loss", "train/batch_hash", "optim/lr", "val/CIDEr"}
+    assert names == {"train/loss", "train/batch_hash", "optim/lr", "val/CIDEr"}
+    names.remove("train/batch_hash")  # no quantity, so no curve
+    assert {shown_as(name) for name in names} == set(events.Tags()["scalars"])
     for name in names:
         in_jsonl = [(line["step"], np.float32(line[name])) for line in lines if name in line]
-        assert in_jsonl == [(event.step, np.float32(event.value)) for event in events.Scalars(name)]
+        assert in_jsonl == [(event.step, np.float32(event.value)) for event in events.Scalars(shown_as(name))]
 
 
 def test_a_batch_hash_is_exact_in_jsonl(tmp_path: Path) -> None:
@@ -77,7 +105,7 @@ def test_rewind_leaves_each_step_once(tmp_path: Path) -> None:
     resumed.close()
     expected = [(step, float(step)) for step in range(1, 5)] + [(step, 10.0 + step) for step in range(5, 10)]
     assert [(line["step"], line["train/loss"]) for line in lines_of(tmp_path)] == expected
-    assert [(event.step, event.value) for event in tensorboard_of(tmp_path).Scalars("train/loss")] == expected
+    assert [(event.step, event.value) for event in tensorboard_of(tmp_path).Scalars("1 loss/train")] == expected
     assert not list(tmp_path.glob("*.tmp"))
 
 
@@ -104,6 +132,28 @@ def test_images_and_texts_reach_tensorboard(tmp_path: Path) -> None:
     assert text == b"name: demo"
 
 
+@pytest.mark.parametrize("starts", [1, 2])
+def test_hparams_has_the_main_values_and_the_last_scores(tmp_path: Path, starts: int) -> None:
+    """As TensorBoard's own plugin reads them."""
+    for start in range(starts):
+        monitor = Monitor(tmp_path, tensorboard=True, wandb=False)
+        monitor.rewind(2 * start)
+        monitor.config(load_config(None, ["optim.lr=7e-4", "model.encoder.weights=none"]), 2 * start)
+        for step in (2 * start + 1, 2 * start + 2):
+            monitor.scalars(step, 0, {"train/loss": 1.0, "val/CIDEr": step / 8, "val/BLEU-4": 0.25, "val/loss": 2.0})
+        monitor.close()
+    runs = EventMultiplexer().AddRunsFromDirectory(str(tmp_path / "tensorboard")).Reload()
+    provider = MultiplexerDataProvider(runs, "")
+    context = Context(TBContext(data_provider=provider))
+    wanted = ListSessionGroupsRequest(start_index=0, slice_size=9, allowed_statuses=[STATUS_SUCCESS, STATUS_RUNNING])
+    [group] = Handler(RequestContext(), context, "", wanted).run().session_groups
+    values = {name: value.number_value or value.string_value for name, value in group.hparams.items()}
+    assert values["optim.lr"] == 7e-4 and values["model.encoder.weights"] == "none"
+    assert {"model.decoder.type", "train.global_batch", "data.image_size", "seed"} < set(values)
+    scores = {metric.name.tag: metric.value for metric in group.metric_values}
+    assert scores == {"2 scores/val CIDEr": starts / 4, "2 scores/val BLEU-4": 0.25, "1 loss/val": 2.0}
+
+
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     monitor = Monitor(tmp_path, tensorboard=True, wandb=False, enabled=False)
     monitor.rewind(0)
@@ -120,5 +170,5 @@ def test_wandb_without_its_package_is_said_clearly(
 ) -> None:
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
-    with pytest.raises(UserError, match=r"pip install 'imgcap\[wandb\]', or set log\.wandb=false"):
+    with pytest.raises(UserError, match=r"pip install 'imgcap\[wandb\]'"):
         Monitor(tmp_path, tensorboard=True, wandb=True, enabled=enabled)

@@ -138,15 +138,24 @@ def test_the_sweeps_that_come_along_are_sound(path, monkeypatch):
         ({"parameters": {"optim.lr": {"low": 1e-4, "high": 1e-2}}}, "trials is missing"),
         (
             {"parameters": {"optim.lr": {"low": 2, "high": 1}}, "trials": 2},
-            r"optim\.lr: write choices: .* low below high",
+            r"optim\.lr in .*sweep\.yaml:\d+: write choices: .* low below high",
         ),
         ({"parameters": {"optim.lr": {"low": 0, "high": 1, "log": True}}, "trials": 2}, "low must be above 0"),
         ({"parameters": {"optim.lr": {"choices": [1], "log": True}}}, "without low, high, log"),
         ({"parameters": {"optim.rate": {"choices": [1]}}}, r"unknown key optim\.rate"),
-        ({"parameters": {"optim.lr": {"choices": ["fast"]}}}, r"optim\.lr in the command line"),
+        ({"parameters": {"optim.lr": {"choices": ["fast"]}}}, r"optim\.lr on the command line"),
         ({"overrides": {"train.epoch": 1}}, r"nearest valid one is train\.epochs"),
         ({"overrides": {"eval.metrics": ["BLEU"]}}, "eval.metrics must hold CIDEr"),
-        ({"prunner": "median"}, "prunner"),
+        ({"prunner": "median"}, r"unknown key prunner in .*sweep\.yaml:\d+; the nearest valid one is pruner"),
+        ({"trials": "many"}, r"trials in .*sweep\.yaml:\d+ must be a whole number, at least 1, or null; found 'many'"),
+        (
+            {"parameters": {"optim.lr": {"low": "a", "high": 2}}},
+            r"parameters\.optim\.lr\.low in .* must be a whole number or a number, or null; found 'a'",
+        ),
+        (
+            {"parameters": {"optim.lr": {"choices": [[1]]}}},
+            r"parameters\.optim\.lr\.choices in .* must be a list, or null",
+        ),
         ({"base": "nowhere.yaml"}, "no configuration file nowhere.yaml"),
     ],
 )
