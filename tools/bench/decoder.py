@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imgcap.config.model import AttentionLSTMConfig, RecurrentConfig
+from imgcap.config.model import AttentionLSTMConfig, DecoderConfig
 from imgcap.config.training import TrainConfig
 from imgcap.decoding.search import beam_search
 from imgcap.models.decoders.attention_lstm import AttentionLSTMDecoder
@@ -194,7 +194,7 @@ def usual_training_step(features_BPE: Tensor, captions: int, tokens: int) -> Cal
 
 
 def training_step(
-    config: RecurrentConfig,
+    config: DecoderConfig,
     features_BPE: Tensor,
     captions: int,
     tokens: int,

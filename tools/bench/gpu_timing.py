@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from imgcap.config.model import AttentionLSTMConfig, LSTMConfig, RecurrentConfig
+from imgcap.config.model import AttentionLSTMConfig, DecoderConfig, LSTMConfig, TransformerConfig
 from imgcap.ranks.world import World
 from tools.bench.synthetic import synthetic_shards
 from tools.bench.timing import Row, ceilings, row, timed, warm_up
@@ -50,13 +50,14 @@ class Sizes:
         return AttentionLSTMConfig(**widths, output="deep")
 
     @property
-    def kinds(self) -> dict[str, RecurrentConfig]:
+    def kinds(self) -> dict[str, DecoderConfig]:
         """The other decoders, by their names in figures."""
         after = self.decoder.model_copy(update={"query": "after"})
         return {
             "query after, additive": after,
             "query after, dot": after.model_copy(update={"attention": "dot"}),
             "lstm": LSTMConfig(embed_dim=self.hidden, hidden_dim=self.hidden),
+            "transformer": TransformerConfig(width=self.hidden, feedforward=4 * self.hidden),
         }
 
 

@@ -17,13 +17,11 @@ import torch
 from torch import Tensor
 from torchvision import transforms
 
-from imgcap.config.model import AttentionLSTMConfig
-from imgcap.errors import UserError
 from imgcap.models.decoders.build import build_decoder
-from imgcap.types import EOS, PAD, SOS
+from imgcap.types import EOS, SOS
 from tools.bench.checkouts import att2in_model, execute, imgcap_model, show_attend_tell_decoder
 from tools.bench.decoder import CELLS, VOCABULARY, WIDTH, search_all
-from tools.bench.peers import OURS, PEERS, Step, beside_peers
+from tools.bench.peers import OURS, PEERS, WITHOUT_CHECKOUT, Step, beside_peers, gpt2
 
 Searcher = Callable[[Path, Tensor, int, int], Step]  # checkout, features_BPE, beam, steps
 
@@ -97,15 +95,8 @@ def att2in(checkout: Path, features_BPE: Tensor, beam: int, steps: int) -> Step:
 
 def hugging_face(_: Path, features_BPE: Tensor, beam: int, steps: int) -> Step:
     """transformers' generate: a GPT-2 of as many weights as ours, three blocks of width 512 with cross-attention."""
-    try:
-        import transformers
-    except ImportError:
-        raise UserError("hugging-face needs transformers; install it with: pip install transformers") from None
-    shape = {"vocab_size": VOCABULARY, "n_embd": 512, "n_layer": 3, "n_head": 8, "n_positions": steps + 1}
-    tokens = {"bos_token_id": SOS, "eos_token_id": EOS, "pad_token_id": PAD}
-    config = transformers.GPT2Config(**shape, **tokens, add_cross_attention=True)
-    decoder, length = transformers.GPT2LMHeadModel(config).eval(), {"min_new_tokens": steps, "max_new_tokens": steps}
-    project, decoder = torch.nn.Linear(WIDTH, 512).to(features_BPE.device), decoder.to(features_BPE.device)
+    decoder, project = gpt2(steps + 1, features_BPE.device)
+    decoder, length = decoder.eval(), {"min_new_tokens": steps, "max_new_tokens": steps}
     first_B1 = torch.full((len(features_BPE), 1), SOS, device=features_BPE.device)
 
     @torch.no_grad()
@@ -116,17 +107,17 @@ def hugging_face(_: Path, features_BPE: Tensor, beam: int, steps: int) -> Step:
     return run
 
 
-PEER_BEAMS: dict[str, tuple[Searcher, AttentionLSTMConfig]] = {
-    "show-attend-tell": (show_attend_tell, PEERS["show-attend-tell"].ours),
-    "imgcap": (imgcap, PEERS["imgcap"].ours),
-    "att2in": (att2in, PEERS["att2in"].ours),
-    "hugging-face": (hugging_face, PEERS["show-attend-tell"].ours),
+PEER_BEAMS: dict[str, Searcher] = {
+    "show-attend-tell": show_attend_tell,
+    "imgcap": imgcap,
+    "att2in": att2in,
+    "hugging-face": hugging_face,
 }
 OPTIONS = {"images": 64, "beam": 5, "steps": 20}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    names = f"NAME: {', '.join(PEER_BEAMS)}; hugging-face needs no DIR: hugging-face="
+    names = f"NAME: {', '.join(PEER_BEAMS)}{WITHOUT_CHECKOUT}"
     parser.add_argument("checkouts", nargs="+", metavar="NAME=DIR", help=names)
 
 
@@ -136,13 +127,12 @@ def bench_peer_beams(arguments: argparse.Namespace) -> dict[str, Any]:
     features_BPE = torch.randn(arguments.images, CELLS, WIDTH, generator=random).relu().to(arguments.device)
 
     def runs(name: str, checkout: Path) -> dict[str, Step]:
-        search, ours = PEER_BEAMS[name]
-        decoder = build_decoder(ours, VOCABULARY, WIDTH).to(arguments.device).eval()
+        decoder = build_decoder(PEERS[name].ours, VOCABULARY, WIDTH).to(arguments.device).eval()
 
         def our_search(precision: str) -> None:  # the last of the steps is <eos>
             search_all(decoder, features_BPE, precision, arguments.beam, arguments.steps - 1)
 
-        theirs = search(checkout, features_BPE, arguments.beam, arguments.steps)
+        theirs = PEER_BEAMS[name](checkout, features_BPE, arguments.beam, arguments.steps)
         return {"theirs": theirs} | {f"ours, {name}": partial(our_search, name) for name in OURS}
 
     return beside_peers(arguments, tuple(PEER_BEAMS), runs, arguments.images)

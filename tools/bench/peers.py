@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from imgcap.config.model import AttentionLSTMConfig
+from imgcap.config.model import AttentionLSTMConfig, DecoderConfig, TransformerConfig
 from imgcap.config.training import TrainConfig
 from imgcap.errors import UserError
 from imgcap.models.precision import set_float32_matmul
 from imgcap.ranks.world import World, init_ranks
-from imgcap.types import SOS, SPECIAL_TOKENS
+from imgcap.types import EOS, PAD, SOS, SPECIAL_TOKENS
 from tools.bench.checkouts import att2in_model, imgcap_model, show_attend_tell_decoder
 from tools.bench.decoder import CELLS, VOCABULARY, WIDTH, training_step
 from tools.bench.timing import alternate, row, timed, warm_up
@@ -99,10 +99,41 @@ def att2in(checkout: Path, inputs: Inputs) -> Step:
     return step
 
 
+def hugging_face(_: Path, inputs: Inputs) -> Step:
+    """transformers' GPT-2 with cross-attention, which makes its keys and values of each caption's own cells."""
+    decoder, project = gpt2(inputs.tokens, inputs.device)
+    weights = [*decoder.train().parameters(), *project.parameters()]
+    optimiser = torch.optim.AdamW(weights, lr=4e-4)
+
+    def step() -> None:
+        features_NPD = project(inputs.features_BPE).repeat_interleave(inputs.captions, 0)
+        loss = decoder(inputs.tokens_NT, labels=inputs.tokens_NT, encoder_hidden_states=features_NPD).loss
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 5.0)
+        optimiser.step()
+
+    return step
+
+
+def gpt2(tokens: int, device: torch.device) -> tuple[Any, torch.nn.Linear]:
+    """Make a GPT-2 of as many weights as our Transformer, and what brings the cells to its width."""
+    try:
+        import transformers
+    except ImportError:
+        raise UserError("hugging-face needs transformers; install it with: pip install transformers") from None
+    shape: dict[str, Any] = {"vocab_size": VOCABULARY, "n_embd": 512, "n_layer": 3, "n_head": 8, "n_positions": tokens}
+    special: dict[str, Any] = {"bos_token_id": SOS, "eos_token_id": EOS, "pad_token_id": PAD}
+    config = transformers.GPT2Config(**shape, **special, add_cross_attention=True)
+    decoder: Any = transformers.GPT2LMHeadModel(config)
+    return decoder.to(device), torch.nn.Linear(WIDTH, 512).to(device)
+
+
 @dataclass(frozen=True)
 class Peer:
     step: Callable[[Path, Inputs], Step]
-    ours: AttentionLSTMConfig
+    ours: DecoderConfig
+    attention_penalty: float = 1.0
 
 
 _512 = {"embed_dim": 512, "hidden_dim": 512, "attention_dim": 512}
@@ -111,12 +142,14 @@ PEERS = {
     "show-attend-tell": Peer(show_attend_tell, AttentionLSTMConfig(**_512)),
     "imgcap": Peer(imgcap_attention, AttentionLSTMConfig(**_1024, layers=2, init_state="zeros", gate=False)),
     "att2in": Peer(att2in, AttentionLSTMConfig(**_512, feature_dim=512, init_state="zeros", gate=False)),
+    "hugging-face": Peer(hugging_face, TransformerConfig(), attention_penalty=0),
 }
 OPTIONS = {"images": 16, "captions": 5, "tokens": 22}
+WITHOUT_CHECKOUT = "; hugging-face needs no DIR: hugging-face="
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkouts", nargs="+", metavar="NAME=DIR", help=f"NAME: {', '.join(PEERS)}")
+    parser.add_argument("checkouts", nargs="+", metavar="NAME=DIR", help=f"NAME: {', '.join(PEERS)}{WITHOUT_CHECKOUT}")
 
 
 def bench_peers(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -136,8 +169,9 @@ def steps(name: str, checkout: Path, inputs: Inputs, world: World) -> dict[str, 
         set_float32_matmul("fp32")
         theirs()
 
-    trained = {p: TrainConfig(precision=p, attention_penalty=1.0) for p in OURS}
-    ours = {f"ours, {p}": training_step(PEERS[name].ours, *sizes, train, world) for p, train in trained.items()}
+    peer = PEERS[name]
+    trained = {p: TrainConfig(precision=p, attention_penalty=peer.attention_penalty) for p in OURS}
+    ours = {f"ours, {p}": training_step(peer.ours, *sizes, train, world) for p, train in trained.items()}
     return {"theirs": in_full_float32} | ours
 
 
