@@ -48,7 +48,8 @@ def augmented_image(
 ) -> torch.Tensor:
     """Crop, flip and jitter a picture at random: (3, size, size) uint8, in `out_HWC` where it is given.
 
-    `level` is off, light, strong or safe; without `mirrors` it is not flipped, and else the same. The same `key` (seed, pass, sample) gives the same picture on any rank or worker.
+    `level` is off, light, strong or safe; `mirrors=False` only keeps it from being flipped. The same `key` (seed, pass,
+    sample) gives the same picture on any rank or worker.
     """
     if level == "off":
         return _to_tensor(_squeezed(image, size, interpolation), out_HWC)

@@ -46,7 +46,7 @@ def knows_directions(language: str) -> bool:
 
 
 def may_be_mirrored(captions: list[list[str]], language: str) -> bool:
-    """Whether captions, as lower-case tokens, stay true of the mirrored picture; False for a language without a list."""
+    """Whether captions, as lower-case tokens, are true of the mirrored picture too; False without a list."""
     pattern = _PATTERNS.get(_code(language))
     return pattern is not None and not any(pattern.search(" ".join(tokens)) for tokens in captions)
 
