@@ -40,8 +40,7 @@ class DataConfig(Section):
     workers: Count = Field(2, description="loader processes of each rank; 0 loads in the training process")
     augment: Annotated[Literal["off", "light", "strong", "safe"], Off] = Field(
         "light",
-        description="training pictures: light crops and mirrors, strong crops more and changes colours, safe does "
-        "all that leaves their captions true",
+        description="training pictures: light crops and mirrors, strong changes colours too, safe keeps captions true",
     )
     language: str = Field("en", description="language of the captions, the one that the shards were built with")
     features: bool = Field(
