@@ -38,8 +38,9 @@ class DataConfig(Section):
         20, description="words of the longest caption, learned (longer ones are cut) or decoded"
     )
     workers: Count = Field(2, description="loader processes of each rank; 0 loads in the training process")
-    augment: Annotated[Literal["off", "light", "strong"], Off] = Field(
-        "light", description="training pictures: light crops and mirrors, strong crops more and changes colours"
+    augment: Annotated[Literal["off", "light", "strong", "safe"], Off] = Field(
+        "light",
+        description="training pictures: light crops and mirrors, strong changes colours too, safe keeps captions true",
     )
     language: str = Field("en", description="language of the captions, the one that the shards were built with")
     features: bool = Field(

@@ -6,13 +6,15 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance
 
+from imgcap.config.data import DataConfig
 from imgcap.data.keyed_random import generator
+from imgcap.data.mirror_words import may_be_mirrored
+from imgcap.data.safe_operations import safe_operations
 
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-# What each level does: area and aspect of the random crop, and the strength of colour jitter.
-_CROP_SCALE = {"light": (0.7, 1.0), "strong": (0.4, 1.0)}
-_JITTER = {"light": 0.0, "strong": 0.3}
-_LOG_ASPECT = math.log(4 / 3)
+# What each level does: least area and greatest aspect of the random crop, and the strength of colour jitter.
+_CROP = {"light": (0.7, 4 / 3), "strong": (0.4, 4 / 3), "safe": (0.8, 1.1)}
+_JITTER = {"light": 0.0, "strong": 0.3, "safe": 0.0}
 
 
 def eval_image(image: Image.Image, size: int, interpolation: str = "bilinear") -> torch.Tensor:
@@ -23,6 +25,18 @@ def eval_image(image: Image.Image, size: int, interpolation: str = "bilinear") -
     return _to_tensor(_squeezed(image, size, interpolation))
 
 
+def training_image(
+    image: Image.Image,
+    data: DataConfig,
+    captions: list[list[str]],
+    key: tuple[int, ...],
+    out_HWC: np.ndarray | None = None,
+) -> torch.Tensor:
+    """Augment a picture as a configuration says: (3, size, size) uint8. `captions` are all those that it has."""
+    mirrors = data.augment != "safe" or may_be_mirrored(captions, data.language)
+    return augmented_image(image, data.image_size, data.augment, key, out_HWC, data.interpolation, mirrors)
+
+
 def augmented_image(
     image: Image.Image,
     size: int,
@@ -30,31 +44,36 @@ def augmented_image(
     key: tuple[int, ...],
     out_HWC: np.ndarray | None = None,
     interpolation: str = "bilinear",
+    mirrors: bool = True,
 ) -> torch.Tensor:
     """Crop, flip and jitter a picture at random: (3, size, size) uint8, in `out_HWC` where it is given.
 
-    `level` is off, light or strong. The same `key` (seed, pass, sample) gives the same picture on any rank or worker.
+    `level` is off, light, strong or safe; `mirrors=False` only keeps it from being flipped. The same `key` (seed, pass,
+    sample) gives the same picture on any rank or worker.
     """
     if level == "off":
         return _to_tensor(_squeezed(image, size, interpolation), out_HWC)
     random = generator(*key)
-    box = _random_box(image.size, _CROP_SCALE[level], random)
+    box = _random_box(image.size, *_CROP[level], random)
     image = image.resize((size, size), RESAMPLING[interpolation], box=box, reducing_gap=2.0)
-    if random.random() < 0.5:
+    if random.random() < 0.5 and mirrors:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     strength = _JITTER[level]
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color) if strength else ():
         image = enhance(image).enhance(random.uniform(1 - strength, 1 + strength))
+    if level == "safe":
+        image = safe_operations(image, random)
     return _to_tensor(image, out_HWC)
 
 
 def _random_box(
-    size: tuple[int, int], scale: tuple[float, float], random: np.random.Generator
+    size: tuple[int, int], least_area: float, greatest_aspect: float, random: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """Draw a crop of random area and aspect, relative to the picture's own aspect, always inside it."""
+    """Draw a crop of random area and aspect, relative to the picture's own, always inside it."""
     width, height = size
-    side = math.sqrt(random.uniform(*scale))
-    stretch = math.exp(random.uniform(-_LOG_ASPECT, _LOG_ASPECT) / 2)
+    side = math.sqrt(random.uniform(least_area, 1.0))
+    log_aspect = math.log(greatest_aspect)
+    stretch = math.exp(random.uniform(-log_aspect, log_aspect) / 2)
     crop_width, crop_height = min(side * stretch, 1.0) * width, min(side / stretch, 1.0) * height
     left, top = random.uniform(0, width - crop_width), random.uniform(0, height - crop_height)
     return left, top, left + crop_width, top + crop_height

@@ -8,7 +8,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from imgcap.config.data import DataConfig
-from imgcap.data.augmentation import augmented_image, eval_image
+from imgcap.data.augmentation import eval_image, training_image
 from imgcap.data.batch import NO_IMAGE, PADDING, BatchShape
 from imgcap.data.keyed_random import generator
 from imgcap.data.mixture import MixedReader
@@ -113,9 +113,8 @@ class TrainDataset:
             sample, image_HWC[:] = self.reader.read_features(key[2])
         else:
             sample = self.reader.read(key[2])
-            size = self.data.image_size
-            picture = decode(sample.jpeg, size)
-            augmented_image(picture, size, self.data.augment, key, image_HWC, self.data.interpolation)
+            picture = decode(sample.jpeg, self.data.image_size)
+            training_image(picture, self.data, sample.tokens, key, image_HWC)
         if tokens_KT is not None:
             chosen = chosen_captions(len(sample.tokens), self.rows.captions, key)  # anew in each pass
             self.rows.write(sample.tokens, tokens_KT, chosen)

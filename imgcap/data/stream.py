@@ -22,7 +22,7 @@ import numpy as np
 from torch.utils.data import get_worker_info
 
 from imgcap.config.data import DataConfig
-from imgcap.data.augmentation import augmented_image
+from imgcap.data.augmentation import training_image
 from imgcap.data.batch import BatchShape
 from imgcap.data.dataset import DAMAGED, CaptionRows, chosen_captions
 from imgcap.data.keyed_random import generator
@@ -139,9 +139,8 @@ class StreamLoader:
         tokens = [words for words in map(self.tokenise, captions_of(members[described], described)) if words]
         if not tokens:
             raise ValueError("image without captions")
-        size = self.data.image_size
-        picture = decode(members[image], size)
-        augmented_image(picture, size, self.data.augment, key, image_HWC, self.data.interpolation)
+        picture = decode(members[image], self.data.image_size)
+        training_image(picture, self.data, tokens, key, image_HWC)
         self.rows.write(tokens, tokens_KT, chosen_captions(len(tokens), self.rows.captions, key))
 
 

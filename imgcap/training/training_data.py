@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from imgcap.config.data import DataConfig, VocabConfig
 from imgcap.data.dataset import TrainDataset, place_of
 from imgcap.data.loader import PlanSampler, TrainLoader
+from imgcap.data.mirror_words import MIRROR_WORDS, knows_directions
 from imgcap.data.mixture import MixedReader, Share, mixture_sha256, refuse_other_features
 from imgcap.data.plan import Accumulation, Plan
 from imgcap.data.prefetch import block_of_cache, prefetching
@@ -48,6 +49,7 @@ def open_training_data(data: DataConfig, global_batch: int, seed: int, world: Wo
     """Open all that `data` names; `watched` is the split that is evaluated. UserError for what lacks or doesn't fit."""
     first = open_shards(data, data.shards, "train")
     _refuse_unwatched(first, watched)
+    _tell_of_mirrors(data, world)
     if data.mode == "stream":
         return _stream(data, global_batch, seed, first, world)
     others = [open_shards(data, address, "train") for address in data.also]
@@ -101,6 +103,17 @@ def _refuse_unwatched(first: ShardReader, split: str) -> None:
             f"{first.place} has no split {split!r}, which training is evaluated on; build it again with imgcap build "
             f"... --{split if split in ('val', 'test') else 'val'} 0.1 --force, or set eval.split to one that it has "
             f"({', '.join(splits)})"
+        )
+
+
+def _tell_of_mirrors(data: DataConfig, world: World) -> None:
+    """Say on stderr where no picture is mirrored, as nobody knows how the captions' language says left and right."""
+    if world.is_main and data.augment == "safe" and not knows_directions(data.language):
+        print(
+            f"data.augment=safe mirrors no picture: there are words for left and right in {', '.join(MIRROR_WORDS)} "
+            f"only, and data.language is {data.language!r}",
+            file=sys.stderr,
+            flush=True,
         )
 
 

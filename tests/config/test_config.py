@@ -150,6 +150,7 @@ def test_overrides_become_what_they_look_like(override: str, value: Any) -> None
         ("train.global_batch=0", "train.global_batch"),
         ("train.global_batch=2.5", "train.global_batch"),
         ("train.precision=int8", "train.precision"),
+        ("data.augment=safer", "data.augment"),
         ("model.decoder.dropout=1", "model.decoder.dropout"),
         ("eval.every=2 epochs", "write steps (500) or epochs (2ep)"),
         ("eval.metrics=[WER]", "eval.metrics"),

@@ -48,8 +48,8 @@ def tars(tmp_path):
     ]
 
 
-def loader(tars, workers=0, rank=0, start=0, pipes=False, buffer=10):
-    data = DataConfig(image_size=16, augment="off", workers=workers, captions_per_image=2, max_tokens=4)
+def loader(tars, workers=0, rank=0, start=0, pipes=False, buffer=10, augment="off"):
+    data = DataConfig(image_size=16, augment=augment, workers=workers, captions_per_image=2, max_tokens=4)
     data = data.model_copy(update={"stream_buffer": buffer})
     plan = StreamPlan(3, check_tars(tars, pipes), 100, IMAGES)
     return StreamLoader(plan, data, Vocabulary.build(WORDS), Accumulation(IMAGES, 1), rank, start, False)
@@ -81,6 +81,17 @@ def test_ranks_starts_and_workers_draw_differently_and_a_seed_the_same(tars):
     assert drawn() == drawn()
     different = [drawn(), drawn(rank=1), drawn(start=5)]
     assert all(different.count(one) == 1 for one in different)
+
+
+@pytest.mark.parametrize(("caption", "mirrors"), [(b"a dog on the left", False), (b"a dog", True)])
+def test_a_picture_whose_caption_says_left_is_not_mirrored(tmp_path, caption, mirrors):
+    data = io.BytesIO()
+    Image.linear_gradient("L").rotate(90).convert("RGB").save(data, "JPEG")  # darkest on its left
+    tar = write_tar(tmp_path / "a.tar", {"0.jpg": data.getvalue(), "0.txt": caption})
+    lighter = [
+        (batch.images_BCHW[:, 0, 8, 2] > batch.images_BCHW[:, 0, 8, -3]) for batch in take(4, [tar], augment="safe")
+    ]
+    assert any(mirrored.any() for mirrored in lighter) == mirrors
 
 
 def test_what_is_damaged_is_named_and_left_out(tars, tmp_path, capfd):

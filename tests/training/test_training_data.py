@@ -1,14 +1,19 @@
 """Training on several shard sets and on streams, as a user starts it."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import CHECKOUT
 
 from imgcap.checkpoint.load import load_checkpoint
+from imgcap.config.data import DataConfig
+from imgcap.ranks.world import World
 from imgcap.shards.token_counts import TokenCounts
+from imgcap.training.training_data import open_training_data
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +80,21 @@ def test_a_stream_trains_on_ranks_and_says_that_it_is_not_exact(tmp_path, launch
 def test_what_does_not_fit_is_one_line(tmp_path, launch, settings, told):
     ended = launch(tmp_path / "run", *settings)
     assert ended.returncode == 2 and told in ended.stderr and "Traceback" not in ended.stderr
+
+
+def test_safe_augmentation_says_once_where_it_mirrors_nothing(tmp_path, shards, capfd):
+    """A set of a language without a list, opened on two ranks, of which one speaks."""
+    own = shutil.copytree(shards, tmp_path / "set")
+    manifest = json.loads((own / "manifest.json").read_text())
+    manifest["language"] = "xx"
+    (own / "manifest.json").write_text(json.dumps(manifest))
+    for language, folder, times in (("xx", own, 1), ("en", shards, 0)):
+        data = DataConfig(shards=str(folder), augment="safe", language=language)
+        for rank in range(2):
+            world = World(rank, 2, rank, torch.device("cpu"))
+            open_training_data(data, 8, 0, world, "val")
+        told = capfd.readouterr().err
+        assert told.count("data.augment=safe mirrors no picture") == times, told
 
 
 def test_a_vocabulary_that_leaves_many_words_out_is_told_where_it_is_made(tmp_path, launch, shards):
