@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from imgcap.errors import UserError
+from imgcap.files.text import read_json
 from imgcap.pictures.files import files_beneath
 from imgcap.pictures.formats import SUFFIXES
 from imgcap.shards.sources.columns import Columns
 from imgcap.shards.sources.delimited import IsImage
 from imgcap.shards.sources.splits import split_in
 from imgcap.shards.sources.table import COLUMNAR, DELIMITED, JSON_LINES, choose_columns
-from imgcap.shards.sources.text_file import read_json
 
 SIDECARS = (".txt", ".caption")
 LAYOUTS = {
