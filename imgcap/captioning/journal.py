@@ -115,8 +115,8 @@ def read_rows(path: Path) -> list[Row]:
 def _refuse_others(what: Path, record: Path, settings: dict[str, Any]) -> None:
     """Raise UserError where `record` says that `what` was made with other settings."""
     try:
-        kept = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        kept = dict(json.loads(record.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
         raise UserError(f"{what} exists, and not by this command; remove it, or choose another --out") from None
     for name, value in settings.items():
         if (before := kept.get(name)) != value:

@@ -104,7 +104,7 @@ def read_annotations(path: Path) -> Annotations:
         first = part.skipped[0]
         raise UserError(
             f"{taken}: of {len(images)} images and {len(annotations)} annotations none gives a caption of an image "
-            f"(the first that was left out: {first.told}, {first.reason}); it needs `images` with `id` and `file_name`, "
+            f"(the first that was left out: {first.told}, {first.reason}); it needs `images` with `id` and `file_name` "
             "and `annotations` with `image_id` and `caption`, as captions_*.json has them and instances_*.json has not"
         )
     return part

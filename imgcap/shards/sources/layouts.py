@@ -164,7 +164,7 @@ def _listed(state: Path) -> list[str]:
     """The Arrow files that `save_to_disk` wrote into a folder, of which it may hold others."""
     try:
         return [str(file["filename"]) for file in json.loads(state.read_bytes())["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
 
 
