@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fuzzing import changed_bytes, changed_json, check_line, fuzz
+from fuzzing import Changed, changed_bytes, changed_json, check_line, fuzz
 
 from imgcap.config.load import as_yaml, load_config
 from imgcap.config.run import Config
@@ -33,7 +33,7 @@ def test_a_configuration_with_something_wrong(target: str, tmp_path: Path) -> No
     }[target]
 
     def check(changed: Any) -> None:
-        if isinstance(changed[0], int):
+        if isinstance(changed, Changed):
             path.write_bytes(changed.data)
         else:
             path.write_text(yaml.safe_dump(changed[0]), encoding="utf-8", errors="surrogatepass")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzing import changed_bytes, changed_json, check_line, fuzz
+from fuzzing import Changed, changed_bytes, changed_json, check_line, fuzz
 from hypothesis import strategies as st
 
 from imgcap.errors import UserError
@@ -72,7 +72,7 @@ def test_captions_with_something_wrong(
 
     def build(changed: Any) -> None:
         place: tuple[Any, ...] | None = None
-        if isinstance(changed[0], int):
+        if isinstance(changed, Changed):
             path.write_bytes(changed.data)
         else:
             value, place = changed
@@ -98,7 +98,7 @@ def test_results_and_references_with_something_wrong(target: str, document: Any,
 
     def check_file(changed: Any) -> None:
         place: tuple[Any, ...] = ()
-        if isinstance(changed[0], int):
+        if isinstance(changed, Changed):
             path.write_bytes(changed.data)
         else:
             value, place = changed

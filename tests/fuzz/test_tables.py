@@ -1,4 +1,4 @@
-"""Tables with something wrong in one place: the rows elsewhere keep their captions, or the file is refused in a line."""
+"""Tables with something wrong in one place: the rows elsewhere keep their captions, or all is refused in a line."""
 
 import json
 from collections.abc import Callable
@@ -46,9 +46,7 @@ def check(outcome: tuple[Any, dict[str, list[str]]], lines: list[str], changed: 
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_with_something_wrong(
-    name: str, photos: Path, tmp_path: Path, built: Callable[..., Any]
-) -> None:
+def test_a_table_with_something_wrong(name: str, photos: Path, tmp_path: Path, built: Callable[..., Any]) -> None:
     lines, path = TABLES[name], tmp_path / name
     source = ("folder", path, "--images", photos, "--val", 0, "--test", 0)
 

@@ -197,3 +197,53 @@ def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
     assert read_table(path, Columns("Foto", ("Text de",), "none")).chosen.unused == ["split", "by"]
     with pytest.raises(UserError, match=r"has no column 'Fto' \(--image-column\).*the nearest is 'Foto'"):
         read_table(path, Columns("Fto", ("Text de",)))
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_caption_of_a_million_letters_is_skipped_with_its_line(tmp_path: Path, quote: str) -> None:
+    path = tmp_path / "captions.csv"
+    long = quote + "x " * 600_000 + quote
+    path.write_text(f"image,caption\n1.jpg,A dog .\n2.jpg,{long}\n3.jpg,A cat .\n")
+    table = read_table(path)
+    assert {image: texts for image, texts in table.captions.items() if texts} == {
+        "1.jpg": ["A dog ."],
+        "3.jpg": ["A cat ."],
+    }
+    (skipped,) = table.skipped
+    assert skipped.reason == "caption of too many letters" and "captions.csv line 3" in skipped.told
+
+
+def test_an_entry_that_is_skipped_says_where_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "captions.jsonl"
+    path.write_text('{"image": "1.jpg", "caption": ["A dog .", null]}\n{"image": "2.jpg", "caption": 7}\n[[[\n')
+    told = [(skipped.told, skipped.reason) for skipped in read_table(path).skipped]
+    assert told == [
+        ("1.jpg (captions.jsonl line 1)", "empty caption"),
+        ("2.jpg (captions.jsonl line 2)", "caption that is no text"),
+        ("captions.jsonl line 3", "line without an image and a caption"),
+    ]
+
+
+def test_a_name_that_stands_twice_in_json_keeps_both_captions(tmp_path: Path) -> None:
+    path = tmp_path / "captions.json"
+    path.write_text('{"1.jpg": "A dog .", "2.jpg": ["A cat ."], "1.jpg": "A big dog ."}')
+    assert read_table(path).captions == {"1.jpg": ["A dog .", "A big dog ."], "2.jpg": ["A cat ."]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "nested too deeply to be what it is taken for; download it again"),
+        ('[{"image": "1.jpg", "caption": ' + "9" * 5000 + "}]", "a number of thousands of digits"),
+        (
+            '{"image": "1.jpg"}\n{"image": "2.jpg"}\n',
+            "more than one JSON value, the second in line 2; .*captions.jsonl",
+        ),
+        ('[{"image": "1.jpg",]', "is not JSON: .* at line 1, column 20"),
+    ],
+)
+def test_json_that_cannot_be_read_is_told_by_its_fault(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "captions.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_table(path)
