@@ -1,5 +1,6 @@
 """A folder of six small photos, and sets that are built of them again and again."""
 
+import functools
 import os
 import shutil
 from collections.abc import Callable
@@ -11,10 +12,12 @@ from fuzzing import Outcome, run_command
 from photos import draw_photo
 
 import imgcap.commands.build
+import imgcap.text.tokeniser
 from imgcap.shards.manifest import Manifest
 from imgcap.shards.reader import ShardReader
 
 PHOTOS = 6
+PIPELINE = functools.cache(imgcap.text.tokeniser._blank_pipeline)  # built once, not with each set
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +32,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Outcome, dict[str, list[str]]]]:
     """Build a set; return how that ended, and the captions of each picture in it."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # nobody cuts the power here
+    monkeypatch.setattr(imgcap.text.tokeniser, "_blank_pipeline", PIPELINE)
     numbers = count()
 
     def build(*arguments: object, command: Callable[[], None] = imgcap.commands.build.main) -> tuple[Outcome, dict]:

@@ -1,5 +1,6 @@
 """Tables with something wrong in one place: the rows elsewhere keep their captions, or all is refused in a line."""
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -58,3 +59,24 @@ def test_a_table_with_something_wrong(name: str, photos: Path, tmp_path: Path, b
     ended, captions = built(*source)
     assert ended.code == 0 and len(captions) == PHOTOS and not captions.get("")
     fuzz(name, changed_bytes(path.read_bytes()), build)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_a_table_of_columns_with_something_wrong(
+    suffix: str, photos: Path, tmp_path: Path, built: Callable[..., Any]
+) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    path, table = tmp_path / f"captions{suffix}", {"image": [f"{number}.jpg" for number, _ in PAIRS]}
+    rows = arrow.table(table | {"caption": [text for _, text in PAIRS]})
+    if suffix == ".parquet":
+        importlib.import_module("pyarrow.parquet").write_table(rows, path)
+    else:
+        with arrow.ipc.new_file(str(path), rows.schema) as file:
+            file.write_table(rows)
+
+    def build(changed: Changed) -> None:
+        path.write_bytes(changed.data)
+        ended, captions = built("folder", path, "--images", photos, "--val", 0, "--test", 0)
+        assert ended.code == 2 or captions
+
+    fuzz(f"table {suffix}", changed_bytes(path.read_bytes()), build)
