@@ -33,14 +33,15 @@ def main() -> None:
         told = {"ok": not damages, "damages": [dataclasses.asdict(damage) for damage in damages]}
         print(json.dumps(told | {"skipped": manifest.skipped_json() if manifest else {}}))
         sys.exit(1 if damages else 0)
+    for damage in damages:
+        print(" ".join(part for part in (damage.file, damage.key, damage.what) if part))
+    if manifest and not damages:
+        for split, info in manifest.splits.items():
+            print(f"{split}: {info.images} images, {info.captions} captions, {len(info.shards)} shards")
     if manifest and manifest.skipped:
         print(manifest.skipped_table())
     if damages:
-        for damage in damages:
-            print(" ".join(part for part in (damage.file, damage.key, damage.what) if part))
         print(f"{len(damages)} damages in {arguments.folder}; mend it with imgcap build ... --force")
-    elif manifest:
-        for split, info in manifest.splits.items():
-            print(f"{split}: {info.images} images, {info.captions} captions, {len(info.shards)} shards")
+    else:
         print(f"{arguments.folder} is as it was built")
     sys.exit(1 if damages else 0)

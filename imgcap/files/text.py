@@ -60,3 +60,12 @@ def read_json(path: Path, mend: str = AGAIN, pairs: Callable[[list[tuple[str, An
         raise UserError(f"{path} is nested too deeply to be what it is taken for; {mend}") from None
     except ValueError:  # beyond the digits that Python turns into a number
         raise UserError(f"{path} holds a number of thousands of digits; {mend}") from None
+
+
+def list_in(content: Any, name: str, taken: str) -> list[Any]:
+    """The list that an object of a JSON file holds under a name; `UserError`, which begins with `taken`, for none."""
+    found = content.get(name) if isinstance(content, dict) else None
+    if isinstance(found, list) and found:
+        return found
+    holds = f"the keys {', '.join(list(content)[:8])}" if isinstance(content, dict) and content else "no object"
+    raise UserError(f"{taken}: it needs a list `{name}` with something in it, and holds {holds}; give another file")

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from imgcap.errors import UserError
-from imgcap.files.text import read_json
+from imgcap.files.text import list_in, read_json
 from imgcap.shards.source import Skipped, Source, as_image_id
 from imgcap.shards.sources.image_folder import ImageFiles, in_order, refuse_wrong_folder
-from imgcap.shards.sources.splits import Shares, SplitOf, objects_in, standard_split
+from imgcap.shards.sources.splits import Shares, SplitOf, standard_split
 from imgcap.shards.sources.text_file import captions_in
 from imgcap.types import Record
 
@@ -92,10 +92,10 @@ def read_annotations(path: Path) -> Annotations:
     """Read an annotation file; `UserError` where it is none. What of it can't be used is skipped and named."""
     content, part = read_json(path), Annotations()
     taken = f"{path} is no COCO caption file"
-    images = objects_in(content, "images", taken)
+    images = list_in(content, "images", taken)
     if isinstance(images[0], dict) and "sentences" in images[0]:
         raise UserError(f"{taken}; this one is Karpathy's: imgcap build karpathy reads it")
-    annotations = objects_in(content, "annotations", taken)
+    annotations = list_in(content, "annotations", taken)
     for number, image in enumerate(images, 1):
         _add_image(part, image, f"{path.name} image {number}", path)
     for number, annotation in enumerate(annotations, 1):

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from imgcap.errors import UserError
-from imgcap.files.text import read_json
+from imgcap.files.text import list_in, read_json
 from imgcap.shards.source import Skipped, Source, as_image_id, image_id_of
 from imgcap.shards.sources.image_folder import ImageFiles, in_order, refuse_wrong_folder
-from imgcap.shards.sources.splits import objects_in, standard_split
+from imgcap.shards.sources.splits import standard_split
 from imgcap.shards.sources.text_file import captions_in
 from imgcap.types import Record
 
@@ -21,7 +21,7 @@ def read(images: Path, captions: Path) -> Source:
     """
     content = read_json(captions)
     taken = f"{captions} is no Karpathy file"
-    listed = objects_in(content, "images", taken)
+    listed = list_in(content, "images", taken)
     skipped: list[Skipped] = []
     places = ((f"{captions.name} image {number}", image) for number, image in enumerate(listed, 1))
     entries = [entry for place, image in places if (entry := _entry(image, place, captions, skipped))]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imgcap.errors import UserError
-from imgcap.files.text import lines_of, read_json, read_text
+from imgcap.files.text import lines_of, list_in, read_json, read_text
 
 # Flickr_8k.devImages.txt, flickr30k_val.txt, train.txt, test_images.txt ...
 _LIST_NAME = re.compile(r"^(.*[._-])?(?P<split>train|val|valid|dev|test)([._-]?(images|ids))?\.txt$", re.IGNORECASE)
@@ -122,7 +122,7 @@ def _from_lists(lists: dict[Path, str]) -> SplitOf:
 
 def _from_karpathy(path: Path, content: Any) -> SplitOf:
     splits = SplitOf()
-    for number, image in enumerate(objects_in(content, "images", f"{path} is no Karpathy file"), 1):
+    for number, image in enumerate(list_in(content, "images", f"{path} is no Karpathy file"), 1):
         name = image.get("filename") if isinstance(image, dict) else None
         if not isinstance(name, str) or "split" not in image:
             raise UserError(
@@ -130,12 +130,3 @@ def _from_karpathy(path: Path, content: Any) -> SplitOf:
             )
         splits[name] = standard_split(image.get("split"), f"{path}, image {number} ({name}),")
     return splits
-
-
-def objects_in(content: Any, name: str, taken: str) -> list[Any]:
-    """The list that an object of a JSON file holds under a name; `UserError`, which begins with `taken`, for none."""
-    found = content.get(name) if isinstance(content, dict) else None
-    if isinstance(found, list) and found:
-        return found
-    holds = f"the keys {', '.join(list(content)[:8])}" if isinstance(content, dict) and content else "no object"
-    raise UserError(f"{taken}: it needs a list `{name}` with something in it, and holds {holds}; give another file")
