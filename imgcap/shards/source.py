@@ -8,6 +8,9 @@ from typing import Any
 from imgcap.types import Record
 
 _ID_BITS = 53  # any JSON reader keeps 53 bits exactly, those that read numbers as doubles too
+MAX_LETTERS = 131_072  # of a caption, as Python's csv has it of a cell; spaCy's tokeniser ends at a million
+TOO_LONG = "caption of too many letters"
+_SIGNS = re.compile(r"[^\w\s]{1001}")  # which the tokeniser takes off one by one, each time reading all of them again
 _MAX_ID = 1 << 63  # batches hold 64 bits
 
 
@@ -34,6 +37,13 @@ class Source:
     origin: str = ""  # the reader and the files it read, by name only
     split_rule: str = "standard"  # where the splits come from
     notes: tuple[str, ...] = ()  # lines for people: what was recognised, what was not used
+
+
+def fault_of(caption: str) -> str | None:
+    """Why a caption is none that can be tokenised in good time; None for one that can."""
+    if len(caption) > MAX_LETTERS:
+        return TOO_LONG
+    return "caption with too many signs in a row" if _SIGNS.search(caption) else None
 
 
 def as_image_id(value: Any) -> int | None:

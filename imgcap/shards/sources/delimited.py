@@ -20,9 +20,9 @@ from typing import Any
 
 from imgcap.errors import UserError
 from imgcap.files.text import lines_of
+from imgcap.shards.source import TOO_LONG
 from imgcap.shards.sources.columns import Chosen, Columns, is_usual_name
 from imgcap.shards.sources.splits import STANDARD_NAMES
-from imgcap.shards.sources.text_file import TOO_LONG
 
 _TOKEN_LINE = re.compile(r"^(?P<image>[^\t]+?)#\d+\t(?P<caption>.*)$")
 # One line of Flickr30k's results.csv has lost the separator between number and caption: `2199200615.jpg| 4   A dog`.

@@ -5,10 +5,8 @@ import json
 import math
 from typing import Any
 
-from imgcap.shards.source import Skipped
+from imgcap.shards.source import Skipped, fault_of
 
-MAX_LETTERS = 131_072  # of a caption, as Python's csv has it of a cell; the tokeniser ends at a million
-TOO_LONG = "caption of too many letters"
 _NOTHING = {"nan", "none", "null", "<na>"}  # what other programs write where a caption is missing
 
 
@@ -26,8 +24,8 @@ def captions_in(value: Any, name: str, skipped: list[Skipped], place: str = "") 
     found = []
     for caption in _listed(value) or [None]:
         text = cleaned(caption) if isinstance(caption, str) else ""
-        if len(text) > MAX_LETTERS:
-            skipped.append(Skipped(name, TOO_LONG, place))
+        if fault := fault_of(text):
+            skipped.append(Skipped(name, fault, place))
         elif text and text.lower() not in _NOTHING:
             found.append(text)
         else:
