@@ -178,8 +178,8 @@ def train(command: Command, tiny: list[str], *arguments: object) -> Any:
         ("launch/evaluate.py", ["RUN", "--split", "test"], "has no split 'test'; it has train, val"),
         ("launch/evaluate.py", ["RUN", "data.shards=NOWHERE", "--split", "val"], "there is no shard folder NOWHERE"),
         ("tools/caption.py", ["NOWHERE", "PHOTO"], "NOWHERE is no run and no artefact"),
-        ("tools/score.py", ["--results", "NOWHERE", "--facts"], "NOWHERE can't be read"),
-        ("tools/score.py", ["--results", "NOWHERE", "--references", "NOWHERE"], "NOWHERE can't be read"),
+        ("tools/score.py", ["--results", "NOWHERE", "--facts"], "there is no file NOWHERE"),
+        ("tools/score.py", ["--results", "NOWHERE", "--references", "NOWHERE"], "there is no file NOWHERE"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
