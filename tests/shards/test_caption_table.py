@@ -2,6 +2,7 @@
 
 import csv
 import io
+import struct
 from pathlib import Path
 
 import pytest
@@ -255,4 +256,17 @@ def test_json_that_cannot_be_read_is_told_by_its_fault(tmp_path: Path, text: str
     path = tmp_path / "captions.json"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
+        read_table(path)
+
+
+def test_an_arrow_table_whose_offsets_lead_out_of_it_is_told_and_does_not_end_the_process(tmp_path: Path) -> None:
+    """Found by fuzzing: pyarrow reads behind the end of such a file."""
+    arrow, path = pytest.importorskip("pyarrow"), tmp_path / "captions.arrow"
+    rows = arrow.table({"image": [f"{n}.jpg" for n in range(8)], "caption": ["A dog ."] * 8})
+    with arrow.ipc.new_file(str(path), rows.schema) as file:
+        file.write_table(rows)
+    offsets, data = struct.pack("<9i", *range(0, 45, 5)), path.read_bytes()
+    assert data.count(offsets) == 1
+    path.write_bytes(data.replace(offsets, offsets[:-4] + struct.pack("<i", 1 << 30)))
+    with pytest.raises(UserError, match="is no Parquet or Arrow table that can be read"):
         read_table(path)

@@ -163,6 +163,7 @@ class _Opened:
                 self._table = arrow.ipc.open_stream(mapped).read_all()  # as datasets writes them
             except arrow.ArrowInvalid:
                 self._table = arrow.ipc.open_file(mapped).read_all()
+            self._table.validate(full=True)  # reading behind a wrong offset would end the process
             self.schema = self._table.schema
         self._group: tuple[int, str, Any] = (-1, "", None)  # the last that was read
 
