@@ -2,6 +2,7 @@
 # make test    the CPU test suite, but for what takes half a minute or more a test
 # make test-all  all of it
 # make lint    ruff and mypy
+# make fuzz    wrong input by the thousand: 20 minutes a target, or IMGCAP_FUZZ_SECONDS each
 # make docs    the pages as a site, in build/site; a link that leads nowhere is an error
 #
 # Each sets up the virtual environment first: the plain install for the demo, `[dev]` for the others.
@@ -16,7 +17,7 @@ RANKS := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc_per_node 2
 
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-all lint docs install
+.PHONY: demo test test-all fuzz lint docs install
 
 install: $(PLAIN)
 
@@ -36,6 +37,9 @@ test: $(DEV)
 
 test-all: $(DEV)
 	$(TESTS)
+
+fuzz: $(DEV)
+	IMGCAP_FUZZ_SECONDS=$${IMGCAP_FUZZ_SECONDS:-1200} $(TESTS) -s --timeout 0 tests/fuzz
 
 lint: $(DEV)
 	$(BIN)/ruff check .

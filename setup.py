@@ -83,7 +83,6 @@ setup(
         "deepspeed>=0.18; sys_platform == 'linux'",
         "webdataset>=1.0",
         "braceexpand>=0.1.7",
-        "filelock>=3.16",
         "fsspec>=2024.10",
         "requests>=2.32",
         "spacy>=3.8",

@@ -5,6 +5,7 @@ import errno
 import functools
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -42,6 +43,7 @@ _INSTALLED_AS = {
     "timm": "'imgcap[timm]'",
     "wandb": "'imgcap[wandb]'",
 }
+_ERROR_NAME = re.compile(r"\b(?:\w+\.)*[A-Z]\w*(?:Error|Exception)\b(?:: |(?=\())?")
 # Of the process that heeds Ctrl-C: its number, whether its work has begun, was asked to stop, would go on if repeated.
 _state: dict[str, Any] = {"process": None, "begun": False, "asked": False, "goes_on": False}
 
@@ -67,9 +69,15 @@ def needs(purpose: str, *modules: str) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Tell an error of another library in a line of at most 200 characters."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+    """Tell an error of another library in a line of at most 200 characters, without the names that Python has for it.
+
+    >>> reason_of(KeyError("raw")), reason_of(TimeoutError()), reason_of(OSError("ReadError: it closed"))
+    ("'raw' is missing", 'timeout', 'it closed')
+    """
+    text = _ERROR_NAME.sub("", " ".join(str(error).split()))[:200]
+    if not text:
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__.removesuffix("Error")).lower()
+    return f"{text} is missing" if isinstance(error, KeyError) else text
 
 
 def is_main_process() -> bool:

@@ -15,10 +15,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from imgcap.errors import UserError
 from imgcap.files.durable import write_whole
+from imgcap.files.locks import Lock
 
 Row = dict[str, Any]  # `image` …, then `caption` and `score`, or `skipped` and why
 FORMATS = (".jsonl", ".csv")
@@ -33,7 +32,7 @@ class Journal:
         self.out = out
         self.folder = out.with_name(f"{out.name}.partial")
         self.summary = out.with_name(f"{out.name}.summary.json")
-        self._lock = FileLock(self.folder / "lock")
+        self._lock = Lock(self.folder / "lock")
         self._file: int | None = None
 
     def begin(self, settings: dict[str, Any], images: int) -> bool:
@@ -46,10 +45,8 @@ class Journal:
             shutil.rmtree(self.folder, ignore_errors=True)
             return False
         self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(blocking=False)
-        except Timeout:
-            raise UserError(f"another process is captioning into {self.out}; wait for it, or choose another") from None
+        if not self._lock.acquire(wait=False):
+            raise UserError(f"another process is captioning into {self.out}; wait for it, or choose another")
         begun = self.folder / "settings.json"
         if begun.exists():
             _refuse_others(self.folder, begun, settings)
@@ -85,8 +82,11 @@ class Journal:
         """Write the finished file and its summary, and remove the journal's folder."""
         write_whole(self.summary, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
         write_whole(self.out, (as_csv if self.out.suffix == ".csv" else as_jsonl)(rows))
+        if self._file is not None:
+            os.close(self._file)  # as the lock, before its folder goes: NFS keeps a file that is open
+            self._file = None
         self._lock.release()
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def as_jsonl(rows: Collection[Row]) -> bytes:
@@ -115,8 +115,8 @@ def read_rows(path: Path) -> list[Row]:
 def _refuse_others(what: Path, record: Path, settings: dict[str, Any]) -> None:
     """Raise UserError where `record` says that `what` was made with other settings."""
     try:
-        kept = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        kept = dict(json.loads(record.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
         raise UserError(f"{what} exists, and not by this command; remove it, or choose another --out") from None
     for name, value in settings.items():
         if (before := kept.get(name)) != value:

@@ -55,7 +55,7 @@ class Record:
             seal = body.pop("seal")
         except FileNotFoundError:
             raise DamagedCheckpoint(f"{RECORD} is missing") from None
-        except (OSError, ValueError, AttributeError, KeyError):  # ValueError: no UTF-8, no JSON
+        except (OSError, ValueError, AttributeError, KeyError, RecursionError):  # ValueError: no UTF-8, no JSON
             raise DamagedCheckpoint(f"{RECORD} can't be read") from None
         if seal != seal_of(body):
             raise DamagedCheckpoint(f"{RECORD} has changed since it was written")

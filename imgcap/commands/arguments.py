@@ -11,6 +11,7 @@ from imgcap.errors import UserError
 
 MODEL = "a run, an artefact, or user/name on the Hugging Face hub"
 OVERRIDES = "dotted.key=value"
+LOCAL_RANK = ("--local_rank", "--local-rank")
 Number = TypeVar("Number", int, float)
 LANGUAGE = "of the captions, as spaCy names it (default: of the shard set, else en)"
 
@@ -42,8 +43,8 @@ def parser_for(docstring: str | None) -> Parser:
 
 
 def add_local_rank(parser: argparse.ArgumentParser) -> None:
-    """Take --local_rank, which deepspeed passes; we read LOCAL_RANK."""
-    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
+    """Take --local_rank, which deepspeed passes, and --local-rank of torch.distributed.launch; we read LOCAL_RANK."""
+    parser.add_argument(*LOCAL_RANK, type=int, help=argparse.SUPPRESS)
 
 
 def add_overrides(parser: Parser, meaning: str = "override the configuration") -> None:

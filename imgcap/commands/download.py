@@ -7,7 +7,7 @@ a local file or another address: --source Flickr8k_text.zip=FILE_OR_ADDRESS.
 """
 
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from imgcap.commands.arguments import parser_for
 from imgcap.errors import UserError, exits_cleanly
@@ -49,5 +49,5 @@ def main() -> None:
             f"{arguments.dataset} is not whole: {'; '.join(lacking)}; run without --verify-only, or --force"
         )
     for held in dataset.holds:
-        print(f"{held.count} × {arguments.out / held.path}")
-    print(f"next: {dataset.next.format(out=arguments.out)}")
+        print(f"{held.count} × {held.found(arguments.out)[0] / PurePosixPath(held.path).name}")
+    print(f"next: {dataset.next_line(arguments.out)}")

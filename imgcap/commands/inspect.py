@@ -12,6 +12,7 @@ from typing import Any
 from imgcap.commands.arguments import parser_for
 from imgcap.errors import exits_cleanly
 from imgcap.shards.inspection import inspect
+from imgcap.shards.manifest import Manifest
 from imgcap.shards.place import Place
 
 
@@ -42,4 +43,6 @@ def main() -> None:
         print(json.dumps(report))
     else:
         print_report(report)
+        if skipped := Manifest.load(place).skipped_table():
+            print(skipped)
         print(f"look at {out}")

@@ -49,7 +49,7 @@ def overview() -> str:
 
 def main() -> None:
     given = sys.argv[1:]
-    if given and given[0].startswith("--local_rank"):  # deepspeed puts it first; we read LOCAL_RANK
+    if given and given[0].startswith(("--local_rank", "--local-rank")):  # launchers put it first; we read LOCAL_RANK
         del given[0]
     name, *rest = given or ["--help"]
     if name not in NAMES:

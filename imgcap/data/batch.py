@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from imgcap.ranks.memory import within_shared_memory
 from imgcap.types import PAD, Batch
 
 HASH_MODULUS = 1 << 63
@@ -30,7 +31,8 @@ class BatchShape(NamedTuple):
         sizes = [tokens, ids, -(-self._image_bytes // 8) * 8]  # filled up so that the next batch's int64 fit
         size, total = sum(sizes), count * sum(sizes)
         if shared:  # neither copied nor cleared: the system gives a page when it is first touched
-            block = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(total))
+            with within_shared_memory(total):
+                block = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(total))
         else:
             block = torch.empty(total, dtype=torch.uint8)
         return [self._views(piece.split(sizes)) for piece in block.split(size)]

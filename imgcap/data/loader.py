@@ -8,12 +8,14 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import torch
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from imgcap.data.batch import BatchShape, page_locked
 from imgcap.data.dataset import TrainDataset
 from imgcap.data.plan import Accumulation, MicroBatch, Plan
 from imgcap.errors import UserError
+from imgcap.ranks.memory import within_shared_memory
 from imgcap.types import Batch
 
 T = TypeVar("T")
@@ -95,14 +97,24 @@ def _write(dataset: TrainDataset, ring: BufferRing, micro_batch: MicroBatch) -> 
 
 
 class _MistakesAsItems(Dataset[T | UserError]):
-    """A dataset of what `read` returns or refuses: raised in a worker, a mistake would arrive inside of a traceback."""
+    """A dataset of what `read` returns or refuses: raised in a worker, a mistake would arrive inside of a traceback.
+
+    A worker moves tensors to shared memory here: where there is no room, torch would wait for ever for what its queue
+    could not take.
+    """
 
     def __init__(self, read: Callable[[Any], T]):
         self.read = read
 
     def __getitem__(self, key: Any) -> T | UserError:
         try:
-            return self.read(key)
+            item = self.read(key)
+            if get_worker_info():
+                tensors = [leaf for leaf in tree_leaves(item) if isinstance(leaf, torch.Tensor)]
+                with within_shared_memory(sum(tensor.nbytes for tensor in tensors)):
+                    for tensor in tensors:
+                        tensor.share_memory_()
+            return item
         except UserError as mistake:
             return mistake
 

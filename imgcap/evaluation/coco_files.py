@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from imgcap.errors import UserError
+from imgcap.files.text import read_json
 from imgcap.shards.reader import ShardReader
+from imgcap.shards.source import as_image_id
 
 
 def read_references(where: str) -> dict[int, list[str]]:
@@ -19,11 +21,15 @@ def read_references(where: str) -> dict[int, list[str]]:
     if reader is not None:
         return captions_of(reader)
     content = _read_json(Path(where))
-    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
-        raise UserError(f"{where} has no list 'annotations'; references are a file like captions_val2017.json")
-    references: dict[int, list[str]] = {_image_id(image, "id", where): [] for image in content.get("images", [])}
-    for annotation in content["annotations"]:
-        references.setdefault(_image_id(annotation, "image_id", where), []).append(_caption(annotation, where))
+    for name in ("annotations", "images"):
+        if not isinstance(content, dict) or not isinstance(content.get(name, [] if name == "images" else None), list):
+            raise UserError(f"{where} has no list {name!r}; references are a file like captions_val2017.json")
+    references: dict[int, list[str]] = {}
+    for number, image in enumerate(content.get("images", []), 1):
+        references[_image_id(image, "id", f"{where}, image {number},")] = []
+    for number, annotation in enumerate(content["annotations"], 1):
+        place = f"{where}, annotation {number},"
+        references.setdefault(_image_id(annotation, "image_id", place), []).append(_caption(annotation, place))
     return references
 
 
@@ -63,11 +69,12 @@ def read_results(where: str) -> dict[int, str]:
     if not isinstance(content, list):
         raise UserError(f"{where} holds no list; results are [{{'image_id': ..., 'caption': ...}}, ...]")
     hypotheses: dict[int, str] = {}
-    for result in content:
-        image_id = _image_id(result, "image_id", where)
+    for number, result in enumerate(content, 1):
+        place = f"{where}, entry {number},"
+        image_id = _image_id(result, "image_id", place)
         if image_id in hypotheses:
-            raise UserError(f"{where} has two captions of image {image_id}; keep one an image")
-        hypotheses[image_id] = _caption(result, where)
+            raise UserError(f"{place} is the second caption of image {image_id}; keep one an image")
+        hypotheses[image_id] = _caption(result, place)
     return hypotheses
 
 
@@ -81,23 +88,23 @@ def with_other_images(hypotheses: Mapping[int, str], seed: int) -> dict[int, str
 
 
 def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}); name a file of captions in COCO's format") from None
-    except ValueError as error:  # no JSON, or no UTF-8
-        raise UserError(f"{path} is no JSON ({error}); name a file of captions in COCO's format") from None
+    return read_json(path, "name a file of captions in COCO's format")
 
 
 def _image_id(entry: Any, key: str, where: str) -> int:
-    try:
-        return int(entry[key])
-    except (TypeError, KeyError, ValueError):
-        raise UserError(f"{where}: an entry has no number {key!r}: {json.dumps(entry)[:80]}") from None
+    """The id of an image in an entry; `where` names the entry."""
+    image_id = as_image_id(entry.get(key)) if isinstance(entry, dict) else None
+    if image_id is None:
+        raise UserError(f"{where} has no whole number {key!r}: {_shown(entry)}; mend it, or take it out")
+    return image_id
 
 
-def _caption(entry: Any, where: str) -> str:
+def _caption(entry: dict[str, Any], where: str) -> str:
     caption = entry.get("caption")
     if not isinstance(caption, str):
-        raise UserError(f"{where}: an entry has no text 'caption': {json.dumps(entry)[:80]}")
+        raise UserError(f"{where} has no text 'caption': {_shown(entry)}; mend it, or take it out")
     return caption
+
+
+def _shown(entry: Any) -> str:
+    return json.dumps(entry)[:80]

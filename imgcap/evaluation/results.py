@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from imgcap.errors import UserError
 from imgcap.files.durable import write_whole
+from imgcap.files.text import read_json
 
 STEPS = "steps.json"
+_AGAIN = "evaluate again, or remove it"
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,10 @@ def write_results(run: Path, evaluation: Evaluation, step: int, label: str | Non
     """
     folder = run / "results"
     steps = folder / STEPS
-    before = json.loads(steps.read_text(encoding="utf-8")) if steps.exists() else {}
+    try:
+        before = _steps_of(folder)
+    except UserError:  # damaged: what was scored just now is worth more than it
+        before = {}
     write_json(steps, {**before, label or evaluation.split: step})
     write_json(folder / f"{label or evaluation.split}-captions.json", evaluation.captions)
     write_json(folder / f"{label or evaluation.split}-scores.json", evaluation.as_json())
@@ -76,8 +82,16 @@ def write_json(path: Path, content: Any) -> None:
 def scores_of(run: Path, step: int) -> tuple[dict[str, Any], list[str]]:
     """Read what results/ has of a step's checkpoint: scores by label, and the labels whose scores are of another."""
     folder = run / "results"
-    steps = json.loads((folder / STEPS).read_text(encoding="utf-8")) if (folder / STEPS).exists() else {}
+    steps = _steps_of(folder)
     written = {path.name.removesuffix("-scores.json"): path for path in sorted(folder.glob("*-scores.json"))}
     mine = {label: path for label, path in written.items() if steps.get(label) == step}
-    scores = {label: json.loads(path.read_text(encoding="utf-8")) for label, path in mine.items()}
+    scores = {label: read_json(path, _AGAIN) for label, path in mine.items()}
     return scores, [label for label in written if label not in mine]
+
+
+def _steps_of(folder: Path) -> dict[str, int]:
+    """The step that each label's files in results/ are of; `UserError` where the file that says so is damaged."""
+    steps = read_json(folder / STEPS, _AGAIN) if (folder / STEPS).exists() else {}
+    if not isinstance(steps, dict):
+        raise UserError(f"{folder / STEPS} holds no steps by label; {_AGAIN}")
+    return steps

@@ -10,9 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from imgcap.files.fetch import Unreachable, fetch
+from imgcap.files.locks import Lock
 
 SUFFIX, UNFINISHED, LOCK = ".whole", ".part", ".lock"
 
@@ -39,7 +38,7 @@ class Cache:
             if self._touched(path):
                 return path
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / (sha256 + LOCK)):
+            with Lock(self.folder / (sha256 + LOCK)):
                 if not self._touched(path):
                     unfinished = self.folder / f"{sha256}-{size}{UNFINISHED}"
                     self._make_room(size, address, unfinished)
@@ -64,7 +63,7 @@ class Cache:
                 f"{address} has {size / 1e9:.2f} GB, more than the {self.bound / 1e9:.2f} GB that may be kept; "
                 "raise data.cache_gb"
             )
-        with FileLock(self.folder / "room.lock"):
+        with Lock(self.folder / "room.lock"):
             unfinished.touch()  # from now on others count it
             for _, held, path in sorted(self._held(unfinished), key=lambda held: held[0], reverse=True):
                 size += held
@@ -85,8 +84,7 @@ class Cache:
                     yield found.st_mtime, found.st_size, path
 
     def _is_locked(self, sha256: str) -> bool:
-        try:
-            with FileLock(self.folder / (sha256 + LOCK), timeout=0):
-                return False
-        except Timeout:
-            return True
+        lock = Lock(self.folder / (sha256 + LOCK))
+        is_free = lock.acquire(wait=False)
+        lock.release()
+        return not is_free

@@ -5,13 +5,14 @@ import shutil
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from imgcap.errors import UserError
+from imgcap.errors import UserError, reason_of
 from imgcap.files.fetch import Advance, Unreachable, fetch, is_address
 
 SOURCES = Path(__file__).with_name("datasets.yaml")
@@ -36,10 +37,23 @@ class SourceFile(_Entry):
 
 
 class Held(_Entry):
-    """Files that are there once a data set is unpacked: a pattern, and how many it finds."""
+    """Files that are there once a data set is unpacked: a pattern, and how many of one folder it finds.
+
+    `others` are patterns of the same files as other publishers pack them, and `name` is what `next` calls their folder.
+    """
 
     path: str
     count: int = 1
+    others: tuple[str, ...] = ()
+    name: str | None = None
+
+    def found(self, out: Path) -> tuple[Path, int]:
+        """The folder that has the most of the files, and how many it has; that of `path` where there are none."""
+        best = ((out / self.path).parent, 0)
+        for pattern in (self.path, *self.others):
+            folders = Counter(path.parent for path in out.glob(pattern))
+            best = max([best, *folders.most_common(1)], key=lambda folder: folder[1])
+        return best
 
 
 class Dataset(_Entry):
@@ -48,14 +62,22 @@ class Dataset(_Entry):
     holds: tuple[Held, ...]
     next: str
 
+    def next_line(self, out: Path) -> str:
+        """The command that comes next, with the folders as they were found in `out`."""
+        return self.next.format(out=out, **{held.name: held.found(out)[0] for held in self.holds if held.name})
+
 
 def read_datasets(path: Path) -> dict[str, Dataset]:
     """Read the data sets of a YAML file; `UserError` where it is not of the form of `SOURCES`."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return {name: Dataset.model_validate(entry) for name, entry in content.items()}
-    except (OSError, yaml.YAMLError, AttributeError, ValidationError) as error:
-        raise UserError(f"{path} is no list of data sets ({error}); see imgcap/files/datasets.yaml for one") from None
+    except (OSError, yaml.YAMLError, AttributeError, ValueError, RecursionError) as error:  # no UTF-8 is a ValueError
+        reason = reason_of(error)
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise UserError(f"{path} is no list of data sets ({reason}); see imgcap/files/datasets.yaml for one") from None
 
 
 def download(
@@ -91,8 +113,12 @@ def download(
 
 def missing(dataset: Dataset, out: Path) -> list[str]:
     """List what a folder lacks of a data set, a line each; empty where all is there."""
-    found = [(held, sum(1 for _ in out.glob(held.path))) for held in dataset.holds]
-    return [f"{out / held.path}: {count} of {held.count} files" for held, count in found if count < held.count]
+    found = [(held, *held.found(out)) for held in dataset.holds]
+    return [
+        f"{folder / PurePosixPath(held.path).name}: {count} of {held.count} files"
+        for held, folder, count in found
+        if count < held.count
+    ]
 
 
 def _refuse_full_disk(entries: list[SourceFile], out: Path, instead: Mapping[str, str]) -> None:
@@ -131,10 +157,17 @@ def _fetched(entry: SourceFile, out: Path, instead: str | None, bar: Bar) -> Pat
 
 
 def _unpack(archive: Path, out: Path, bar: Bar) -> None:
-    """Unpack an archive; no member may leave the folder. A zip's members and a whole gzip stream are checked by CRC."""
+    """Unpack an archive of whichever sort its bytes tell; no member may leave the folder.
+
+    A zip's members and a whole gzip stream are checked by CRC.
+    """
+    with archive.open("rb") as file:
+        start = file.read(64)
     try:
-        if archive.name.endswith(".zip"):
+        if start.startswith(b"PK") or zipfile.is_zipfile(archive):
             _unzip(archive, out, bar)
+        elif not tarfile.is_tarfile(archive):
+            raise UserError(f"{archive} is no archive, or a damaged one: it begins with {start[:16]!r}; fetch it anew")
         else:
             with tarfile.open(archive) as tar:
                 advance = bar(f"unpacking {archive.name}", None)
@@ -145,7 +178,9 @@ def _unpack(archive: Path, out: Path, bar: Bar) -> None:
                 while tar.fileobj is not None and tar.fileobj.read(1 << 20):  # to the CRC at the end of a gzip stream
                     pass
     except (gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
-        raise UserError(f"{archive} is damaged ({error}); remove it and run the same command again") from None
+        raise UserError(
+            f"{archive} is damaged ({reason_of(error)}); remove it and run the same command again"
+        ) from None
 
 
 def _unzip(archive: Path, out: Path, bar: Bar) -> None:

@@ -1,11 +1,17 @@
 """Writing files so that they are whole or not there at all, also after a power cut."""
 
+import errno
 import hashlib
 import os
 import re
+import sys
 from pathlib import Path
 
+from imgcap.errors import is_main_process
+
 TEMPORARY = re.compile(r"(\.\d+)?\.tmp$")  # how a temporary name ends; imgcap 0.1.0 wrote no number
+_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # of file systems that keep no folder on a disk
+_TOLD: set[str] = set()
 
 
 def write_whole(path: Path, data: bytes | str, durable: bool = True) -> None:
@@ -43,12 +49,27 @@ def rename(temporary: Path, path: Path, durable: bool = True) -> None:
 
 
 def sync(path: Path) -> None:
-    """Bring a file's or folder's bytes to the disk."""
+    """Bring a file's or folder's bytes to the disk; a file system that can't is named on stderr, once a process."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+        tell_once(
+            "sync",
+            f"the file system of {path} can't bring it to the disk ({error.strerror}): after a power cut what "
+            "was written last may be missing",
+        )
     finally:
         os.close(descriptor)
+
+
+def tell_once(what: str, line: str) -> None:
+    """Say on stderr, in the main process and once of each sort, what a file system can't promise."""
+    if what not in _TOLD and is_main_process():
+        _TOLD.add(what)
+        print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 def sha256_of(path: Path) -> str:

@@ -24,7 +24,7 @@ from imgcap.checkpoint.layout import DamagedCheckpoint, newest_checkpoint, seal_
 from imgcap.checkpoint.load import Checkpoint, load_checkpoint
 from imgcap.config.load import load_config
 from imgcap.config.run import Config
-from imgcap.errors import UserError, nearest
+from imgcap.errors import UserError, nearest, reason_of
 from imgcap.files.hub import download, is_hub_name
 from imgcap.models.captioner import Captioner
 from imgcap.models.precision import autocast, set_float32_matmul
@@ -159,8 +159,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         version, seal = content["format"], content.pop("seal", None)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}/{MANIFEST} is not that of an artefact ({error}); export it again") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        told = f"is not that of an artefact ({reason_of(error)}); export it again"
+        raise UserError(f"{path}/{MANIFEST} {told}") from None
     if version != ARTEFACT_FORMAT:
         maker = content.get("made_by", "another imgcap")
         raise UserError(

@@ -1,9 +1,12 @@
 """Memory: how much tensors take; and where a device's runs out, one line that says what would fit, found by trying."""
 
 import gc
+import math
+import os
+import shutil
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 from imgcap.errors import UserError
 
 T = TypeVar("T")
+SHARED = "/dev/shm"
 
 
 def within_memory(run: Callable[[], T], explain: Callable[[], str]) -> T:
@@ -23,6 +27,23 @@ def within_memory(run: Callable[[], T], explain: Callable[[], str]) -> T:
     except torch.OutOfMemoryError:
         pass  # behind this line its traceback is gone, and with that all that `run` held
     raise UserError(explain())
+
+
+@contextmanager
+def within_shared_memory(size: int) -> Iterator[None]:
+    """Context in which shared memory of `size` bytes is allocated; `UserError` where there isn't as much."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "shared memory" not in str(error):
+            raise
+        free, ranks = shutil.disk_usage(SHARED).free, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        for_each = f" for each of {ranks} ranks" if ranks > 1 else ""
+        raise UserError(
+            f"{SHARED} has {free / 2**20:.0f} MiB free, and the loader's workers need {math.ceil(size / 2**20)} MiB at "
+            f"once{for_each}; start a container with --shm-size={1 + 2 * ranks * size // 2**30}g or --ipc=host, or set "
+            "a lower data.workers (0 needs none)"
+        ) from None
 
 
 def largest_that_fits(run: Callable[[int], object], sizes: Iterable[int]) -> int | None:

@@ -60,7 +60,8 @@ class DuplicatePair:
 
 def inspect(place: Place, out: Path, seed: int = 0, limit: int | None = None) -> dict[str, Any]:
     """Draw sheets and plots of a set into the folder `out`, and return the numbers; `limit` is of images a split."""
-    readers = {split: ShardReader(place, split) for split in Manifest.load(place).splits}
+    manifest = Manifest.load(place)
+    readers = {split: ShardReader(place, split) for split in manifest.splits}
     facts = {split: _look_at(reader, limit) for split, reader in readers.items()}
     out.mkdir(parents=True, exist_ok=True)
     for split, reader in readers.items():
@@ -71,6 +72,7 @@ def inspect(place: Place, out: Path, seed: int = 0, limit: int | None = None) ->
     if pairs:
         _draw_pairs(readers, pairs[:SHOWN]).save(out / "twice.png")
     return {
+        "skipped": manifest.skipped_json(),
         "splits": {split: _numbers(found) for split, found in facts.items()},
         "unknown_words": _unknown(facts),
         "twice": {

@@ -5,6 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from imgcap.shards.source import Skipped
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 TOKEN_COUNTS_NAME = "token_counts.json"
+EXAMPLES = 3  # of what was left out, for each reason
 _MANY_SKIPPED = 0.01
 
 
@@ -51,10 +53,16 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class SkippedNames:
-    """The names of what was left out for one reason; a name stands once for each thing left out."""
+    """What was left out for one reason: names, each once for each thing left out, and where in a file it stands."""
 
     count: int
     names: tuple[str, ...]
+    places: tuple[str, ...] = ()  # of each name, such as `captions.csv line 3`, or empty; none where all are
+
+    def examples(self, count: int) -> list[str]:
+        """The first of the names, each with its place, without characters that a terminal would obey."""
+        told = zip_longest(self.names[:count], self.places[:count], fillvalue="")
+        return [ascii(name)[1:-1] + (f" ({place})" if place else "") for name, place in told]
 
 
 @dataclass(frozen=True)
@@ -107,12 +115,14 @@ class Manifest:
             held = f"{info.images} images, {info.captions} captions, {len(info.shards)} shards, {size:.1f} MB"
             lines.append(f"  {split}: {held}")
         for reason, names in self.skipped.items():
-            lines.append(f"  skipped: {names.count} × {reason} (the first: {names.names[0]!a})")
+            place = f", {names.places[0]}" if names.places and names.places[0] else ""
+            lines.append(f"  skipped: {names.count} × {reason} (the first: {names.names[0]!a}{place})")
         skipped = len({name for names in self.skipped.values() for name in names.names})
         found = skipped + sum(info.images for info in self.splits.values())
         if skipped > _MANY_SKIPPED * found:
             lines.append(
-                f"  {skipped / found:.1%} of what was found is left out: {folder / MANIFEST_NAME} names all of it"
+                f"  {skipped / found:.1%} of what was found is left out: imgcap verify {folder} shows examples, "
+                f"{folder / MANIFEST_NAME} names all of it"
             )
         if "val" not in self.splits:
             lines.append(
@@ -121,8 +131,28 @@ class Manifest:
             )
         return "\n".join(lines)
 
+    def skipped_table(self) -> str:
+        """Tell in lines, by reason and the most frequent first, what was left out, with examples; empty for nothing."""
+        if not self.skipped:
+            return ""
+        ranked = sorted(self.skipped.items(), key=lambda item: -item[1].count)
+        rows = [(f"{names.count:,}", reason, ", ".join(names.examples(EXAMPLES))) for reason, names in ranked]
+        rows = [("count", "left out when it was made", f"the first {EXAMPLES}"), *rows]
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        return "\n".join(f"{count:>{widths[0]}}  {reason:<{widths[1]}}  {told}" for count, reason, told in rows)
+
+    def skipped_json(self) -> dict[str, Any]:
+        """What was left out, by reason: how much, and examples."""
+        return {
+            reason: {"count": names.count, "examples": names.examples(EXAMPLES)}
+            for reason, names in self.skipped.items()
+        }
+
     def save(self, folder: Path) -> None:
         content = dataclasses.asdict(self)
+        for names in content["skipped"].values():
+            if not names["places"]:
+                del names["places"]
         if self.features is None:
             del content["features"]
         for split in content["splits"].values():
@@ -156,7 +186,7 @@ def parse_manifest(data: bytes, place: Place) -> Manifest:
     try:
         content = json.loads(data)
         version = content["format_version"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{path} is damaged; build the shards again with imgcap build --force") from None
     if version != FORMAT_VERSION:
         raise UserError(
@@ -165,8 +195,8 @@ def parse_manifest(data: bytes, place: Place) -> Manifest:
         )
     try:
         return _from_content(content)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); build the shards again with imgcap build --force") from None
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise UserError(f"{path} is damaged; build the shards again with imgcap build --force") from None
 
 
 def _from_content(content: dict[str, Any]) -> Manifest:
@@ -174,7 +204,10 @@ def _from_content(content: dict[str, Any]) -> Manifest:
         name: SplitInfo(**split | {"shards": tuple(_shard_info(shard) for shard in split["shards"])})
         for name, split in content["splits"].items()
     }
-    skipped = {why: SkippedNames(found["count"], tuple(found["names"])) for why, found in content["skipped"].items()}
+    skipped = {
+        why: SkippedNames(found["count"], tuple(found["names"]), tuple(found.get("places", ())))
+        for why, found in content["skipped"].items()
+    }
     settings = BuildSettings(**{item.name: content[item.name] for item in dataclasses.fields(BuildSettings)})
     features = content.get("features")
     if features:
@@ -189,10 +222,15 @@ def _shard_info(content: dict[str, Any]) -> ShardInfo:
 
 def by_reason(skipped: Iterable[Skipped]) -> dict[str, SkippedNames]:
     """Sort what was skipped by its reason, the reasons in alphabetical order."""
-    names: dict[str, list[str]] = defaultdict(list)
+    items: dict[str, list[Skipped]] = defaultdict(list)
     for item in skipped:
-        names[item.reason].append(item.file_name)
-    return {reason: SkippedNames(len(names[reason]), tuple(names[reason])) for reason in sorted(names)}
+        items[item.reason].append(item)
+    return {reason: _names_of(items[reason]) for reason in sorted(items)}
+
+
+def _names_of(items: list[Skipped]) -> SkippedNames:
+    places = tuple(item.place for item in items)
+    return SkippedNames(len(items), tuple(item.file_name for item in items), places if any(places) else ())
 
 
 def told_reasons(skipped: Iterable[Skipped]) -> str:

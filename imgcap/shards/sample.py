@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from imgcap.pictures.normalise import UnreadableImage, normalised_jpeg
-from imgcap.shards.source import Skipped
+from imgcap.shards.source import Skipped, fault_of
 from imgcap.types import Record
 
 
@@ -58,12 +58,13 @@ def encoded_captions(
     """Make the JSON document of a record's captions, and their tokens: none where no caption is left."""
     captions, tokens = [], list[list[str]]()
     for caption in record.captions:
-        words = tokeniser(caption)
+        fault = fault_of(caption)
+        words = [] if fault else tokeniser(caption)
         if words:
             captions.append(caption)
             tokens.append(words)
         else:
-            skipped.append(Skipped(record.file_name, "empty caption"))
+            skipped.append(Skipped(record.file_name, fault or "empty caption"))
     if not tokens:
         skipped.append(Skipped(record.file_name, "image without captions"))
     content = {"image_id": record.image_id, "file_name": record.file_name, "captions": captions, "tokens": tokens}

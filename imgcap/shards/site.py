@@ -1,9 +1,7 @@
 """The folder that a build writes into: what it may touch there, and what an earlier run has left."""
 
 import dataclasses
-import fcntl
 import json
-import os
 import re
 import shutil
 import sys
@@ -12,6 +10,7 @@ from typing import Self
 
 from imgcap.errors import UserError
 from imgcap.files.durable import TEMPORARY, sha256_of, write_whole
+from imgcap.files.locks import Lock
 from imgcap.shards.manifest import MANIFEST_NAME, TOKEN_COUNTS_NAME, BuildSettings, Manifest
 from imgcap.shards.writer import FinishedShard
 
@@ -39,7 +38,7 @@ class BuildSite:
         self.folder = folder
         self.settings = settings
         self.finished = finished
-        self._lock = -1
+        self._lock = Lock(folder / _RECORDS / "lock")
 
     @classmethod
     def enter(cls, folder: Path, settings: BuildSettings, force: bool) -> "BuildSite":
@@ -67,12 +66,8 @@ class BuildSite:
     def _begin(self, clear: bool) -> None:
         records = self.folder / _RECORDS
         records.mkdir(exist_ok=True)
-        self._lock = os.open(records / "lock", os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise UserError(f"another build is writing {self.folder}; wait for it, or choose another --out") from None
+        if not self._lock.acquire(wait=False):
+            raise UserError(f"another build is writing {self.folder}; wait for it, or choose another --out")
         if clear:
             (self.folder / MANIFEST_NAME).unlink(missing_ok=True)  # first: what follows is no set any more
             for path in records.glob("*.json"):
@@ -90,9 +85,9 @@ class BuildSite:
         for path in _own_files(self.folder):
             if TEMPORARY.search(path.name):
                 path.unlink(missing_ok=True)
+        self._lock.release()  # before its folder goes: NFS keeps a file that is open
         if kind is None:
-            shutil.rmtree(self.folder / _RECORDS)
-        os.close(self._lock)
+            shutil.rmtree(self.folder / _RECORDS, ignore_errors=True)
 
     def shard_name(self, split: str, number: int) -> str:
         return f"{split}-{number:05d}.tar"

@@ -1,11 +1,17 @@
 """A dataset as its reader hands it over: records by split, and what had to be left out."""
 
 import hashlib
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
+from typing import Any
 
 from imgcap.types import Record
 
 _ID_BITS = 53  # any JSON reader keeps 53 bits exactly, those that read numbers as doubles too
+MAX_LETTERS = 131_072  # of a caption, as Python's csv has it of a cell; spaCy's tokeniser ends at a million
+TOO_LONG = "caption of too many letters"
+_SIGNS = re.compile(r"[^\w\s]{1001}")  # which the tokeniser takes off one by one, each time reading all of them again
+_MAX_ID = 1 << 63  # batches hold 64 bits
 
 
 @dataclass(frozen=True)
@@ -14,6 +20,11 @@ class Skipped:
 
     file_name: str
     reason: str
+    place: str = field(default="", compare=False)  # where it stands, such as `captions.csv line 3`
+
+    @property
+    def told(self) -> str:
+        return f"{self.file_name} ({self.place})" if self.place else self.file_name
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,22 @@ class Source:
     origin: str = ""  # the reader and the files it read, by name only
     split_rule: str = "standard"  # where the splits come from
     notes: tuple[str, ...] = ()  # lines for people: what was recognised, what was not used
+
+
+def fault_of(caption: str) -> str | None:
+    """Why a caption is none that can be tokenised in good time; None for one that can."""
+    if len(caption) > MAX_LETTERS:
+        return TOO_LONG
+    return "caption with too many signs in a row" if _SIGNS.search(caption) else None
+
+
+def as_image_id(value: Any) -> int | None:
+    """The id of an image as a file gives it: a whole number, also as text or as 7.0; None for anything else."""
+    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,19}\s*", value):
+        value = int(value)
+    if isinstance(value, float) and value.is_integer() and abs(value) <= 1 << _ID_BITS:
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and -_MAX_ID <= value < _MAX_ID else None
 
 
 def image_id_of(file_name: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from imgcap.errors import UserError
+from imgcap.errors import UserError, reason_of
 from imgcap.files.durable import write_hashed
 from imgcap.shards.manifest import TOKEN_COUNTS_NAME, BuildSettings
 from imgcap.shards.place import Place
@@ -59,8 +59,8 @@ class TokenCounts:
             return cls.from_json(json.loads(place.read(TOKEN_COUNTS_NAME)))
         except UserError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(
-                f"{path}, which the vocabulary is made from, can't be read ({error}); build the shards again with "
-                "imgcap build --force"
+                f"{path}, which the vocabulary is made from, can't be read ({reason_of(error)}); build the set "
+                "again with imgcap build --force"
             ) from None

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from imgcap.errors import UserError
+from imgcap.errors import UserError, reason_of
 from imgcap.files.durable import write_whole
 from imgcap.types import EOS, SOS, SPECIAL_TOKENS, UNK
 
@@ -121,8 +121,9 @@ class Vocabulary:
         except OSError as error:
             reason = f"({error.strerror}); name a folder that holds one"
             raise UserError(f"{path}: cannot read the vocabulary {reason}") from error
-        except ValueError as error:  # bad JSON and bad UTF-8 alike
-            raise UserError(f"{path}: not a vocabulary ({error}); restore the file from its run or artefact") from error
+        except (ValueError, RecursionError) as error:  # bad JSON and bad UTF-8 alike
+            told = f"not a vocabulary ({reason_of(error)}); restore the file from its run or artefact"
+            raise UserError(f"{path}: {told}") from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             mend = "use the vocab.json of an imgcap run"
             raise UserError(f"{path}: not a vocabulary: its format is not {_FORMAT!r}; {mend}")

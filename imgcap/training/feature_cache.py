@@ -172,5 +172,5 @@ def _finish(
         counts_sha256 = write_hashed(out / TOKEN_COUNTS_NAME, counts)
     manifest = dataclasses.replace(source, splits=infos, token_counts_sha256=counts_sha256, features=features)
     manifest.save(out)
-    shutil.rmtree(out / RECORDS)
+    shutil.rmtree(out / RECORDS, ignore_errors=True)
     return manifest

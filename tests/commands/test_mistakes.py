@@ -50,6 +50,11 @@ def home(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
             "no config.yaml or config.json there); name one of those in it, such as HOME/runs/begun",
         ),
         ("evaluate HOME/empty", "no config.yaml or config.json there); "),
+        ("evaluate --local-rank=0 HOME/empty", "no config.yaml or config.json there); "),
+        ("evaluate --local_rank=0 HOME/empty", "no config.yaml or config.json there); "),
+        ("--local-rank=1 evaluate HOME/empty", "no config.yaml or config.json there); "),
+        ("train --local-rank=0 data.shards=HOME/empty", "HOME/empty has no manifest.json"),
+        ("caption --local-rank=0 HOME/empty HOME/p.jpg --out HOME/c.jsonl", "no config.yaml or config.json there); "),
         (
             "caption HOME/runs/begun HOME/p.jpg",
             "checkpoints yet, where one comes every checkpoint.every=2ep; wait",

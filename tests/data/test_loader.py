@@ -170,3 +170,40 @@ def test_steps_are_told_to_the_prefetch_before_they_are_read():
         loader.prefetch = told.append
         for number, _ in enumerate(loader):
             assert told[-1] == min(number // 2 + ahead, 5)
+
+
+SMALL_SHARED_MEMORY = """
+import sys
+from imgcap.data.batch import BatchShape
+from imgcap.data.loader import read_ahead, reading
+from imgcap.errors import UserError
+import torch
+
+try:
+    if sys.argv[1] == "ring":
+        BatchShape(images=8, image_size=512, captions=5, length=22).allocate(4, shared=True)
+    else:
+        with reading(read_ahead(lambda key: {"image": torch.zeros(4 << 20), "key": key}, range(3), 1)) as items:
+            print(sum(1 for _ in items))
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("what", "needed"), [("ring", 24), ("worker", 16)])
+def test_shared_memory_that_is_too_small_is_a_line_and_no_hang(what, needed):
+    """Docker's default are 64 MB; a worker's batch that didn't fit was once waited for for ever."""
+    mount = 'mount -t tmpfs -o size=SIZE tmpfs /dev/shm && exec "$@"'
+    program = [sys.executable, "-c", SMALL_SHARED_MEMORY, what]
+    if subprocess.run(["unshare", "-m", "sh", "-c", "mount -t tmpfs tmpfs /dev/shm"], capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs isn't permitted here")
+
+    def run(size):
+        command = ["unshare", "-m", "sh", "-c", mount.replace("SIZE", size), "sh", *program]
+        return subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120)
+
+    small = run("1m")
+    said = f"/dev/shm has 1 MiB free, and the loader's workers need {needed if what == 'worker' else 25} MiB at once"
+    assert small.stdout.startswith(said) and "--shm-size=1g" in small.stdout, small
+    large = run("256m")
+    assert large.stdout == ("" if what == "ring" else "3\n"), large

@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from hostile import HostileServer
 
 from imgcap.errors import UserError
 from imgcap.files.cache import Cache
 from imgcap.files.durable import sha256_of
 from imgcap.files.fetch import Unreachable, fetch, read_address
+from imgcap.files.locks import Lock
 from imgcap.shards.place import Place
 from imgcap.shards.reader import ShardReader
 
@@ -132,7 +132,7 @@ def test_what_others_are_fetching_has_its_room(tmp_path):
     (tmp_path / "b").write_bytes(b"b" * 1000)
     left = tmp_path / "cache" / f"{'1' * 64}-1000.part"
     left.write_bytes(b"x" * 400)
-    with FileLock(tmp_path / "cache" / ("1" * 64 + ".lock")):
+    with Lock(tmp_path / "cache" / ("1" * 64 + ".lock")):
         second = cache.get(f"file://{tmp_path}/b", 1000, sha256_of(tmp_path / "b"))
     assert second.exists() and left.exists() and not kept.exists()
     os.utime(left, (1, 1))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import struct
 from pathlib import Path
 
 import pytest
@@ -197,3 +198,75 @@ def test_columns_that_are_not_used_are_named(tmp_path: Path) -> None:
     assert read_table(path, Columns("Foto", ("Text de",), "none")).chosen.unused == ["split", "by"]
     with pytest.raises(UserError, match=r"has no column 'Fto' \(--image-column\).*the nearest is 'Foto'"):
         read_table(path, Columns("Fto", ("Text de",)))
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_caption_of_a_million_letters_is_skipped_with_its_line(tmp_path: Path, quote: str) -> None:
+    path = tmp_path / "captions.csv"
+    long = quote + "x " * 600_000 + quote
+    path.write_text(f"image,caption\n1.jpg,A dog .\n2.jpg,{long}\n3.jpg,A cat .\n")
+    table = read_table(path)
+    assert {image: texts for image, texts in table.captions.items() if texts} == {
+        "1.jpg": ["A dog ."],
+        "3.jpg": ["A cat ."],
+    }
+    (skipped,) = table.skipped
+    assert skipped.reason == "caption of too many letters" and "captions.csv line 3" in skipped.told
+
+
+def test_a_row_of_signs_that_the_tokeniser_would_take_minutes_for_is_skipped(tmp_path: Path) -> None:
+    """Found by fuzzing: spaCy takes such signs off one by one, and 100,000 of them for a quarter of an hour."""
+    path = tmp_path / "captions.csv"
+    path.write_text(f"image,caption\n1.jpg,A dog {'[' * 100_000}\n2.jpg,A cat {'!' * 900}\n")
+    table = read_table(path)
+    assert table.captions == {"1.jpg": [], "2.jpg": ["A cat " + "!" * 900]}
+    assert table.skipped == [Skipped("1.jpg", "caption with too many signs in a row")]
+
+
+def test_an_entry_that_is_skipped_says_where_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "captions.jsonl"
+    path.write_text('{"image": "1.jpg", "caption": ["A dog .", null]}\n{"image": "2.jpg", "caption": 7}\n[[[\n')
+    told = [(skipped.told, skipped.reason) for skipped in read_table(path).skipped]
+    assert told == [
+        ("1.jpg (captions.jsonl line 1)", "empty caption"),
+        ("2.jpg (captions.jsonl line 2)", "caption that is no text"),
+        ("captions.jsonl line 3", "line without an image and a caption"),
+    ]
+
+
+def test_a_name_that_stands_twice_in_json_keeps_both_captions(tmp_path: Path) -> None:
+    path = tmp_path / "captions.json"
+    path.write_text('{"1.jpg": "A dog .", "2.jpg": ["A cat ."], "1.jpg": "A big dog ."}')
+    assert read_table(path).captions == {"1.jpg": ["A dog .", "A big dog ."], "2.jpg": ["A cat ."]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "nested too deeply to be what it is taken for; download it again"),
+        ('[{"image": "1.jpg", "caption": ' + "9" * 5000 + "}]", "a number of thousands of digits"),
+        (
+            '{"image": "1.jpg"}\n{"image": "2.jpg"}\n',
+            "more than one JSON value, the second in line 2; .*captions.jsonl",
+        ),
+        ('[{"image": "1.jpg",]', "is not JSON: .* at line 1, column 20"),
+    ],
+)
+def test_json_that_cannot_be_read_is_told_by_its_fault(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "captions.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_table(path)
+
+
+def test_an_arrow_table_whose_offsets_lead_out_of_it_is_told_and_does_not_end_the_process(tmp_path: Path) -> None:
+    """Found by fuzzing: pyarrow reads behind the end of such a file."""
+    arrow, path = pytest.importorskip("pyarrow"), tmp_path / "captions.arrow"
+    rows = arrow.table({"image": [f"{n}.jpg" for n in range(8)], "caption": ["A dog ."] * 8})
+    with arrow.ipc.new_file(str(path), rows.schema) as file:
+        file.write_table(rows)
+    offsets, data = struct.pack("<9i", *range(0, 45, 5)), path.read_bytes()
+    assert data.count(offsets) == 1
+    path.write_bytes(data.replace(offsets, offsets[:-4] + struct.pack("<i", 1 << 30)))
+    with pytest.raises(UserError, match="is no Parquet or Arrow table that can be read"):
+        read_table(path)

@@ -185,7 +185,7 @@ MISTAKES = {
     latin: "is not UTF-8: byte 0xe9 at offset 27, line 2; convert it, for example with `iconv -f LATIN1",
     no_column_at_all: "starts with '0.jpg', which is no known layout of captions",
     broken_json: "is not JSON: Expecting value at line 1",
-    no_coco: "is no COCO caption file: KeyError('file_name'); it needs `images` with `id` and `file_name`",
+    no_coco: "is no COCO caption file: it needs a list `annotations` with something in it, and holds the keys images",
     karpathy: "this one is Karpathy's: imgcap build karpathy reads it",
     two_images: "2 captioned images are too few to hold any out for val",
     own_val: "the data has a val split of its own (column split); leave out --val 0.1",

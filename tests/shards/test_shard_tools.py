@@ -39,12 +39,14 @@ def test_build_verify_damage(call: object, flickr_folder: Path, tmp_path: Path) 
     assert "val: 6 images, 12 captions, 1 shards" in told
     assert "skipped: 1 × zero bytes (the first: '1003_0003.jpg')" in told
 
-    assert call("verify_shards", out, "--decode")[:2] == (  # type: ignore[operator]
-        0,
-        f"train: 13 images, 26 captions, 1 shards\nval: 6 images, 12 captions, 1 shards\n{out} is as it was built\n",
-    )
+    code, told, _ = call("verify_shards", out, "--decode")  # type: ignore[operator]
+    splits, table, last = told.splitlines()[:2], told.splitlines()[2:-1], told.splitlines()[-1]
+    assert splits == ["train: 13 images, 26 captions, 1 shards", "val: 6 images, 12 captions, 1 shards"]
+    assert "    1  zero bytes" in "\n".join(table) and (code, last) == (0, f"{out} is as it was built")
     code, told, _ = call("verify_shards", out, "--json")  # type: ignore[operator]
-    assert (code, json.loads(told)) == (0, {"ok": True, "damages": []})
+    skipped = json.loads(told)["skipped"]
+    assert (code, json.loads(told)) == (0, {"ok": True, "damages": [], "skipped": skipped})
+    assert skipped["zero bytes"] == {"count": 1, "examples": ["1003_0003.jpg"]}
 
     code, _, complaint = call("build_shards", *arguments, "--limit", 3)  # type: ignore[operator]
     assert code == 2

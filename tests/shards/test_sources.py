@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -261,3 +262,83 @@ def test_a_name_that_could_be_two_pictures_is_none(coco_folder: Path, json_file:
     source = read_source("coco", SourceOptions(images=coco_folder, captions=(path,)))
     assert [record.image_id for records in source.splits.values() for record in records] == [101]
     assert Skipped("elsewhere/000000000100.jpg", "captions without an image") in source.skipped
+
+
+def test_coco_entries_that_cannot_be_used_are_skipped_with_their_place(coco_folder: Path, json_file: JsonFile) -> None:
+    images = [{"id": 100, "file_name": "000000000100.jpg"}, None, {"id": None, "file_name": "000000000101.jpg"}]
+    images += [
+        {"id": 102},
+        {"id": True, "file_name": "000000000103.jpg"},
+        {"id": "104", "file_name": "000000000104.jpg"},
+    ]
+    said = [(100, "A dog."), (1e999, "A cat."), (104, "A bird."), (101, "A fox."), (100, "x " * 600_000)]
+    annotations = [{"image_id": image_id, "caption": caption} for image_id, caption in said]
+    path = json_file(coco_folder / "own.json", {"images": images, "annotations": [*annotations, 7, {"image_id": 100}]})
+    source = read_source("coco", SourceOptions(images=coco_folder / "train2017", captions=(path,)))
+    found = {record.image_id: record.captions for records in source.splits.values() for record in records}
+    assert found == {100: ("A dog.",), 104: ("A bird.",)}
+    told = [(skipped.told, skipped.reason) for skipped in source.skipped if skipped.reason != "image without captions"]
+    assert told == [
+        ("own.json image 2", "image without a `file_name`"),
+        ("000000000101.jpg (own.json image 3)", "image without a number as `id`"),
+        ("own.json image 4", "image without a `file_name`"),
+        ("000000000103.jpg (own.json image 5)", "image without a number as `id`"),
+        ("own.json annotation 2", "annotation without a number as `image_id`"),
+        ("image id 101 (own.json annotation 4)", "captions without an image"),
+        ("000000000100.jpg (own.json annotation 5)", "caption of too many letters"),
+        ("own.json annotation 6", "annotation without a number as `image_id`"),
+        ("000000000100.jpg (own.json annotation 7)", "empty caption"),
+    ]
+
+
+def test_karpathy_entries_that_cannot_be_used_are_skipped_with_their_place(
+    coco_folder: Path, json_file: JsonFile
+) -> None:
+    names = [f"{i:012d}.jpg" for i in range(100, 106)]
+    images: list[Any] = [karpathy_image(names[0], "train"), None, karpathy_image(names[1], "train", cocoid=1.5)]
+    images += [karpathy_image(names[2], ""), {"filename": names[3], "split": "train", "sentences": None}]
+    images += [{"filename": names[4], "split": "val", "sentences": ["A dog .", {"tokens": ["a", None]}]}]
+    path = json_file(coco_folder / "dataset.json", {"images": images})
+    source = read_source("karpathy", SourceOptions(images=coco_folder / "train2017", captions=(path,)))
+    assert [record.file_name for records in source.splits.values() for record in records] == [names[0], names[4]]
+    told = {skipped.told: skipped.reason for skipped in source.skipped if skipped.place or "image 2" in skipped.told}
+    assert told == {
+        f"{names[0]} (dataset.json image 1)": "empty caption",
+        "dataset.json image 2": "image without a `filename`",
+        f"{names[1]} (dataset.json image 3)": "image without a number as `cocoid`",
+        f"{names[2]} (dataset.json image 4)": "in no split",
+        f"{names[3]} (dataset.json image 5)": "image without captions",
+        f"{names[4]} (dataset.json image 6)": "empty caption",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        (
+            "coco",
+            {"images": None, "annotations": []},
+            "a list `images` with something in it, and holds the keys images",
+        ),
+        ("coco", [], "a list `images` with something in it, and holds no object"),
+        (
+            "coco",
+            {"images": [{"id": 1}], "annotations": [{}]},
+            r"the first that was left out: own\.json image 1, image wi",
+        ),
+        (
+            "coco",
+            {"images": [karpathy_image("a.jpg", "train")]},
+            "this one is Karpathy's: imgcap build karpathy reads it",
+        ),
+        ("karpathy", {"images": {}}, "is no Karpathy file: it needs a list `images`"),
+        ("karpathy", {"images": [{"filename": 7}]}, r"none of its 1 images can be used \(the first: own\.json image 1"),
+        ("karpathy", {"images": [karpathy_image("a.jpg", "hold")]}, r"own\.json, image a\.jpg, names the split 'hold'"),
+    ],
+)
+def test_json_that_is_none_of_captions_is_told_in_a_line(
+    coco_folder: Path, json_file: JsonFile, name: str, content: object, line: str
+) -> None:
+    path = json_file(coco_folder / "own.json", content)
+    with pytest.raises(UserError, match=line):
+        read_source(name, SourceOptions(images=coco_folder / "train2017", captions=(path,)))

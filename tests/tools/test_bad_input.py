@@ -90,7 +90,7 @@ def test_a_messy_dataset_is_built_and_its_faults_are_counted_and_named(
     assert built.returncode == 0, built.stderr
     assert [line.strip() for line in built.stdout.splitlines() if "skipped" in line] == [
         "skipped: 1 × captions without an image (the first: 'ghost.jpg')",
-        "skipped: 2 × empty caption (the first: '0.jpg')",
+        "skipped: 2 × empty caption (the first: '0.jpg', captions.txt line 42)",
         "skipped: 2 × image without captions (the first: 'silent.jpg')",
         "skipped: 1 × truncated or damaged image (the first: 'half.jpg')",
         "skipped: 1 × zero bytes (the first: 'zero.jpg')",
@@ -98,7 +98,21 @@ def test_a_messy_dataset_is_built_and_its_faults_are_counted_and_named(
     assert "train: 15 images, 30 captions" in built.stdout and "val: 2 images, 4 captions" in built.stdout
     skipped = Manifest.load(messy / "shards").skipped
     assert skipped["image without captions"].names == ("silent.jpg", "lonely.jpg")
-    assert command("tools/verify_shards.py", messy / "shards", "--decode").returncode == 0
+    verified = command("tools/verify_shards.py", messy / "shards", "--decode")
+    assert verified.returncode == 0
+    assert [" ".join(line.split()) for line in verified.stdout.splitlines()[2:8]] == [
+        "count left out when it was made the first 3",
+        "2 empty caption 0.jpg (captions.txt line 42), silent.jpg (captions.txt line 43)",
+        "2 image without captions silent.jpg, lonely.jpg",
+        "1 captions without an image ghost.jpg",
+        "1 truncated or damaged image half.jpg",
+        "1 zero bytes zero.jpg",
+    ]
+    told = json.loads(command("tools/verify_shards.py", messy / "shards", "--json").stdout)
+    assert told["skipped"]["image without captions"] == {"count": 2, "examples": ["silent.jpg", "lonely.jpg"]}
+    looked = command("imgcap", "inspect", messy / "shards", "--out", messy / "look")
+    assert "\n    1  zero bytes " in looked.stdout
+    assert json.loads((messy / "look" / "report.json").read_text())["skipped"] == told["skipped"]
 
 
 def test_every_sound_photo_is_an_upright_rgb_jpeg_of_its_own(shards: Path, messy: Path) -> None:
@@ -164,8 +178,8 @@ def train(command: Command, tiny: list[str], *arguments: object) -> Any:
         ("launch/evaluate.py", ["RUN", "--split", "test"], "has no split 'test'; it has train, val"),
         ("launch/evaluate.py", ["RUN", "data.shards=NOWHERE", "--split", "val"], "there is no shard folder NOWHERE"),
         ("tools/caption.py", ["NOWHERE", "PHOTO"], "NOWHERE is no run and no artefact"),
-        ("tools/score.py", ["--results", "NOWHERE", "--facts"], "NOWHERE can't be read"),
-        ("tools/score.py", ["--results", "NOWHERE", "--references", "NOWHERE"], "NOWHERE can't be read"),
+        ("tools/score.py", ["--results", "NOWHERE", "--facts"], "there is no file NOWHERE"),
+        ("tools/score.py", ["--results", "NOWHERE", "--references", "NOWHERE"], "there is no file NOWHERE"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

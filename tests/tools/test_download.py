@@ -171,3 +171,27 @@ def test_the_list_of_the_house_is_whole(command, tmp_path):
     assert refused.returncode == 2 and "is no list of data sets" in refused.stderr
     refused = command("tools/download.py", "mnist", "--out", tmp_path)
     assert refused.returncode == 2 and "choose one of flickr8k" in refused.stderr
+
+
+def test_an_archive_that_others_have_packed_is_taken_as_it_is(command, tmp_path):
+    """Kaggle's of Flickr30k, which the list advises: a zip in place of a tar.gz, its photos two folders deep."""
+    listed = tmp_path / "datasets.yaml"
+    listed.write_text(SOURCES.read_text(encoding="utf-8").replace("count: 31783", "count: 5"), encoding="utf-8")
+    photos = {f"flickr30k_images/flickr30k_images/{number}.jpg": b"x" for number in range(5)}
+    kaggle = zipped(tmp_path / "archive.zip", photos | {"flickr30k_images/results.csv": WORDS})
+    words, raw = zipped(tmp_path / "words.zip", {"dataset_flickr30k.json": b"{}"}), tmp_path / "raw"
+    given = ["--source", f"flickr30k-images.tar.gz={kaggle}", "--source", f"caption_datasets.zip={words}"]
+    ended = command("tools/download.py", "flickr30k", "--out", raw, "--sources", listed, *given)
+    assert ended.returncode == 0, ended.stderr
+    nested = raw / "flickr30k_images" / "flickr30k_images"
+    assert f"5 × {nested}/*.jpg" in ended.stdout
+    assert f"next: imgcap build karpathy --images {nested} --captions {raw}/dataset_flickr30k.json" in ended.stdout
+    (nested / "3.jpg").unlink()
+    lacking = command("tools/download.py", "flickr30k", "--out", raw, "--sources", listed, "--verify-only")
+    assert f"{nested}/*.jpg: 4 of 5 files" in lacking.mistake
+
+
+def test_a_page_in_place_of_an_archive_is_said_to_be_none(download, tmp_path):
+    (tmp_path / "saved.zip").write_text("<!DOCTYPE html><html>Sign in")
+    refused = download("--source", f"text.zip={tmp_path / 'saved.zip'}")
+    assert "is no archive, or a damaged one: it begins with b'<!DOCTYPE html><'" in refused.mistake

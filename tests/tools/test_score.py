@@ -141,3 +141,35 @@ def test_every_image_gets_the_caption_of_another(seed: int) -> None:
     assert sorted(shuffled.values()) == sorted(hypotheses.values())
     assert all(shuffled[number] != hypotheses[number] for number in hypotheses)
     assert shuffled == with_other_images(dict(reversed(hypotheses.items())), seed)
+
+
+RESULTS = {
+    '[{"image_id": 1e999, "caption": "a"}]': "entry 1, has no whole number 'image_id': {\"image_id\": Infinity",
+    "[" * 100_000: "is nested too deeply to be what it is taken for; name a file of captions in COCO's format",
+    '[{"image_id": 3, "caption": "a"}, {"image_id": 1.9, "caption": "b"}]': "entry 2, has no whole number 'image_id'",
+    '[{"image_id": true, "caption": "a dog"}]': "entry 1, has no whole number 'image_id'",
+    '[{"image_id": 3, "caption": null}]': "entry 1, has no text 'caption'",
+    '[{"image_id": 3, "caption": "a"}, {"image_id": "3", "caption": "b"}]': "entry 2, is the second caption of image 3",
+    "[7]": "entry 1, has no whole number 'image_id': 7; mend it, or take it out",
+    '{"image_id": 3}': "holds no list",
+}
+REFERENCE_FILES = {
+    '{"images": null, "annotations": [{"image_id": 1, "caption": "a dog"}]}': "has no list 'images'",
+    '{"images": [{"id": 1}], "annotations": {}}': "has no list 'annotations'",
+    '{"images": [{"id": null}], "annotations": []}': "image 1, has no whole number 'id'",
+    '{"annotations": [{"image_id": 3, "caption": "a"}, {"image_id": 3}]}': "annotation 2, has no text 'caption'",
+    "null": "has no list 'annotations'",
+}
+
+
+@pytest.mark.parametrize("text", [*RESULTS, *REFERENCE_FILES], ids=lambda text: text[:60])
+def test_an_entry_that_is_none_is_named_in_a_line(files, run, text: str) -> None:
+    references, results = files()
+    Path(results if text in RESULTS else references).write_text(text)
+    assert (RESULTS | REFERENCE_FILES)[text] in run("--references", references, "--results", results, *FAST).mistake
+
+
+def test_ids_may_be_text_or_floats_that_are_whole(files, run) -> None:
+    references, results = files()
+    Path(results).write_text(json.dumps([{"image_id": i, "caption": "a dog"} for i in ("7", 3.0, 12)]))
+    assert scores_of(run("--references", references, "--results", results, *FAST))["signature"].startswith("images:3")

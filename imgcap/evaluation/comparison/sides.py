@@ -126,7 +126,7 @@ def _load(where: str, split: str) -> Side:
             content = json.loads(scores.read_text(encoding="utf-8"))
             signature = content["signature"]
             evaluated = {name: float(content[name]) for name in BY_PROGRAMS if name in content}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise UserError(f"{scores} is no file of scores; evaluate again, or remove it") from None
     captions = read_results(str(path))
     return Side(where.rstrip("/"), captions, parts_of(signature), evaluated, file_names(str(path)))

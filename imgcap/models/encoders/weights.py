@@ -57,7 +57,9 @@ def _read_state(path: Path) -> Mapping[str, Any]:
             return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load alone raises five kinds for a damaged file
-        reason = str(error).split("\n")[0]
+        reason = "it is no file of torch.save, a damaged one, or one that holds more than tensors"
+        if path.suffix == ".safetensors":
+            reason = "it is no file of safetensors, or a damaged one"
         raise UserError(f"model.encoder.weights={path} can't be read ({reason}); give a plain state dict") from error
     if not isinstance(state, Mapping):
         raise UserError(f"model.encoder.weights={path} holds a {type(state).__name__}, not a state dict")

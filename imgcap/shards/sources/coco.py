@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from imgcap.errors import UserError
-from imgcap.shards.source import Skipped, Source
+from imgcap.files.text import list_in, read_json
+from imgcap.shards.source import Skipped, Source, as_image_id
 from imgcap.shards.sources.image_folder import ImageFiles, in_order, refuse_wrong_folder
 from imgcap.shards.sources.splits import Shares, SplitOf, standard_split
-from imgcap.shards.sources.text_file import captions_in, read_json
+from imgcap.shards.sources.text_file import captions_in
 from imgcap.types import Record
 
 _FILE_NAME = re.compile(r"^captions_(?P<split>train|val)(?P<year>2014|2017)\.json$")
@@ -88,42 +89,54 @@ def _image_folder(path: Path, images: Path) -> Path:
 
 
 def read_annotations(path: Path) -> Annotations:
-    """Read an annotation file; `UserError` where it is none. Captions that are no text are skipped and named."""
+    """Read an annotation file; `UserError` where it is none. What of it can't be used is skipped and named."""
     content, part = read_json(path), Annotations()
-    try:
-        for image in content["images"]:
-            _add_image(part, image, path)
-        for annotation in content["annotations"]:
-            _add_caption(part, annotation)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        karpathy = isinstance(content, dict) and "sentences" in str(content.get("images"))[:2000]
+    taken = f"{path} is no COCO caption file"
+    images = list_in(content, "images", taken)
+    if isinstance(images[0], dict) and "sentences" in images[0]:
+        raise UserError(f"{taken}; this one is Karpathy's: imgcap build karpathy reads it")
+    annotations = list_in(content, "annotations", taken)
+    for number, image in enumerate(images, 1):
+        _add_image(part, image, f"{path.name} image {number}", path)
+    for number, annotation in enumerate(annotations, 1):
+        _add_caption(part, annotation, f"{path.name} annotation {number}")
+    if not any(part.captions.values()):
+        first = part.skipped[0]
         raise UserError(
-            f"{path} is no COCO caption file: {error!r}; it needs `images` with `id` and `file_name`, "
-            "and `annotations` with `image_id` and `caption`"
-            + ("; this one is Karpathy's: imgcap build karpathy reads it" if karpathy else "")
-        ) from None
+            f"{taken}: of {len(images)} images and {len(annotations)} annotations none gives a caption of an image "
+            f"(the first that was left out: {first.told}, {first.reason}); it needs `images` with `id` and `file_name` "
+            "and `annotations` with `image_id` and `caption`, as captions_*.json has them and instances_*.json has not"
+        )
     return part
 
 
-def _add_image(part: Annotations, image: Any, path: Path) -> None:
-    image_id, name = int(image["id"]), str(image["file_name"])
+def _add_image(part: Annotations, image: Any, place: str, path: Path) -> None:
+    image_id, name = (as_image_id(image.get("id")), image.get("file_name")) if isinstance(image, dict) else (None, None)
+    if not isinstance(name, str) or not name.strip():
+        part.skipped.append(Skipped(place, "image without a `file_name`"))
+        return
+    if image_id is None:
+        part.skipped.append(Skipped(name, "image without a number as `id`", place))
+        return
     before = part.names.get(image_id)
     if before is None:
         part.names[image_id], part.captions[image_id] = name, []
         if split := image.get("split"):
             part.splits[image_id] = standard_split(split, f"{path}, image {name},")
     elif before == name:
-        part.skipped.append(Skipped(name, "image listed twice"))
+        part.skipped.append(Skipped(name, "image listed twice", place))
     else:
         raise UserError(f"{path} gives image id {image_id} to both {before} and {name}; give each image its own id")
 
 
-def _add_caption(part: Annotations, annotation: Any) -> None:
-    image_id, caption = int(annotation["image_id"]), annotation["caption"]
-    if image_id in part.names:
-        part.captions[image_id] += captions_in(caption, part.names[image_id], part.skipped)
+def _add_caption(part: Annotations, annotation: Any, place: str) -> None:
+    image_id = as_image_id(annotation.get("image_id")) if isinstance(annotation, dict) else None
+    if image_id is None:
+        part.skipped.append(Skipped(place, "annotation without a number as `image_id`"))
+    elif image_id in part.names:
+        part.captions[image_id] += captions_in(annotation.get("caption"), part.names[image_id], part.skipped, place)
     else:
-        part.skipped.append(Skipped(f"image id {image_id}", "captions without an image"))
+        part.skipped.append(Skipped(f"image id {image_id}", "captions without an image", place))
 
 
 def _join(part: Annotations, images: ImageFiles, split_of: SplitOf, splits: dict[str, list[Record]]) -> list[Skipped]:

@@ -8,6 +8,7 @@ import hashlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -147,7 +148,7 @@ class _Opened:
     """A Parquet or Arrow file: its schema, its rows in batches, one row by its number."""
 
     def __init__(self, path: Path) -> None:
-        arrow = _arrow()
+        arrow, self._path = _arrow(), path
         self._parquet = path.suffix.lower() == ".parquet"
         if self._parquet:
             from pyarrow import parquet
@@ -162,6 +163,7 @@ class _Opened:
                 self._table = arrow.ipc.open_stream(mapped).read_all()  # as datasets writes them
             except arrow.ArrowInvalid:
                 self._table = arrow.ipc.open_file(mapped).read_all()
+            self._table.validate(full=True)  # reading behind a wrong offset would end the process
             self.schema = self._table.schema
         self._group: tuple[int, str, Any] = (-1, "", None)  # the last that was read
 
@@ -170,6 +172,10 @@ class _Opened:
 
     def rows(self, columns: list[str], size: int) -> Iterator[dict[str, Any]]:
         """Yield the rows, of some columns (`image.path`: a part of one), `size` in memory at a time."""
+        with _readable(self._path):
+            yield from self._rows(columns, size)
+
+    def _rows(self, columns: list[str], size: int) -> Iterator[dict[str, Any]]:
         if self._parquet:
             batches = self._file.iter_batches(size, columns=columns, use_threads=False)
         else:
@@ -213,12 +219,18 @@ def _cells(path: Path, column: str) -> _Cells:
 
 
 def _opened(path: Path) -> _Opened:
-    arrow = _arrow()
-    try:
+    with _readable(path):
         return _Opened(path)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Context in which a table is read; `UserError` where its bytes are none, or damaged."""
+    try:
+        yield
     except FileNotFoundError:
         raise UserError(f"there is no file {path}; check the path") from None
-    except (OSError, arrow.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, _arrow().ArrowException) as error:
         raise UserError(
             f"{path} is no Parquet or Arrow table that can be read ({reason_of(error)}); fetch it again"
         ) from None

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from imgcap.errors import UserError
+from imgcap.files.text import lines_of
+from imgcap.shards.source import TOO_LONG
 from imgcap.shards.sources.columns import Chosen, Columns, is_usual_name
 from imgcap.shards.sources.splits import STANDARD_NAMES
-from imgcap.shards.sources.text_file import lines_of
 
 _TOKEN_LINE = re.compile(r"^(?P<image>[^\t]+?)#\d+\t(?P<caption>.*)$")
 # One line of Flickr30k's results.csv has lost the separator between number and caption: `2199200615.jpg| 4   A dog`.
@@ -109,7 +110,7 @@ def _row(lines: list[str], start: int, form: Form, is_image: IsImage) -> tuple[S
         return _fitted(next(csv.reader([line], delimiter=separator, strict=True)), form), 1
     except csv.Error as error:
         if "field larger" in str(error):
-            return "caption of too many letters", 1
+            return TOO_LONG, 1
         open_quote = "unexpected end" in str(error)
     if not open_quote:  # a quote within a cell: read as it has always been, or, between tabs and pipes, as it stands
         plain = next(csv.reader([line], delimiter=separator)) if separator in _QUOTED else line.split(separator)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from imgcap.errors import UserError
+from imgcap.files.text import read_json
 from imgcap.pictures.files import files_beneath
 from imgcap.pictures.formats import SUFFIXES
 from imgcap.shards.sources.columns import Columns
 from imgcap.shards.sources.delimited import IsImage
 from imgcap.shards.sources.splits import split_in
 from imgcap.shards.sources.table import COLUMNAR, DELIMITED, JSON_LINES, choose_columns
-from imgcap.shards.sources.text_file import read_json
 
 SIDECARS = (".txt", ".caption")
 LAYOUTS = {
@@ -164,7 +164,7 @@ def _listed(state: Path) -> list[str]:
     """The Arrow files that `save_to_disk` wrote into a folder, of which it may hold others."""
     try:
         return [str(file["filename"]) for file in json.loads(state.read_bytes())["_data_files"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
 
 

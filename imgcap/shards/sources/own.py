@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from imgcap.errors import UserError
+from imgcap.files.text import lines_of, read_text
 from imgcap.shards.source import Skipped, Source, image_id_of
 from imgcap.shards.sources.coco import read_annotations
 from imgcap.shards.sources.columns import Columns
@@ -13,7 +14,7 @@ from imgcap.shards.sources.image_folder import ImageFiles, copies, in_order, ref
 from imgcap.shards.sources.layouts import SIDECARS, Layout, recognise
 from imgcap.shards.sources.splits import STANDARD_NAMES, Shares, read_splits
 from imgcap.shards.sources.table import looks_like_image, read_table
-from imgcap.shards.sources.text_file import captions_in, lines_of, read_text
+from imgcap.shards.sources.text_file import captions_in
 from imgcap.types import Record, Stored
 
 _SHARES = Shares(0.1, 0.1)  # where nothing is said; a folder of one's own is small
@@ -133,8 +134,10 @@ def _take_sidecars(gathered: _Gathered, found: Layout) -> None:
             if number:
                 gathered.skipped.append(Skipped(gathered.files.relative(file), "second file of captions of a picture"))
                 continue
-            lines = [line for line in lines_of(read_text(file)) if line.strip()]
-            captions = captions_in(lines or [""], gathered.files.relative(file), gathered.skipped)
+            beside_it, captions = gathered.files.relative(file), list[str]()
+            lines = [(number, line) for number, line in enumerate(lines_of(read_text(file)), 1) if line.strip()]
+            for line_number, line in lines or [(1, "")]:
+                captions += captions_in([line], beside_it, gathered.skipped, f"line {line_number}")
             gathered.add(name, path, None, captions, "", None)
     lonely = {name for name in gathered.files.all_names if PurePosixPath(name).suffix.lower() in SIDECARS}
     lonely -= {gathered.files.relative(file) for file in found.files}

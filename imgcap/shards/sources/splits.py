@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from imgcap.errors import UserError
-from imgcap.shards.sources.text_file import read_json, read_text
+from imgcap.files.text import lines_of, list_in, read_json, read_text
 
 # Flickr_8k.devImages.txt, flickr30k_val.txt, train.txt, test_images.txt ...
 _LIST_NAME = re.compile(r"^(.*[._-])?(?P<split>train|val|valid|dev|test)([._-]?(images|ids))?\.txt$", re.IGNORECASE)
@@ -59,14 +59,11 @@ def _held_out(share: float | None, images: int) -> int:
     return max(round(images * share), 1) if share else 0
 
 
-def standard_split(value: Any, where: str) -> str:
+def standard_split(value: Any, where: str, mend: str = "Rename it") -> str:
     """Turn a split as a dataset calls it (`validation`, `dev`, `restval`) into ours; `UserError` for an unknown one."""
     split = STANDARD_NAMES.get(str(value).strip().lower())
     if split is None:
-        raise UserError(
-            f"{where} names the split {str(value)!a}; splits are {', '.join(STANDARD_NAMES)}. Rename it, or say "
-            "--split-column none to leave the column alone and cut by a seed"
-        )
+        raise UserError(f"{where} names the split {str(value)[:60]!a}; splits are {', '.join(STANDARD_NAMES)}. {mend}")
     return split
 
 
@@ -110,19 +107,26 @@ def read_splits(path: Path) -> SplitOf:
 def _from_lists(lists: dict[Path, str]) -> SplitOf:
     found: dict[str, tuple[str, str]] = {}
     for path, split in lists.items():
-        for line in read_text(path).split("\n"):
+        for number, line in enumerate(lines_of(read_text(path)), 1):
             name = line.strip()
             if not name:
                 continue
             name = name if "." in name else f"{name}.jpg"
             before = found.setdefault(name, (split, path.name))
             if before[0] != split:
-                raise UserError(f"{name} is in both {before[1]} and {path.name}; take it out of one of them")
+                raise UserError(
+                    f"{name} is in both {before[1]} and {path.name} (line {number}); take it out of one of them"
+                )
     return {name: split for name, (split, _) in found.items()}
 
 
 def _from_karpathy(path: Path, content: Any) -> SplitOf:
-    try:
-        return {image["filename"]: STANDARD_NAMES[image["split"]] for image in content["images"]}
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is no Karpathy file: {error!r}; it needs images with `filename` and `split`") from None
+    splits = SplitOf()
+    for number, image in enumerate(list_in(content, "images", f"{path} is no Karpathy file"), 1):
+        name = image.get("filename") if isinstance(image, dict) else None
+        if not isinstance(name, str) or "split" not in image:
+            raise UserError(
+                f"{path} is no Karpathy file: image {number} has no `filename` or no `split`; mend it, or give lists"
+            )
+        splits[name] = standard_split(image.get("split"), f"{path}, image {number} ({name}),")
+    return splits

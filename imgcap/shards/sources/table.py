@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from imgcap.errors import UserError
+from imgcap.files.text import lines_of, read_json, read_text
 from imgcap.pictures.formats import SUFFIXES
 from imgcap.shards.source import Skipped
 from imgcap.shards.sources import columnar
 from imgcap.shards.sources.columns import USUAL, Chosen, Columns
 from imgcap.shards.sources.delimited import BROKEN, IsImage, Row, form_of, rows_of
 from imgcap.shards.sources.splits import SplitOf, standard_split
-from imgcap.shards.sources.text_file import captions_in, lines_of, read_json, read_text
+from imgcap.shards.sources.text_file import captions_in
 from imgcap.types import Stored
 
 JSON_LINES = (".jsonl", ".ndjson")
@@ -62,15 +63,16 @@ def read_table(path: Path, columns: Columns = USUAL, is_image: IsImage = looks_l
     unit = "line" if path.suffix.lower() not in (*COLUMNAR, ".json") else "row"
     image_at, captions_at, split_at = table.chosen.image, table.chosen.captions, table.chosen.split
     for number, row in rows:
+        place = f"{path.name} {unit} {number}"
         image = "" if isinstance(row, str) else _name_in(row[image_at])
         if isinstance(row, str) or not image:
             reason = row if isinstance(row, str) else BROKEN
-            table.skipped.append(Skipped(f"{path.name} {unit} {number}", reason))
+            table.skipped.append(Skipped(place, reason))
             continue
         if image not in table.captions:
-            table.captions[image], table.places[image] = [], f"{path.name} {unit} {number}"
+            table.captions[image], table.places[image] = [], place
         for column in captions_at:
-            table.captions[image] += captions_in(row[column], image, table.skipped)
+            table.captions[image] += captions_in(row[column], image, table.skipped, place)
         if split_at is not None and row[split_at] not in (None, ""):
             _take_split(table, image, row[split_at], f"{path} {unit} {number}")
     if not any(table.captions.values()):
@@ -124,11 +126,13 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
 def _json_rows(path: Path, is_image: IsImage) -> Iterator[tuple[int, Any]]:
     content = read_json(path)
     if isinstance(content, dict) and content and all(map(is_image, content)):
-        content = [{"image": name, "caption": value} for name, value in content.items()]
+        named = read_json(path, pairs=list)  # a name that comes twice is two entries
+        content = [{"image": name, "caption": value} for name, value in named]
     yield from enumerate(content if isinstance(content, list) else [], 1)
 
 
 def _take_split(table: CaptionTable, image: str, value: Any, place: str) -> None:
-    split = standard_split(value, f"{place}, column {table.chosen.used[-1]!r},")
+    mend = "Rename it, or say --split-column none to leave the column alone and cut by a seed"
+    split = standard_split(value, f"{place}, column {table.chosen.used[-1]!r},", mend)
     if table.split_of.setdefault(image, split) != split:
         raise UserError(f"{place} puts {image} into {split}, a line before put it into another split; take one out")

@@ -1,55 +1,13 @@
-"""Reading the text files of a dataset, with errors that say how to mend them."""
+"""The captions in a value of a dataset's file: what is one, and what is left out."""
 
 import ast
-import codecs
 import json
 import math
-from pathlib import Path
 from typing import Any
 
-from imgcap.errors import UserError
-from imgcap.shards.source import Skipped
+from imgcap.shards.source import Skipped, fault_of
 
 _NOTHING = {"nan", "none", "null", "<na>"}  # what other programs write where a caption is missing
-
-
-def read_text(path: Path) -> str:
-    """Read the text of a UTF-8 file, without a byte order mark. Line ends stay as they are."""
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give the file of captions or splits that it holds")
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}; check the path") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from None
-    try:
-        return data.decode().removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        encoding = "UTF-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "LATIN1"
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}, line {line}; convert it, "
-            f"for example with `iconv -f {encoding} -t UTF-8 {path} > captions-utf8.txt`, and pass that file"
-        ) from None
-
-
-def lines_of(text: str) -> list[str]:
-    """Split a text at line feeds only: a caption may hold U+2028 and other characters that `splitlines` cuts at."""
-    text = text.replace("\r\n", "\n")
-    return text.replace("\r", " " if "\n" in text else "\n").split("\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read the value that a JSON file holds; `UserError` where it can't be read."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}; download it again"
-        ) from None
-    except RecursionError:
-        raise UserError(f"{path} is nested too deeply to be an annotation file; download it again") from None
 
 
 def cleaned(caption: str) -> str:
@@ -57,19 +15,22 @@ def cleaned(caption: str) -> str:
     return caption.strip().encode("utf-8", "replace").decode()
 
 
-def captions_in(value: Any, name: str, skipped: list[Skipped]) -> list[str]:
+def captions_in(value: Any, name: str, skipped: list[Skipped], place: str = "") -> list[str]:
     """Read the captions that a value holds: a text, or a list of texts, as such or written out in a table's cell.
 
-    What is empty, a missing value (`nan`, `None`, `null`) or no text is skipped under `name`.
+    What is empty, a missing value (`nan`, `None`, `null`), no text or too long is skipped under `name`, which stands at
+    a `place` such as `captions.csv line 3`.
     """
     found = []
-    for caption in _listed(value):
+    for caption in _listed(value) or [None]:
         text = cleaned(caption) if isinstance(caption, str) else ""
-        if text and text.lower() not in _NOTHING:
+        if fault := fault_of(text):
+            skipped.append(Skipped(name, fault, place))
+        elif text and text.lower() not in _NOTHING:
             found.append(text)
         else:
             nothing = isinstance(caption, str) or caption is None or _is_nan(caption)
-            skipped.append(Skipped(name, "empty caption" if nothing else "caption that is no text"))
+            skipped.append(Skipped(name, "empty caption" if nothing else "caption that is no text", place))
     return found
 
 

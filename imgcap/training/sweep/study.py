@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
-
 from imgcap.errors import UserError, needs
+from imgcap.files.locks import Lock
 from imgcap.training.sweep.report import Result, shown, write_report
 from imgcap.training.sweep.spec import SweepConfig, objective_name
 from imgcap.training.sweep.trial import State, run_trial
@@ -21,7 +20,7 @@ from imgcap.training.sweep.trial import State, run_trial
 
 class _Claim(NamedTuple):
     trial: Any  # optuna's
-    lock: FileLock
+    lock: Lock
 
 
 class Sweep:
@@ -36,7 +35,7 @@ class Sweep:
         self.config, self.folder, self.launcher, self.optuna = config, folder, launcher, optuna
         self.objective = objective_name(config)
         (folder / "locks").mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(folder / "locks" / "study")  # held for moments
+        self._lock = Lock(folder / "locks" / "study")  # held for moments
         with self._lock:
             self.study = self._open()
 
@@ -102,13 +101,9 @@ class Sweep:
             assert lock is not None, "a new trial is nobody else's"
             return _Claim(trial, lock)
 
-    def _hold(self, number: int) -> FileLock | None:
-        lock = FileLock(self.folder / "locks" / f"trial-{number:04d}")
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            return None
-        return lock
+    def _hold(self, number: int) -> Lock | None:
+        lock = Lock(self.folder / "locks" / f"trial-{number:04d}")
+        return lock if lock.acquire(wait=False) else None
 
     def _suggest(self, trial: Any) -> Any:
         for key, parameter in self.config.parameters.items():

@@ -1,0 +1,54 @@
+"""Locks on files, by which processes of one folder keep out of each other's way."""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import Self
+
+from imgcap.files.durable import tell_once
+
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+
+
+class Lock:
+    """An exclusive lock on a file, which the system frees where its process dies.
+
+    On a file system without locks it is always free, and a line on stderr says so, once a process.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._descriptor: int | None = None
+
+    def acquire(self, wait: bool = True) -> bool:
+        """Take the lock; without `wait`, False where another holder has it."""
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                os.close(descriptor)
+                raise
+            tell_once(
+                "lock",
+                f"the file system of {self.path.parent} has no locks ({error.strerror}): see to it yourself "
+                "that no two processes work there at once",
+            )
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.release()
