@@ -32,4 +32,6 @@ def write_contact_sheet(page: Path, out: Path, inputs: Inputs, model: str) -> No
 
 
 def _name(image: str, image_id: object) -> str:
+    """Name a picture, its bytes that are no text as escapes: so a CSV file has them."""
+    image = image.encode("utf-8", "backslashreplace").decode()
     return image if image_id is None else f"{image} ({image_id})"

@@ -83,7 +83,9 @@ class Journal:
 
     def finish(self, rows: Sequence[Row], summary: dict[str, Any]) -> None:
         """Write the finished file and its summary, and remove the journal's folder."""
-        write_whole(self.summary, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+        write_whole(
+            self.summary, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        )
         write_whole(self.out, (as_csv if self.out.suffix == ".csv" else as_jsonl)(rows))
         self._lock.release()
         shutil.rmtree(self.folder)

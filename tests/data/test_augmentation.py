@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from imgcap.data.augmentation import augmented_image, eval_image
-from imgcap.pictures.files import decode
+from imgcap.pictures.opening import decode
 
 
 def gradient(width=120, height=80):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgcap.pictures.normalise import MAX_PIXELS, UnreadableImage, normalised_jpeg
+from imgcap.pictures.normalise import normalised_jpeg
+from imgcap.pictures.opening import MAX_PIXELS, UnreadableImage
 
 Photo = Callable[..., Path]
 

@@ -1,6 +1,5 @@
 """A comparison as one self-contained HTML page: scores with their intervals, and the images that changed most."""
 
-import io
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -10,6 +9,7 @@ from imgcap.evaluation.comparison.sides import Comparison
 from imgcap.evaluation.table import SCALE
 from imgcap.files.durable import write_whole
 from imgcap.pictures.normalise import jpeg_of
+from imgcap.pictures.opening import decode
 from imgcap.pictures.pages import data_url, template
 from imgcap.shards.reader import ShardReader
 
@@ -50,7 +50,6 @@ def _pictures(reader: ShardReader, wanted: set[int]) -> dict[int, str]:
     for i in range(len(reader)):
         if reader.read_text(i).image_id in wanted:
             sample = reader.read(i)
-            with Image.open(io.BytesIO(sample.jpeg)) as image:
-                small = ImageOps.contain(image.convert("RGB"), (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+            small = ImageOps.contain(decode(sample.jpeg), (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
             found[sample.image_id] = data_url(jpeg_of(small, QUALITY))
     return found

@@ -20,7 +20,7 @@ from imgcap.captioning.page.controls import chosen_options
 from imgcap.captioning.page.server import Limits, Page, check_address
 from imgcap.errors import UserError
 from imgcap.pictures.attention import OPAQUE, light, pale
-from imgcap.pictures.files import open_picture
+from imgcap.pictures.opening import open_picture
 
 
 @pytest.fixture(scope="module")
