@@ -46,6 +46,12 @@ def test_the_shorter_side_is_shrunk(
     assert (image.format, image.mode, image.size) == ("JPEG", "RGB", size)
 
 
+def test_a_side_that_no_jpeg_can_have_is_shrunk() -> None:
+    long = encoded(Image.new("RGB", (70_000, 40), (200, 0, 0)), "PNG")
+    assert decoded(normalised_jpeg(long, None, 90)).size == (65_500, 37)
+    assert decoded(normalised_jpeg(long, 20, 90)).size == (35_000, 20)
+
+
 def test_shrinking_is_antialiased() -> None:
     stripes = Image.fromarray(np.tile(np.array([0, 255], dtype=np.uint8), (256, 128)))
     pixels = np.asarray(decoded(normalised_jpeg(encoded(stripes, "PNG"), 32, 95)).convert("L"), dtype=int)

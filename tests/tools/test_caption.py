@@ -1,6 +1,9 @@
 """tools/caption.py on every sort of picture, as a user runs it."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from untrained import save_run
+
+from imgcap.captioning.files import _drawing_names
 
 WORDS = ["a", "the", "red", "blue", "green", "dog", "cat", "bird", "ball", "runs", "sits", "flies", "on", "under"]
 
@@ -225,3 +230,47 @@ def test_options_that_make_no_sense_are_one_line(caption, photos: Path, options:
     ended = caption(photos, "--json", *options)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert ended.stderr.startswith(message)
+
+
+def test_drawings_never_share_a_name_nor_take_a_picture_s(caption, tmp_path: Path) -> None:
+    names = ["a.jpg", "a-2.jpg", "A.png", "b/a.jpg", "c/a.webp", "c/a-2.webp", f"{'é' * 120}.jpg", f"b/{'é' * 120}.jpg"]
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        photo(number).save(tmp_path / name)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    entries = caption(tmp_path, "--json", "--attention", tmp_path).entries
+    drawn = {path.name.casefold() for path in tmp_path.glob("*.png")} - {"a.png"}
+    assert len(entries) == len(drawn) == len(names)
+    assert all(path.read_bytes() == data for path, data in before.items())
+
+
+def test_names_of_drawings_take_no_longer_for_many_pictures() -> None:
+    paths = [Path(f"{number}/a.jpg") for number in range(20_000)]
+    names = _drawing_names(paths, Path("drawn"))  # in square time it would be minutes
+    assert len(set(names.values())) == len(paths) and names[paths[-1]] == Path("drawn/a-20000.png")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
+def test_names_that_no_text_holds_are_escaped(model: Path, tmp_path: Path, encoding: str) -> None:
+    names = ["caf\udce9.jpg", "line\nfeed.jpg", "tab\there.jpg", "\U0001f600.jpg"]
+    for number, name in enumerate(names):
+        photo(number).save(tmp_path / name)
+    (tmp_path / "of\nno.jpg").write_text("no picture")
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "OMP_NUM_THREADS": "1"}
+    checkout = Path(__file__).parents[2]
+    plain, listed = (
+        subprocess.run(
+            [sys.executable, "-m", "imgcap", "caption", model, tmp_path, *options],
+            cwd=checkout,
+            env=environment,
+            capture_output=True,
+            check=True,
+        )
+        for options in ([], ["--json"])
+    )
+    lines = [line.split("\t") for line in plain.stdout.decode(encoding.partition(":")[0]).splitlines()]
+    assert [len(line) for line in lines] == [2] * len(names)
+    escaped = ["caf\\udce9.jpg", "line\\nfeed.jpg", "tab\\there.jpg"]
+    assert [Path(name).name for name, _ in lines][:3] == escaped
+    assert {Path(entry["image"]).name for entry in json.loads(listed.stdout)} == set(names)
+    assert f"skipped: {tmp_path}/of\\nno.jpg: not an image" in listed.stderr.decode().splitlines()
