@@ -34,12 +34,15 @@ ENCODER, STEP = "onnx/encoder.onnx", "onnx/decoder_step.onnx"
 class OnnxCaptioner:
     """Beam search over the graphs, as `imgcap.decoding` does: a pool of the best by log P / length ** penalty.
 
-    Raises ValueError for a graph or vocabulary that isn't as it was exported.
+    Raises ValueError for a graph or vocabulary that isn't as it was exported, and where no caption can be long enough.
     """
 
     def __init__(self, artefact: Path, providers: Sequence[str] = ("CPUExecutionProvider",)):
         self.config = json.loads((artefact / "config.json").read_text(encoding="utf-8"))
         self.eval = {"min_length": 0, "no_repeat_ngram": 0, "unk": None, **self.config["eval"]}
+        longest, fewest = self.config["data"]["max_tokens"], self.eval["min_length"]
+        if fewest > longest:
+            raise ValueError(f"eval.min_length={fewest} asks for more words than a caption can have, {longest}")
         content = {name: self._read(artefact, name) for name in (ENCODER, STEP, "vocab.json")}
         vocabulary = json.loads(content["vocab.json"])
         self.words, self.spells = vocabulary["words"], vocabulary["oov"] == "characters"

@@ -138,7 +138,7 @@ def test_what_is_no_picture_is_named(captioner: PictureCaptioner, tmp_path: Path
         captioner.caption(bad)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("close", [Image.Image.close, lambda image: image.__exit__()])
+@pytest.mark.parametrize("close", [lambda image: image.close(), lambda image: image.__exit__()])
 def test_a_closed_picture_is_named_closed(
     captioner: PictureCaptioner, photo: Path, close: Callable[[Image.Image], object]
 ) -> None:

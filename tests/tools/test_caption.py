@@ -1,8 +1,7 @@
 """tools/caption.py on every sort of picture, as a user runs it."""
 
+import io
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -250,27 +249,23 @@ def test_names_of_drawings_take_no_longer_for_many_pictures() -> None:
     assert len(set(names.values())) == len(paths) and names[paths[-1]] == Path("drawn/a-20000.png")
 
 
-@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
-def test_names_that_no_text_holds_are_escaped(model: Path, tmp_path: Path, encoding: str) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_no_text_holds_are_escaped(
+    model: Path, command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoding: str
+) -> None:
     names = ["caf\udce9.jpg", "line\nfeed.jpg", "tab\there.jpg", "\U0001f600.jpg"]
     for number, name in enumerate(names):
         photo(number).save(tmp_path / name)
     (tmp_path / "of\nno.jpg").write_text("no picture")
-    environment = os.environ | {"PYTHONIOENCODING": encoding, "OMP_NUM_THREADS": "1"}
-    checkout = Path(__file__).parents[2]
-    plain, listed = (
-        subprocess.run(
-            [sys.executable, "-m", "imgcap", "caption", model, tmp_path, *options],
-            cwd=checkout,
-            env=environment,
-            capture_output=True,
-            check=True,
-        )
-        for options in ([], ["--json"])
-    )
-    lines = [line.split("\t") for line in plain.stdout.decode(encoding.partition(":")[0]).splitlines()]
-    assert [len(line) for line in lines] == [2] * len(names)
+    said = []
+    for options in ([], ["--json"]):
+        out = io.TextIOWrapper(io.BytesIO(), encoding, errors="strict")
+        monkeypatch.setattr(sys, "stdout", out)
+        ended = command("tools/caption.py", model, tmp_path, *options)
+        out.flush()
+        assert f"skipped: {tmp_path}/of\\nno.jpg: not an image" in ended.stderr.splitlines()
+        said.append(out.buffer.getvalue().decode(encoding))
+    lines = [line.split("\t") for line in said[0].splitlines()]
     escaped = ["caf\\udce9.jpg", "line\\nfeed.jpg", "tab\\there.jpg"]
-    assert [Path(name).name for name, _ in lines][:3] == escaped
-    assert {Path(entry["image"]).name for entry in json.loads(listed.stdout)} == set(names)
-    assert f"skipped: {tmp_path}/of\\nno.jpg: not an image" in listed.stderr.decode().splitlines()
+    assert [Path(name).name for name, caption in lines][:3] == escaped and len(lines) == len(names)
+    assert [Path(entry["image"]).name for entry in json.loads(said[1])] == names
