@@ -22,6 +22,7 @@ from untrained import save_run
 
 import imgcap
 from imgcap.captioning.captioner import PictureCaptioner
+from imgcap.captioning.inputs import FolderInputs
 from imgcap.captioning.page.server import Limits, Page
 from imgcap.commands import caption as command
 from imgcap.data.dataset import DAMAGED, EvalDataset
@@ -32,11 +33,13 @@ from imgcap.shards.builder import build
 from imgcap.shards.foreign import index_foreign
 from imgcap.shards.manifest import Manifest
 from imgcap.shards.reader import ShardReader
+from imgcap.shards.sample import SampleEncoder
 from imgcap.shards.source import Source
 from imgcap.types import Record
 
 pytest.importorskip("onnxruntime")
 from imgcap.export.graphs import write_runner
+from imgcap.export.onnx_runner import OnnxCaptioner
 
 SIDE, QUALITY = 32, 95
 WORDS = ["a", "the", "red", "blue", "green", "dog", "cat", "bird", "ball", "runs", "sits", "flies", "on", "under"]
@@ -272,3 +275,28 @@ def _keeps_its_bytes(data: bytes) -> bool:
         return False
     with Image.open(io.BytesIO(data)) as image:
         return image.format == "JPEG" and image.mode == "RGB" and image.getexif().get(0x0112, 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("nowhere.jpg", "No such file or directory"), ("folder.jpg", "Is a directory")]
+)
+def test_files_that_cannot_be_read_have_one_reason_too(
+    captioner: PictureCaptioner, tmp_path: Path, name: str, reason: str
+) -> None:
+    """A link that leads nowhere, and a folder that is called like a picture."""
+    (tmp_path / "nowhere.jpg").symlink_to("gone.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    runner = OnnxCaptioner.__new__(OnnxCaptioner)
+    runner.config = {"data": {"image_size": SIDE}}
+    said = [sample.reason for sample in SampleEncoder(Words(), None, QUALITY)(_record(tmp_path / name)).skipped]
+    for ask in (captioner.caption, runner.prepare):
+        with pytest.raises((UserError, ValueError)) as told:
+            ask(tmp_path / name)
+        said.append(str(told.value).rpartition("can't be captioned: ")[2])
+    if name == "nowhere.jpg":
+        said.append(FolderInputs(tmp_path, [name]).read(0, SIDE).reason)
+    assert set(said) == {f"cannot be read: {reason}"}
+
+
+def _record(path: Path) -> Record:
+    return Record(1, path.name, path, ("a dog",))
