@@ -34,6 +34,13 @@ def jpeg_of(picture: Image.Image, quality: int) -> bytes:
     return out.getvalue()
 
 
+def within(picture: Image.Image, side: int) -> Image.Image:
+    """Resize a picture until it just fits into a square, however long and thin it is."""
+    longer = max(picture.size)
+    size = max(round(side * picture.width / longer), 1), max(round(side * picture.height / longer), 1)
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
 def _fitting(size: tuple[int, int], shorter_side: int | None) -> tuple[int, int]:
     """Shrink a size until its shorter side is as wanted and a JPEG can have its longer one."""
     if shorter_side is not None and min(size) > shorter_side:

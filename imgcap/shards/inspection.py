@@ -14,12 +14,13 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of_bytes
 from imgcap.files.fetch import Unreachable
 from imgcap.pictures.lettering import font, wrap, write
+from imgcap.pictures.normalise import within
 from imgcap.pictures.opening import decode
 from imgcap.pictures.sheet import draw_sheet
 from imgcap.ranks.progress import Progress
@@ -177,7 +178,8 @@ def _draw_pairs(readers: dict[str, ShardReader], pairs: list[DuplicatePair]) -> 
         first, second = readers[pair.split].read(pair.place), readers[pair.other_split].read(pair.other_place)
         joined = Image.new("RGB", (524, 260), "white")
         for column, sample in enumerate((first, second)):
-            joined.paste(ImageOps.pad(decode(sample.jpeg), (260, 260), color="white"), (264 * column, 0))
+            shown = within(decode(sample.jpeg), 260)
+            joined.paste(shown, (264 * column + (260 - shown.width) // 2, (260 - shown.height) // 2))
         names = [f"{pair.split}: {first.file_name}", f"{pair.other_split}: {second.file_name}"]
         cards.append((joined, "the same bytes" if pair.exact else f"{pair.bits} bits of 128 differ", names))
     about = "Each pair stands side by side; a model that has learned from one of them knows the other."

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgcap.pictures.normalise import normalised_jpeg
+from imgcap.pictures.normalise import normalised_jpeg, within
 from imgcap.pictures.opening import MAX_PIXELS, UnreadableImage
 
 Photo = Callable[..., Path]
@@ -139,3 +139,8 @@ def test_damaged_bytes_give_a_picture_or_a_reason(photo: Photo, tmp_path: Path, 
         except UnreadableImage:
             continue
         assert (image.format, image.mode) == ("JPEG", "RGB")
+
+
+@pytest.mark.parametrize(("size", "fitted"), [((4, 70_000), (1, 240)), ((300, 200), (240, 160)), ((6, 3), (240, 120))])
+def test_a_thumbnail_has_pixels_however_thin_it_is(size: tuple[int, int], fitted: tuple[int, int]) -> None:
+    assert within(Image.new("RGB", size), 240).size == fitted
