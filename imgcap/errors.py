@@ -4,6 +4,7 @@ import difflib
 import errno
 import functools
 import importlib.util
+import io
 import os
 import re
 import shlex
@@ -112,6 +113,8 @@ def _answers(main: Callable[[], None]) -> Callable[[], None]:
     """Make `main` say a mistake in one line, and leave with its exit code."""
 
     def run() -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names and captions that it can't encode become escapes
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             main()
             if _state["asked"]:  # a library has taken the KeyboardInterrupt for itself

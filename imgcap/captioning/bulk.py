@@ -24,6 +24,7 @@ from imgcap.data.augmentation import eval_image
 from imgcap.data.loader import read_ahead, reading
 from imgcap.errors import UserError
 from imgcap.models.trained import LoadedCaptioner
+from imgcap.pictures.opening import on_one_line
 from imgcap.ranks.collectives import SharedCounter, from_main, gather_objects
 from imgcap.ranks.progress import Progress
 from imgcap.ranks.watchdog import doing
@@ -149,7 +150,7 @@ def _finish(journal: Journal, inputs: Inputs, settings: dict[str, Any], images_p
     captioned = [row for row in rows if "caption" in row]
     skipped = {row["image"]: row["skipped"] for row in rows if "skipped" in row}
     for name, reason in skipped.items():
-        print(f"skipped: {name}: {reason}", file=sys.stderr, flush=True)
+        print(f"skipped: {on_one_line(name)}: {reason}", file=sys.stderr, flush=True)
     if not captioned:
         raise UserError(f"none of {len(rows)} images could be read; see the reasons above")
     summary = Summary(len(rows), len(captioned), len(skipped), round(images_per_s, 1))

@@ -18,7 +18,7 @@ from imgcap.captioning.pictures import Picture, as_picture, one_or_many
 from imgcap.config.decoding import DecodeOptions
 from imgcap.errors import UserError
 from imgcap.models.trained import LoadedCaptioner
-from imgcap.pictures.normalise import UnreadableImage
+from imgcap.pictures.opening import UnreadableImage
 
 
 @dataclass(frozen=True)

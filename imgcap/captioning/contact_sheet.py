@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-from PIL import Image, ImageOps
-
 from imgcap.captioning.inputs import Inputs
 from imgcap.captioning.journal import read_rows
 from imgcap.files.durable import write_whole
-from imgcap.pictures.normalise import jpeg_of
+from imgcap.pictures.normalise import jpeg_of, within
 from imgcap.pictures.pages import data_url, template
 
 SHOWN = 200
@@ -23,7 +21,7 @@ def write_contact_sheet(page: Path, out: Path, inputs: Inputs, model: str) -> No
         item = inputs.read(number * len(inputs) // shown, SIDE)
         name = _name(item.columns["image"], item.columns.get("image_id"))
         if item.picture is not None and name in rows:
-            thumbnail = ImageOps.contain(item.picture, (SIDE, SIDE), Image.Resampling.LANCZOS)
+            thumbnail = within(item.picture, SIDE)
             figures.append((thumbnail.size, data_url(jpeg_of(thumbnail, QUALITY)), rows[name], name))
     page.parent.mkdir(parents=True, exist_ok=True)
     empty = template("captioning/contact_sheet.html")
@@ -32,4 +30,6 @@ def write_contact_sheet(page: Path, out: Path, inputs: Inputs, model: str) -> No
 
 
 def _name(image: str, image_id: object) -> str:
+    """Name a picture, its bytes that are no text as escapes: so a CSV file has them."""
+    image = image.encode("utf-8", "backslashreplace").decode()
     return image if image_id is None else f"{image} ({image_id})"

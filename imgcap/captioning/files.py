@@ -1,6 +1,8 @@
 """A few picture files: their captions, and drawings of where each word looked."""
 
+import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,8 +13,9 @@ from imgcap.config.decoding import DecodeOptions
 from imgcap.errors import UserError
 from imgcap.models.trained import LoadedCaptioner
 from imgcap.pictures.attention import draw_attention
-from imgcap.pictures.files import open_picture
-from imgcap.pictures.normalise import UnreadableImage
+from imgcap.pictures.opening import UnreadableImage, on_one_line, open_picture
+
+LONGEST = 240  # bytes of a drawing's name, without number and suffix; a letter has four at most
 
 
 def caption_files(
@@ -50,7 +53,7 @@ def _readable(paths: list[Path], size: int, batch: int) -> Iterator[dict[Path, I
         try:
             pictures[path] = open_picture(path, size)
         except UnreadableImage as reason:
-            print(f"skipped: {path}: {reason}", file=sys.stderr, flush=True)
+            print(f"skipped: {on_one_line(path)}: {reason}", file=sys.stderr, flush=True)
         if len(pictures) == batch:
             yield pictures
             pictures = {}
@@ -59,11 +62,23 @@ def _readable(paths: list[Path], size: int, batch: int) -> Iterator[dict[Path, I
 
 
 def _drawing_names(paths: list[Path], folder: Path) -> dict[Path, Path]:
-    """A file for each picture; pictures of one name from several folders get -2, -3 and so on."""
+    """A file for each picture; where its name is taken, also by a picture that lies there, it gets -2, -3 and so on.
+
+    Names that differ in capitals alone count as one: they are one file on some systems.
+    """
+    here = {parent for parent in {path.parent for path in paths} if parent.resolve() == folder.resolve()}
+    taken = {path.name.casefold() for path in paths if path.parent in here}
+    last: Counter[str] = Counter()  # number of each stem
     names: dict[Path, Path] = {}
     for path in paths:
-        number = 1 + sum(path.stem == other.stem for other in names)
-        names[path] = folder / (f"{path.stem}.png" if number == 1 else f"{path.stem}-{number}.png")
+        stem = path.stem if len(os.fsencode(path.stem)) <= LONGEST else path.stem[: LONGEST // 4]
+        key = stem.casefold()
+        name = f"{stem}.png"
+        while name.casefold() in taken:
+            last[key] = max(last[key], 1) + 1
+            name = f"{stem}-{last[key]}.png"
+        taken.add(name.casefold())
+        names[path] = folder / name
     return names
 
 

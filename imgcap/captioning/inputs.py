@@ -10,8 +10,8 @@ from imgcap.config.data import DataConfig
 from imgcap.data.dataset import DAMAGED
 from imgcap.errors import UserError
 from imgcap.files.fetch import Unreachable, is_address
-from imgcap.pictures.files import decode, find_pictures, open_picture
-from imgcap.pictures.normalise import UnreadableImage
+from imgcap.pictures.files import find_pictures
+from imgcap.pictures.opening import UnreadableImage, decode, open_picture
 from imgcap.shards.identity import SetIdentity
 from imgcap.shards.manifest import MANIFEST_NAME
 from imgcap.shards.place import Place

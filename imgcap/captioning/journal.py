@@ -80,7 +80,9 @@ class Journal:
 
     def finish(self, rows: Sequence[Row], summary: dict[str, Any]) -> None:
         """Write the finished file and its summary, and remove the journal's folder."""
-        write_whole(self.summary, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+        write_whole(
+            self.summary, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        )
         write_whole(self.out, (as_csv if self.out.suffix == ".csv" else as_jsonl)(rows))
         if self._file is not None:
             os.close(self._file)  # as the lock, before its folder goes: NFS keeps a file that is open

@@ -29,6 +29,7 @@ from imgcap.commands.arguments import MODEL, add_device, add_local_rank, add_whi
 from imgcap.config.decoding import METHODS, OPTIONS, SHARED, DecodeOptions, Option
 from imgcap.errors import UserError, exits_cleanly, work_begins
 from imgcap.pictures.files import find_pictures
+from imgcap.pictures.opening import on_one_line
 
 if TYPE_CHECKING:
     from imgcap.ranks.world import World
@@ -150,9 +151,10 @@ def print_captions(arguments: argparse.Namespace, world: "World") -> None:
         if options.captions > 1:
             entries[-1]["captions"] = [scored._asdict() for scored in captioned.captions]
         if not arguments.json:
-            print("\n".join(f"{path}\t{scored.caption}" for scored in captioned.captions), flush=True)
+            captions = (on_one_line(scored.caption) for scored in captioned.captions)
+            print("\n".join(f"{on_one_line(path)}\t{caption}" for caption in captions), flush=True)
     if arguments.json:
-        print(json.dumps(entries, ensure_ascii=False, indent=1))
+        print(json.dumps(entries, ensure_ascii="utf" not in (sys.stdout.encoding or "").lower(), indent=1))
     if not entries:
         raise UserError(f"none of {len(paths)} pictures could be read; see the reasons above")
 

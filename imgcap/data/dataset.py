@@ -15,7 +15,7 @@ from imgcap.data.mixture import MixedReader
 from imgcap.data.plan import MicroBatch
 from imgcap.errors import UserError
 from imgcap.files.fetch import Unreachable
-from imgcap.pictures.files import decode
+from imgcap.pictures.opening import decode
 from imgcap.shards.manifest import Features
 from imgcap.shards.place import Place
 from imgcap.shards.reader import ShardReader

@@ -30,8 +30,7 @@ from imgcap.data.loader import read_ahead, reading
 from imgcap.data.plan import Accumulation
 from imgcap.errors import UserError
 from imgcap.files.fetch import fetch, is_address
-from imgcap.pictures.files import decode
-from imgcap.pictures.normalise import UnreadableImage, check_header
+from imgcap.pictures.opening import UnreadableImage, check_header, decode
 from imgcap.shards.foreign import captions_of, image_and_captions
 from imgcap.shards.source import image_id_of
 from imgcap.text.tokeniser import Tokeniser

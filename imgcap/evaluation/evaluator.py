@@ -33,7 +33,7 @@ from imgcap.models.decoders.forcing import unroll
 from imgcap.models.encoders.base import Encoder
 from imgcap.models.losses import caption_loss
 from imgcap.models.precision import autocast
-from imgcap.pictures.files import decode
+from imgcap.pictures.opening import decode
 from imgcap.ranks.collectives import broadcast_object, gather_objects, sum_across_ranks
 from imgcap.ranks.memory import batch_that_fits, within_memory
 from imgcap.ranks.progress import Progress

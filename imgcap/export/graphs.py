@@ -22,6 +22,7 @@ from imgcap.models.captioner import Captioner
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.state import DecoderState
 from imgcap.models.trained import LoadedCaptioner
+from imgcap.pictures import opening
 from imgcap.text import written
 from imgcap.types import SOS
 
@@ -103,8 +104,13 @@ def write_onnx(graphs: Iterable[Graph], folder: Path) -> None:
             onnx = torch.onnx.export(graph.program, **names, dynamo=True, external_data=False, verbose=False)
         assert onnx is not None, "dynamo=True returns a program"
         onnx.save(folder / f"{graph.name}.onnx")
-    shutil.copyfile(RUNNER, folder / "caption.py")
-    shutil.copyfile(written.__file__, folder / "written.py")
+    write_runner(folder)
+
+
+def write_runner(folder: Path) -> None:
+    """Write the program that captions with the graphs alone, and what it shares with imgcap, beside them."""
+    for source, name in ((RUNNER, "caption.py"), (opening.__file__, "opening.py"), (written.__file__, "written.py")):
+        shutil.copyfile(source, folder / name)
 
 
 def write_programs(graphs: Iterable[Graph], folder: Path) -> None:

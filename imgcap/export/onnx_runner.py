@@ -1,26 +1,29 @@
 """Caption pictures with an artefact's ONNX graphs: `python onnx/caption.py IMAGE ... [--beam 5] [--json]`.
 
-It needs onnxruntime, numpy and Pillow, and neither torch nor imgcap: `imgcap export --onnx` copies this file and
-written.py beside the graphs. From Python: `OnnxCaptioner(Path("ARTEFACT")).caption(["photo.jpg"])`.
+It needs onnxruntime, numpy and Pillow, and neither torch nor imgcap: `imgcap export --onnx` copies this file,
+opening.py and written.py beside the graphs. From Python: `OnnxCaptioner(Path("ARTEFACT")).caption(["photo.jpg"])`.
+A picture that can't be read is named on stderr and left out; the exit code is 2 when none could be read.
 
 Dimensions: B images, W beams, V vocabulary.
 """
 
 import argparse
 import hashlib
+import io
 import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from PIL import Image
 
-try:
-    from written import written  # type: ignore[import-not-found]  # beside this file, in an artefact
+try:  # beside this file, in an artefact
+    from opening import UnreadableImage, on_one_line, open_picture, rgb  # type: ignore[import-not-found]
+    from written import written  # type: ignore[import-not-found]
 except ImportError:
+    from imgcap.pictures.opening import UnreadableImage, on_one_line, open_picture, rgb
     from imgcap.text.written import written
 
 PAD, SOS, EOS, UNK = 0, 1, 2, 3
@@ -31,11 +34,15 @@ ENCODER, STEP = "onnx/encoder.onnx", "onnx/decoder_step.onnx"
 class OnnxCaptioner:
     """Beam search over the graphs, as `imgcap.decoding` does: a pool of the best by log P / length ** penalty.
 
-    Raises ValueError for a graph or vocabulary that isn't as it was exported.
+    Raises ValueError for a graph or vocabulary that isn't as it was exported, and where no caption can be long enough.
     """
 
     def __init__(self, artefact: Path, providers: Sequence[str] = ("CPUExecutionProvider",)):
         self.config = json.loads((artefact / "config.json").read_text(encoding="utf-8"))
+        self.eval = {"min_length": 0, "no_repeat_ngram": 0, "unk": None, **self.config["eval"]}
+        longest, fewest = self.config["data"]["max_tokens"], self.eval["min_length"]
+        if fewest > longest:
+            raise ValueError(f"eval.min_length={fewest} asks for more words than a caption can have, {longest}")
         content = {name: self._read(artefact, name) for name in (ENCODER, STEP, "vocab.json")}
         vocabulary = json.loads(content["vocab.json"])
         self.words, self.spells = vocabulary["words"], vocabulary["oov"] == "characters"
@@ -57,38 +64,40 @@ class OnnxCaptioner:
     def caption(
         self, pictures: Iterable[Path | str | Image.Image], beam: int | None = None, batch: int = 16
     ) -> list[tuple[str, float]]:
-        """Caption pictures, in order: text and score of each; the beam is the artefact's own where none is given."""
-        width, captions, pending = beam or self.config["eval"]["beam"], [], list(pictures)
+        """Caption pictures, in order: text and score of each; the beam is the artefact's own where none is given.
+
+        Raises ValueError, with the reason, for a picture that can't be read.
+        """
+        captions, pending = [], list(pictures)
         for start in range(0, len(pending), batch):
-            images_BHWC = np.stack([self.prepare(picture) for picture in pending[start : start + batch]])
-            found = self.search(images_BHWC.transpose(0, 3, 1, 2), width)
-            captions += [(self.text(tokens), score) for tokens, score in found]
+            captions += self.captions([self.prepare(picture) for picture in pending[start : start + batch]], beam)
         return captions
+
+    def captions(self, prepared: Sequence[np.ndarray], beam: int | None = None) -> list[tuple[str, float]]:
+        """Caption pictures as `prepare` gives them, together."""
+        images_BCHW = np.stack(prepared).transpose(0, 3, 1, 2)
+        return [(self.text(tokens), score) for tokens, score in self.search(images_BCHW, beam or self.eval["beam"])]
 
     def prepare(self, picture: Path | str | Image.Image) -> np.ndarray:
         """Prepare a picture: upright, in RGB, squeezed to the square that the encoder takes, uint8 (H, W, 3)."""
-        image = picture if isinstance(picture, Image.Image) else Image.open(picture)
         size = self.config["data"]["image_size"]
-        if not isinstance(picture, Image.Image):
-            image.draft("RGB", (2 * size, 2 * size))  # a JPEG decodes smaller, never below twice the goal
-        image = ImageOps.exif_transpose(image)
-        if "A" in image.getbands() or "transparency" in image.info:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        image = rgb(picture) if isinstance(picture, Image.Image) else open_picture(Path(picture), size)
         method = Image.Resampling[self.config["data"].get("interpolation", "bilinear").upper()]
-        image = image.convert("RGB").resize((size, size), method, reducing_gap=2.0)
-        return np.asarray(image)
+        return np.asarray(image.resize((size, size), method, reducing_gap=2.0))
 
     def search(self, images_BCHW: np.ndarray, beam: int) -> list[tuple[list[int], float]]:
         """Search for the best caption of each image: tokens without <sos> and <eos>, and the score."""
-        never = [PAD, SOS] if self.config["eval"].get("unk") else [PAD, SOS, UNK]
-        longest, penalty = self.config["data"]["max_tokens"], self.config["eval"]["length_penalty"]
+        longest, penalty = self.config["data"]["max_tokens"], self.eval["length_penalty"]
         state = _run(self.encoder, {"images": np.ascontiguousarray(images_BCHW)})
         images = np.arange(len(images_BCHW))[:, None]
         live_BW, tokens_BWT = np.zeros((len(images), 1)), np.full((len(images), 1, 1), SOS)
         pools: list[list[tuple[float, list[int]]]] = [[] for _ in images]
         for step in range(longest + 1):
             found = _run(self.step, {"tokens": np.ascontiguousarray(tokens_BWT[..., -1]), **state})
-            live_BW, parent_BW, token_BW = _extend(live_BW, found["log_probs"], beam, never, last=step == longest)
+            log_probs_BWV = found["log_probs"].astype(np.float64)
+            if step < longest:
+                self._forbid(log_probs_BWV, tokens_BWT[..., 1:])
+            live_BW, parent_BW, token_BW = _extend(live_BW, log_probs_BWV, beam, last=step == longest)
             new = {name: found.get(f"next_{name}", tensor) for name, tensor in state.items()}
             state = {name: self._moved(name, tensor, parent_BW) for name, tensor in new.items()}
             tokens_BWT = np.concatenate([tokens_BWT[images, parent_BW], token_BW[..., None]], axis=2)
@@ -102,6 +111,15 @@ class OnnxCaptioner:
             if (reach_B <= worst_B).all():
                 break
         return [(pool[0][1], pool[0][0]) for pool in pools]
+
+    def _forbid(self, log_probs_BWV: np.ndarray, words_BWT: np.ndarray) -> None:
+        """Set what may not follow these words to -inf, as `imgcap.decoding.constraints` does."""
+        log_probs_BWV[..., [PAD, SOS] if self.eval["unk"] else [PAD, SOS, UNK]] = -np.inf
+        if words_BWT.shape[2] < self.eval["min_length"]:
+            log_probs_BWV[..., EOS] = -np.inf
+        if self.eval["no_repeat_ngram"]:
+            for place in np.ndindex(words_BWT.shape[:2]):
+                log_probs_BWV[place][_repeating(words_BWT[place].tolist(), self.eval["no_repeat_ngram"])] = -np.inf
 
     def _moved(self, name: str, tensor: np.ndarray, parent_BW: np.ndarray) -> np.ndarray:
         """Let each beam's part of the state be that of its parent; a cache stays, and gets places for new beams."""
@@ -136,17 +154,21 @@ def _run(graph: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) -> 
     return dict(zip((output.name for output in graph.get_outputs()), graph.run(None, inputs), strict=True))
 
 
+def _repeating(words: list[int], n: int) -> list[int]:
+    """List the words that would end an n-gram which is there already."""
+    last = words[len(words) - n + 1 :]
+    return [words[start + n - 1] for start in range(len(words) - n + 1) if words[start : start + n - 1] == last]
+
+
 def _extend(
-    live_BW: np.ndarray, log_probs_BWV: np.ndarray, beam: int, never: Sequence[int], last: bool
+    live_BW: np.ndarray, log_probs_BWV: np.ndarray, beam: int, last: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Extend live beams by the likeliest beams × words: log probabilities, parents, words; at last by <eos>."""
     images, beams, words = log_probs_BWV.shape
     if last:
         parent_BW = np.broadcast_to(np.arange(beams), (images, beams))
         return live_BW + log_probs_BWV[..., EOS], parent_BW, np.full((images, beams), EOS)
-    candidates = live_BW[..., None] + log_probs_BWV.astype(np.float64)
-    candidates[..., never] = -np.inf
-    candidates = candidates.reshape(images, -1)
+    candidates = (live_BW[..., None] + log_probs_BWV).reshape(images, -1)
     width = min(beam, candidates.shape[1])
     best_BW = np.argpartition(-candidates, width - 1, axis=1)[:, :width]
     return np.take_along_axis(candidates, best_BW, axis=1), best_BW // words, best_BW % words
@@ -160,17 +182,36 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         captioner = OnnxCaptioner(Path(__file__).resolve().parent.parent)
-        found: list[Any] = captioner.caption(arguments.images, arguments.beam)
+        found = captioned_files(captioner, arguments.images, arguments.beam)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    named = [
-        {"image": str(path), "caption": text, "score": score}
-        for path, (text, score) in zip(arguments.images, found, strict=True)
-    ]
-    lines = [json.dumps(named, ensure_ascii=False, indent=1)] if arguments.json else []
-    lines = lines or [f"{entry['image']}\t{entry['caption']}" for entry in named]
-    print("\n".join(lines))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if arguments.json:
+        named = [{"image": str(path), "caption": text, "score": score} for path, (text, score) in found]
+        print(json.dumps(named, ensure_ascii="utf" not in (sys.stdout.encoding or "").lower(), indent=1))
+    else:
+        print("\n".join(f"{on_one_line(path)}\t{text}" for path, (text, _) in found))
+
+
+def captioned_files(
+    captioner: OnnxCaptioner, paths: Sequence[Path], beam: int | None = None, batch: int = 16
+) -> list[tuple[Path, tuple[str, float]]]:
+    """Caption the files that can be read, and name the others on stderr; ValueError where none can."""
+    found: list[tuple[Path, tuple[str, float]]] = []
+    for start in range(0, len(paths), batch):
+        prepared = {}
+        for path in paths[start : start + batch]:
+            try:
+                prepared[path] = captioner.prepare(path)
+            except UnreadableImage as reason:
+                print(f"skipped: {on_one_line(path)}: {reason}", file=sys.stderr, flush=True)
+        if prepared:
+            found += zip(prepared, captioner.captions(list(prepared.values()), beam), strict=True)
+    if not found:
+        raise ValueError(f"none of {len(paths)} pictures could be read; see the reasons above")
+    return found
 
 
 if __name__ == "__main__":

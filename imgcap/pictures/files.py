@@ -1,4 +1,4 @@
-"""Reading pictures of any sort that can be opened: found in folders, opened, decoded no larger than wanted."""
+"""Finding the pictures of folders, and telling which are left out."""
 
 import os
 import sys
@@ -6,13 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from PIL import Image
-
 from imgcap.errors import UserError
-from imgcap.pictures.formats import SUFFIXES, is_other_picture, opened
-from imgcap.pictures.normalise import UnreadableImage, normalised_jpeg, rgb
-
-_QUALITY = 95  # of what is no upright RGB JPEG already
+from imgcap.pictures.formats import SUFFIXES, is_other_picture
 
 
 def find_pictures(paths: Iterable[Path]) -> list[Path]:
@@ -55,26 +50,3 @@ def left_out(files: Iterable[Path]) -> str:
     """Tell which files look like pictures and are of no sort that is read: `3 × .svg, 1 × .cr2`; empty if none."""
     others = Counter(suffix for file in files if is_other_picture(suffix := file.suffix.lower()))
     return ", ".join(f"{count} × {suffix}" for suffix, count in others.most_common())
-
-
-def open_picture(path: Path, size: int) -> Image.Image:
-    """Open a file of any sort as an upright RGB picture, little larger than `size` needs, or raise UnreadableImage."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UnreadableImage(error.strerror or str(error)) from None
-    return picture_of(data, size)
-
-
-def picture_of(data: bytes, size: int) -> Image.Image:
-    """Open a file's bytes as an upright RGB picture, little larger than `size` needs, or raise UnreadableImage."""
-    return decode(normalised_jpeg(data, None, _QUALITY), size)
-
-
-def decode(jpeg: bytes, size: int) -> Image.Image:
-    """Decode a JPEG to RGB, by its own power-of-two scaling where that still leaves twice `size` pixels."""
-    image = opened(jpeg)
-    image.draft("RGB", (2 * size, 2 * size))
-    if image.mode != "RGB" or image.format != "JPEG" or "exif" in image.info:  # only in tars that others wrote
-        return rgb(image)
-    return image.convert("RGB")

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from imgcap.pictures.lettering import font, is_right_to_left, wrap, write
+from imgcap.pictures.normalise import within
 
 WIDTH, GAP, MARGIN = 264, 26, 30  # pixels: a picture's box, between cards, around the sheet
 LEADING = 1.32
@@ -65,7 +66,7 @@ def draw_sheet(
 
 
 def _card(picture: Image.Image, hypothesis: str, references: Sequence[str]) -> _Card:
-    fitted = ImageOps.contain(picture.convert("RGB"), (WIDTH, WIDTH), Image.Resampling.LANCZOS)
+    fitted = within(picture.convert("RGB"), WIDTH)
     lines = _lines(hypothesis or "(no words)", 16, True, INK)
     more = [f"and {len(references) - REFERENCES} more"] if len(references) > REFERENCES else []
     for reference in [*references[:REFERENCES], *more]:

@@ -21,7 +21,7 @@ import braceexpand
 from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of, sha256_of_bytes, write_whole
 from imgcap.files.fetch import fetch, is_address
-from imgcap.pictures.normalise import UnreadableImage, check_header
+from imgcap.pictures.opening import UnreadableImage, check_header
 from imgcap.ranks.progress import Progress
 from imgcap.shards.index import IndexRow
 from imgcap.shards.manifest import MANIFEST_NAME, BuildSettings, CaptionsInfo, Manifest, ShardInfo, told_reasons

@@ -14,12 +14,14 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of_bytes
 from imgcap.files.fetch import Unreachable
 from imgcap.pictures.lettering import font, wrap, write
+from imgcap.pictures.normalise import within
+from imgcap.pictures.opening import decode
 from imgcap.pictures.sheet import draw_sheet
 from imgcap.ranks.progress import Progress
 from imgcap.shards.manifest import Manifest
@@ -110,9 +112,7 @@ def _look_at(reader: ShardReader, limit: int | None) -> SplitFacts:
 
 def perceptual_hash(data: bytes) -> tuple[int, int]:
     """Hash a picture to twice 64 bits: where it gets brighter from left to right, and downwards (difference hash)."""
-    image = Image.open(io.BytesIO(data))
-    image.load()  # all of it, so that one that is cut is known
-    small = np.asarray(image.convert("L").resize((9, 9), Image.Resampling.BILINEAR), np.int16)
+    small = np.asarray(decode(data).convert("L").resize((9, 9), Image.Resampling.BILINEAR), np.int16)
     across, down = np.diff(small[:8], axis=1) > 0, np.diff(small[:, :8], axis=0) > 0
     return _as_number(across), _as_number(down)
 
@@ -167,7 +167,7 @@ def _draw_samples(reader: ShardReader, places: list[int], seed: int) -> Image.Im
     cards = []
     for i in sorted(random.permutation(places)[:SHOWN].tolist()):
         sample = reader.read(i)
-        cards.append((_picture(sample.jpeg), sample.file_name, sample.captions))
+        cards.append((decode(sample.jpeg), sample.file_name, sample.captions))
     about = "Bold: the file's name; below it, what people wrote."
     return draw_sheet(
         cards, f"{reader.manifest.name}, split {reader.split}: {len(cards)} of {len(places):,} images", about
@@ -180,15 +180,12 @@ def _draw_pairs(readers: dict[str, ShardReader], pairs: list[DuplicatePair]) -> 
         first, second = readers[pair.split].read(pair.place), readers[pair.other_split].read(pair.other_place)
         joined = Image.new("RGB", (524, 260), "white")
         for column, sample in enumerate((first, second)):
-            joined.paste(ImageOps.pad(_picture(sample.jpeg), (260, 260), color="white"), (264 * column, 0))
+            shown = within(decode(sample.jpeg), 260)
+            joined.paste(shown, (264 * column + (260 - shown.width) // 2, (260 - shown.height) // 2))
         names = [f"{pair.split}: {first.file_name}", f"{pair.other_split}: {second.file_name}"]
         cards.append((joined, "the same bytes" if pair.exact else f"{pair.bits} bits of 128 differ", names))
     about = "Each pair stands side by side; a model that has learned from one of them knows the other."
     return draw_sheet(cards, f"{len(cards)} images that are in two splits", about)
-
-
-def _picture(data: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(data)).convert("RGB")
 
 
 def _draw_plots(name: str, facts: dict[str, SplitFacts]) -> Image.Image:
@@ -217,7 +214,7 @@ def _draw_plots(name: str, facts: dict[str, SplitFacts]) -> Image.Image:
         figure.savefig(drawn, dpi=110)
     split, found = next(iter(facts.items()))
     commonest = ", ".join(word for word, _ in found.words.most_common(12))
-    return _with_line(_picture(drawn.getvalue()), f"The most frequent of {split}: {commonest}")
+    return _with_line(decode(drawn.getvalue()), f"The most frequent of {split}: {commonest}")
 
 
 def _with_line(plots: Image.Image, text: str) -> Image.Image:

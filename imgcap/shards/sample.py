@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from imgcap.pictures.normalise import UnreadableImage, normalised_jpeg
+from imgcap.pictures.normalise import normalised_jpeg
+from imgcap.pictures.opening import UnreadableImage
 from imgcap.shards.source import Skipped, fault_of
 from imgcap.types import Record
 

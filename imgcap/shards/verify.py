@@ -15,7 +15,7 @@ from PIL import Image
 from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of
 from imgcap.files.fetch import Unreachable
-from imgcap.pictures.normalise import UnreadableImage, normalised_jpeg
+from imgcap.pictures.opening import UnreadableImage, decode
 from imgcap.ranks.progress import Progress
 from imgcap.shards.index import Index, IndexRow, index_name, key_name
 from imgcap.shards.manifest import MANIFEST_NAME, TOKEN_COUNTS_NAME, Manifest, ShardInfo, SplitInfo
@@ -196,7 +196,7 @@ def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def _wrong_with_image(data: bytes) -> Iterator[str]:
     try:
-        normalised_jpeg(data, None, 90)
+        decode(data)
     except UnreadableImage as error:
         yield str(error)
 

@@ -21,7 +21,7 @@ from imgcap.models.encoders.base import Encoder
 from imgcap.models.encoders.weights import load_pretrained
 from imgcap.models.precision import autocast, set_float32_matmul
 from imgcap.models.trained import load_captioner
-from imgcap.pictures.files import decode
+from imgcap.pictures.opening import decode
 from imgcap.ranks.collectives import gather_objects, on_main
 from imgcap.ranks.progress import Progress
 from imgcap.ranks.world import World

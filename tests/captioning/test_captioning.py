@@ -4,7 +4,7 @@ import io
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -104,8 +104,8 @@ def test_beam_and_length_penalty_are_heeded(captioner: PictureCaptioner) -> None
     ("bad", "reason"),
     [
         ("notes.txt", r"notes\.txt can't be captioned: not an image"),
-        ("nowhere.jpg", r"nowhere\.jpg can't be captioned: No such file"),
-        (".", "can't be captioned: Is a directory"),
+        ("nowhere.jpg", r"nowhere\.jpg can't be captioned: cannot be read: No such file"),
+        (".", "can't be captioned: cannot be read: Is a directory"),
         ("http://127.0.0.1:9/a.jpg", "pass urls=True"),
         (torch.randn(3, 8, 8), "picture 0 can't be captioned: floats go from 0 to 1"),
         (torch.full((3, 8, 8), torch.nan), "floats go from 0 to 1"),
@@ -113,7 +113,21 @@ def test_beam_and_length_penalty_are_heeded(captioner: PictureCaptioner) -> None
         (np.zeros((3, 8, 8), np.uint8), r"an array is \(H, W, C\)"),
         (np.zeros((8, 8, 3), np.int64), "these are int64"),
         (np.zeros((0, 8, 3), np.uint8), "no pixels"),
-        ([None], "a NoneType holds no picture"),
+        ([None], "picture 0 can't be captioned: 'NoneType' is no picture"),
+        (None, "picture 0 can't be captioned: 'NoneType' is no picture"),
+        (7, "picture 0 can't be captioned: 'int' is no picture"),
+        (io.BytesIO(), "picture 0 can't be captioned: 'BytesIO' is no picture"),
+        (b"raw", "picture 0 can't be captioned: not an image"),
+        (b"", "picture 0 can't be captioned: zero bytes"),
+        (Path("a\0b"), "can't be captioned: "),
+        (Image.new("RGB", (0, 4)), "picture 0 can't be captioned: it has no pixels"),
+        (Image.new("F", (4, 4), -1), "picture 0 can't be captioned: grey is 0 to 65,535"),
+        (torch.zeros(3, 8, 8, dtype=torch.complex64), "these are complex64"),
+        (torch.zeros(3, 8, 8, dtype=torch.bool), "these are bool"),
+        (torch.zeros(3, 8, 8, device="meta"), "a tensor without plain values"),
+        (torch.zeros(3, 8, 8).to_sparse(), "a tensor without plain values"),
+        (np.zeros((8, 8), object), "these are object"),
+        (np.uint8(7), "'uint8' is no picture"),
     ],
 )
 def test_what_is_no_picture_is_named(captioner: PictureCaptioner, tmp_path: Path, bad: object, reason: str) -> None:
@@ -122,6 +136,27 @@ def test_what_is_no_picture_is_named(captioner: PictureCaptioner, tmp_path: Path
         bad = tmp_path / bad
     with pytest.raises(UserError, match=reason):
         captioner.caption(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("close", [lambda image: image.close(), lambda image: image.__exit__()])
+def test_a_closed_picture_is_named_closed(
+    captioner: PictureCaptioner, photo: Path, close: Callable[[Image.Image], object]
+) -> None:
+    image = Image.open(photo)
+    close(image)
+    with pytest.raises(UserError, match="picture 0 can't be captioned: it was closed before it was read"):
+        captioner.caption(image)
+
+
+def test_a_picture_that_pillow_opens_lazily_is_found_cut(captioner: PictureCaptioner, photo: Path) -> None:
+    cut = io.BytesIO(photo.read_bytes()[:-100])
+    with pytest.raises(UserError, match="picture 1 can't be captioned: truncated or damaged image"):
+        captioner.caption([Image.open(photo), Image.open(cut)])
+
+
+def test_small_floats_are_those_of_float32(captioner: PictureCaptioner) -> None:
+    whole = torch.rand(3, 40, 60, generator=torch.Generator().manual_seed(1)).bfloat16()
+    assert captioner.caption(whole) == captioner.caption(whole.float())
 
 
 @pytest.fixture

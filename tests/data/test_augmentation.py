@@ -12,7 +12,7 @@ from imgcap.config.data import DataConfig
 from imgcap.data.augmentation import augmented_image, eval_image, training_image
 from imgcap.data.mirror_words import MIRROR_WORDS, knows_directions, may_be_mirrored
 from imgcap.data.safe_operations import LIMITS, moved, toned
-from imgcap.pictures.files import decode
+from imgcap.pictures.opening import decode
 
 
 def gradient(width=120, height=80):

@@ -19,7 +19,8 @@ from imgcap.data.dataset import TrainDataset
 from imgcap.data.loader import PlanSampler, TrainLoader, reading
 from imgcap.data.plan import Plan, split_batch
 from imgcap.errors import UserError
-from imgcap.pictures.normalise import UnreadableImage, normalised_jpeg
+from imgcap.pictures.normalise import normalised_jpeg
+from imgcap.pictures.opening import UnreadableImage
 from imgcap.shards.builder import build
 from imgcap.shards.foreign import expand, index_foreign
 from imgcap.shards.reader import ShardReader

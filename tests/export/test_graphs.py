@@ -1,6 +1,7 @@
 """The graphs of an artefact say what the model says, without torch or without imgcap."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,17 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import imgcap
+from imgcap.checkpoint.layout import seal_of
+from imgcap.decoding.constraints import Constraints
 from imgcap.export.artefact import export_run
 from imgcap.models.captioner import Captioner
 from imgcap.models.decoders.lstm import LSTMDecoder
 from imgcap.models.decoders.transformer import TransformerDecoder
-from imgcap.models.trained import load_captioner
+from imgcap.models.trained import MANIFEST, load_captioner
 from imgcap.shards.reader import ShardReader
 from imgcap.text.vocabulary import CHARACTERS, Vocabulary
 from imgcap.text.written import written
+from imgcap.types import PAD, SOS, UNK
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -76,14 +79,62 @@ def test_onnx_captions_equal_torchs(artefact: Path, pictures: list[Path]) -> Non
     assert len({text for text, _ in found}) > 3, "it says the same of every picture"
 
 
+@pytest.mark.parametrize("unlike", [{"no_repeat_ngram": 1}, {"min_length": 6, "no_repeat_ngram": 2}])
+def test_constraints_of_evaluation_hold_in_both(
+    artefact: Path, pictures: list[Path], tmp_path: Path, unlike: dict[str, int]
+) -> None:
+    """As an artefact of such a run is, of which the graphs are the same."""
+    copied = tmp_path / "artefact"
+    shutil.copytree(artefact, copied)
+    content = json.loads((copied / MANIFEST).read_text())
+    content["eval"] |= unlike
+    del content["seal"]
+    (copied / MANIFEST).write_text(json.dumps({**content, "seal": seal_of(content)}))
+    expected, found = imgcap.load(copied, "cpu").caption(pictures), OnnxCaptioner(copied).caption(pictures)
+    assert [text for text, _ in found] == [caption.text for caption in expected]
+    assert [score for _, score in found] == pytest.approx([caption.score for caption in expected], abs=1e-4)
+    free = imgcap.load(artefact, "cpu").caption(pictures)
+    assert [caption.text for caption in free] != [caption.text for caption in expected], "they forbid nothing"
+
+
+@pytest.mark.parametrize("min_length", [0, 3])
+@pytest.mark.parametrize("no_repeat_ngram", [0, 1, 2, 3])
+@pytest.mark.parametrize("unk", [None, True])
+def test_it_forbids_what_constraints_do(min_length: int, no_repeat_ngram: int, unk: bool | None) -> None:
+    runner, random = OnnxCaptioner.__new__(OnnxCaptioner), np.random.default_rng(3)
+    runner.eval = {"min_length": min_length, "no_repeat_ngram": no_repeat_ngram, "unk": unk}
+    never = torch.tensor([PAD, SOS] if unk else [PAD, SOS, UNK])
+    constraints = Constraints(never, min_length, no_repeat_ngram)
+    for step in range(8):
+        log_probs_BWV = random.normal(size=(4, 5, 8))
+        words_BWL = torch.full((4, 5, 9), PAD)
+        words_BWL[..., :step] = torch.from_numpy(random.integers(UNK, 8, (4, 5, step)))
+        expected = torch.from_numpy(log_probs_BWV.copy())
+        constraints.forbid_(expected, torch.tensor(step), words_BWL)
+        runner._forbid(log_probs_BWV, words_BWL[..., :step].numpy())
+        assert np.array_equal(log_probs_BWV, expected.numpy())
+
+
+def test_more_words_than_a_caption_can_have_are_refused(artefact: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "artefact"
+    shutil.copytree(artefact, copied)
+    content = json.loads((copied / MANIFEST).read_text())
+    content["eval"]["min_length"] = 8
+    (copied / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"eval\.min_length=8 asks for more words than a caption can have, 7"):
+        OnnxCaptioner(copied)
+
+
 def test_its_runner_needs_neither_torch_nor_imgcap(artefact: Path, pictures: list[Path], tmp_path: Path) -> None:
     script = tmp_path / "alone.py"
     lines = ["import runpy, sys", "sys.modules['torch'] = sys.modules['imgcap'] = None"]
     lines += ["sys.argv = sys.argv[1:]", "sys.path[0] = sys.argv[0].rpartition('/')[0]"]  # as python FILE has it
     script.write_text("\n".join([*lines, "runpy.run_path(sys.argv[0], run_name='__main__')"]))
-    command = [sys.executable, str(script), str(artefact / "onnx" / "caption.py"), *map(str, pictures[:3]), "--json"]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    (tmp_path / "no\tpicture.jpg").write_text("no picture")
+    command = [sys.executable, str(script), str(artefact / "onnx" / "caption.py"), "--json", "no\tpicture.jpg"]
+    ended = subprocess.run([*command, *map(str, pictures[:3])], capture_output=True, text=True, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == "skipped: no\\tpicture.jpg: not an image\n"
     expected = imgcap.load(artefact, "cpu").caption(pictures[:3])
     assert [entry["caption"] for entry in json.loads(ended.stdout)] == [caption.text for caption in expected]
 
@@ -127,25 +178,3 @@ def test_it_reads_words_as_the_vocabulary_does(oov: str) -> None:
     for length in random.integers(0, 12, 300):
         tokens = random.choice(choices, length).tolist()
         assert runner.text(tokens) == written(vocabulary.words_of(tokens))
-
-
-def test_odd_pictures_are_prepared_as_ours(tmp_path: Path) -> None:
-    from imgcap.captioning.pictures import as_picture
-    from imgcap.data.augmentation import eval_image
-
-    runner = OnnxCaptioner.__new__(OnnxCaptioner)
-    runner.config = {"data": {"image_size": 48}}
-    blots = np.random.default_rng(0).integers(0, 256, (4, 6, 3)).astype(np.uint8)
-    photo = Image.fromarray(blots).resize((90, 60), Image.Resampling.BILINEAR)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    photo.save(tmp_path / "turned.jpg", exif=exif)
-    photo.resize((900, 600)).save(tmp_path / "large.jpg")
-    clear = photo.copy()
-    clear.putalpha(Image.linear_gradient("L").resize(photo.size))
-    for picture in (tmp_path / "large.jpg", photo, photo.convert("L"), clear, photo.quantize(16)):
-        ours = eval_image(as_picture(picture, 48), 48).permute(1, 2, 0).numpy()
-        assert np.array_equal(runner.prepare(picture), ours), picture
-    turned = eval_image(as_picture(tmp_path / "turned.jpg", 48), 48).permute(1, 2, 0).numpy()
-    found = runner.prepare(tmp_path / "turned.jpg").astype(int)
-    assert np.abs(found - turned).mean() < 3  # ours is saved upright before it is read

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgcap.pictures.files import find_pictures, open_picture
+from imgcap.pictures.files import find_pictures
+from imgcap.pictures.opening import open_picture
 
 Photo = Callable[..., Path]
 

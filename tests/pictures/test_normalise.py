@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imgcap.pictures.normalise import MAX_PIXELS, UnreadableImage, normalised_jpeg
+from imgcap.pictures.normalise import normalised_jpeg, within
+from imgcap.pictures.opening import MAX_PIXELS, UnreadableImage
 
 Photo = Callable[..., Path]
 
@@ -43,6 +44,12 @@ def test_the_shorter_side_is_shrunk(
 ) -> None:
     image = decoded(normalised_jpeg(photo(tmp_path / "a.jpg", width, height).read_bytes(), 64, 90))
     assert (image.format, image.mode, image.size) == ("JPEG", "RGB", size)
+
+
+def test_a_side_that_no_jpeg_can_have_is_shrunk() -> None:
+    long = encoded(Image.new("RGB", (70_000, 40), (200, 0, 0)), "PNG")
+    assert decoded(normalised_jpeg(long, None, 90)).size == (65_500, 37)
+    assert decoded(normalised_jpeg(long, 20, 90)).size == (35_000, 20)
 
 
 def test_shrinking_is_antialiased() -> None:
@@ -132,3 +139,8 @@ def test_damaged_bytes_give_a_picture_or_a_reason(photo: Photo, tmp_path: Path, 
         except UnreadableImage:
             continue
         assert (image.format, image.mode) == ("JPEG", "RGB")
+
+
+@pytest.mark.parametrize(("size", "fitted"), [((4, 70_000), (1, 240)), ((300, 200), (240, 160)), ((6, 3), (240, 120))])
+def test_a_thumbnail_has_pixels_however_thin_it_is(size: tuple[int, int], fitted: tuple[int, int]) -> None:
+    assert within(Image.new("RGB", size), 240).size == fitted

@@ -13,7 +13,7 @@ from hostile import HostileServer
 from PIL import Image
 
 from imgcap.errors import UserError
-from imgcap.pictures.files import decode
+from imgcap.pictures.opening import decode
 from imgcap.shards.foreign import expand, index_foreign
 from imgcap.shards.manifest import Manifest
 from imgcap.shards.place import Place

@@ -386,15 +386,15 @@ def test_pictures_of_phones_are_built(build: Build, tmp_path: Path, form: str, s
 def test_heic_without_its_package_says_what_to_install(
     build: Build, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from imgcap.pictures import formats
+    from imgcap.pictures import opening
 
     (photos / "10.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
     for path in list(photos.iterdir()):
         path.with_suffix(".txt").write_text("A photo .")
-    formats._register_heif.cache_clear()
+    opening._register_heif.cache_clear()
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     ended = build(photos)
-    formats._register_heif.cache_clear()
-    assert "1 × a HEIC picture, which needs one more package: pip install 'imgcap[heic]' (the first: '10.heic')" in (
+    opening._register_heif.cache_clear()
+    assert "1 × a HEIC picture, which needs one more package: pip install pillow-heif (the first: '10.heic')" in (
         ended.stdout
     )

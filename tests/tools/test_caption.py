@@ -1,6 +1,8 @@
 """tools/caption.py on every sort of picture, as a user runs it."""
 
+import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from untrained import save_run
+
+from imgcap.captioning.files import _drawing_names
 
 WORDS = ["a", "the", "red", "blue", "green", "dog", "cat", "bird", "ball", "runs", "sits", "flies", "on", "under"]
 
@@ -225,3 +229,43 @@ def test_options_that_make_no_sense_are_one_line(caption, photos: Path, options:
     ended = caption(photos, "--json", *options)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert ended.stderr.startswith(message)
+
+
+def test_drawings_never_share_a_name_nor_take_a_picture_s(caption, tmp_path: Path) -> None:
+    names = ["a.jpg", "a-2.jpg", "A.png", "b/a.jpg", "c/a.webp", "c/a-2.webp", f"{'é' * 120}.jpg", f"b/{'é' * 120}.jpg"]
+    for number, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        photo(number).save(tmp_path / name)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    entries = caption(tmp_path, "--json", "--attention", tmp_path).entries
+    drawn = {path.name.casefold() for path in tmp_path.glob("*.png")} - {"a.png"}
+    assert len(entries) == len(drawn) == len(names)
+    assert all(path.read_bytes() == data for path, data in before.items())
+
+
+def test_names_of_drawings_take_no_longer_for_many_pictures() -> None:
+    paths = [Path(f"{number}/a.jpg") for number in range(20_000)]
+    names = _drawing_names(paths, Path("drawn"))  # in square time it would be minutes
+    assert len(set(names.values())) == len(paths) and names[paths[-1]] == Path("drawn/a-20000.png")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_no_text_holds_are_escaped(
+    model: Path, command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoding: str
+) -> None:
+    names = ["caf\udce9.jpg", "line\nfeed.jpg", "tab\there.jpg", "\U0001f600.jpg"]
+    for number, name in enumerate(names):
+        photo(number).save(tmp_path / name)
+    (tmp_path / "of\nno.jpg").write_text("no picture")
+    said = []
+    for options in ([], ["--json"]):
+        out = io.TextIOWrapper(io.BytesIO(), encoding, errors="strict")
+        monkeypatch.setattr(sys, "stdout", out)
+        ended = command("tools/caption.py", model, tmp_path, *options)
+        out.flush()
+        assert f"skipped: {tmp_path}/of\\nno.jpg: not an image" in ended.stderr.splitlines()
+        said.append(out.buffer.getvalue().decode(encoding))
+    lines = [line.split("\t") for line in said[0].splitlines()]
+    escaped = ["caf\\udce9.jpg", "line\\nfeed.jpg", "tab\\there.jpg"]
+    assert [Path(name).name for name, caption in lines][:3] == escaped and len(lines) == len(names)
+    assert [Path(entry["image"]).name for entry in json.loads(said[1])] == names

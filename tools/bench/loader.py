@@ -18,7 +18,7 @@ from imgcap.data.dataset import TrainDataset
 from imgcap.data.loader import PlanSampler, TrainLoader
 from imgcap.data.plan import Accumulation, MicroBatch, Plan
 from imgcap.errors import UserError
-from imgcap.pictures.files import decode
+from imgcap.pictures.opening import decode
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.token_counts import TokenCounts
 from imgcap.text.vocabulary import Vocabulary

@@ -19,9 +19,8 @@ from imgcap.captioning.page.controls import add_controls, chosen_options
 from imgcap.captioning.page.style import CHOOSE, CSS, LOOK
 from imgcap.config.decoding import DecodeOptions
 from imgcap.errors import UserError, needs
-from imgcap.pictures.files import open_picture, picture_of
 from imgcap.pictures.formats import SUFFIXES
-from imgcap.pictures.normalise import MAX_PIXELS, UnreadableImage, check_header
+from imgcap.pictures.opening import MAX_PIXELS, UnreadableImage, check_header, decode, open_picture
 
 if TYPE_CHECKING:
     from imgcap.captioning.captioner import PictureCaptioner
@@ -156,7 +155,7 @@ class Page:
         """Open a picture as the page shows it: within the limits, upright, RGB, and not large."""
         data = path.read_bytes()
         check_header(data, int(self.limits.megapixels * 1e6))
-        return _within(picture_of(data, SHOWN // 2), SHOWN)
+        return _within(decode(data, SHOWN // 2), SHOWN)
 
     def _card(self, name: str, path: str, decoding: Mapping[str, Any]) -> str:
         captioner = self.captioners[name]

@@ -1,15 +1,13 @@
 """A comparison as one self-contained HTML page: scores with their intervals, and the images that changed most."""
 
-import io
 from pathlib import Path
-
-from PIL import Image, ImageOps
 
 from imgcap.evaluation.comparison.bootstrap import Difference
 from imgcap.evaluation.comparison.sides import Comparison
 from imgcap.evaluation.table import SCALE
 from imgcap.files.durable import write_whole
-from imgcap.pictures.normalise import jpeg_of
+from imgcap.pictures.normalise import jpeg_of, within
+from imgcap.pictures.opening import decode
 from imgcap.pictures.pages import data_url, template
 from imgcap.shards.reader import ShardReader
 
@@ -50,7 +48,6 @@ def _pictures(reader: ShardReader, wanted: set[int]) -> dict[int, str]:
     for i in range(len(reader)):
         if reader.read_text(i).image_id in wanted:
             sample = reader.read(i)
-            with Image.open(io.BytesIO(sample.jpeg)) as image:
-                small = ImageOps.contain(image.convert("RGB"), (THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+            small = within(decode(sample.jpeg), THUMBNAIL)
             found[sample.image_id] = data_url(jpeg_of(small, QUALITY))
     return found
