@@ -1,13 +1,16 @@
 """Making a record into the two members of its sample: `KEY.jpg` and `KEY.json`."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from imgcap.pictures.normalise import UnreadableImage, normalised_jpeg
 from imgcap.shards.source import Skipped
 from imgcap.types import Record
+
+MOST_LETTERS = 20_000  # of a caption
+MOST_UNBROKEN = 2_000  # of those without white space between: spaCy takes the square of their number, here a second
 
 
 class Tokeniser(Protocol):
@@ -56,15 +59,31 @@ def encoded_captions(
     record: Record, tokeniser: Callable[[str], list[str]], skipped: list[Skipped]
 ) -> tuple[bytes, list[list[str]]]:
     """Make the JSON document of a record's captions, and their tokens: none where no caption is left."""
-    captions, tokens = [], list[list[str]]()
-    for caption in record.captions:
-        words = tokeniser(caption)
-        if words:
-            captions.append(caption)
-            tokens.append(words)
-        else:
-            skipped.append(Skipped(record.file_name, "empty caption"))
+    captions, tokens = tokenised(record.captions, record.file_name, tokeniser, skipped)
     if not tokens:
         skipped.append(Skipped(record.file_name, "image without captions"))
     content = {"image_id": record.image_id, "file_name": record.file_name, "captions": captions, "tokens": tokens}
     return json.dumps(content, separators=(",", ":")).encode(), tokens
+
+
+def tokenised(
+    captions: Iterable[str], name: str, tokeniser: Callable[[str], list[str]], skipped: list[Skipped]
+) -> tuple[list[str], list[list[str]]]:
+    """Cut captions into words; those that are empty or too long for that are skipped under `name`."""
+    kept, tokens = [], list[list[str]]()
+    for caption in captions:
+        if len(caption) > MOST_UNBROKEN and (reason := _too_long(caption)):
+            skipped.append(Skipped(name, reason))
+        elif words := tokeniser(caption):
+            kept.append(caption)
+            tokens.append(words)
+        else:
+            skipped.append(Skipped(name, "empty caption"))
+    return kept, tokens
+
+
+def _too_long(caption: str) -> str:
+    if len(caption) > MOST_LETTERS:
+        return f"caption of more than {MOST_LETTERS:,} letters"
+    unbroken = max(map(len, caption.split()), default=0) > MOST_UNBROKEN
+    return f"caption with a word of more than {MOST_UNBROKEN:,} letters" if unbroken else ""
