@@ -11,9 +11,16 @@ import sys
 from pathlib import Path
 
 from imgcap.commands.arguments import parser_for
-from imgcap.errors import exits_cleanly
-from imgcap.shards.manifest import Manifest
+from imgcap.errors import UserError, exits_cleanly
+from imgcap.shards.manifest import Manifest, how_to_mend
 from imgcap.shards.verify import verify
+
+
+def _mend(folder: Path) -> str:
+    try:
+        return how_to_mend(folder, Manifest.load(folder).is_foreign)
+    except UserError:  # nobody knows what it was
+        return "make the set again: imgcap build SOURCE ... --force, or imgcap index TARS --out ANOTHER"
 
 
 @exits_cleanly
@@ -29,7 +36,7 @@ def main() -> None:
     elif damages:
         for damage in damages:
             print(" ".join(part for part in (damage.file, damage.key, damage.what) if part))
-        print(f"{len(damages)} damages in {arguments.folder}; mend it with imgcap build ... --force")
+        print(f"{len(damages)} damages in {arguments.folder}; {_mend(arguments.folder)}")
     else:
         for split, info in Manifest.load(arguments.folder).splits.items():
             print(f"{split}: {info.images} images, {info.captions} captions, {len(info.shards)} shards")

@@ -7,6 +7,7 @@ of nothing else ends.
 import bz2
 import gzip
 import lzma
+import shlex
 import shutil
 import subprocess
 import sys
@@ -37,9 +38,7 @@ class DrawnTars:
     def __init__(self, tars: int) -> None:
         self._tars = tars
         self._empty: set[str] = set()  # tars that hold no sample
-        self._left_out: defaultdict[str, set[str]] = defaultdict(
-            set
-        )  # keys whose samples turned out to be none, by tar
+        self._left_out = defaultdict[str, set[str]](set)  # by tar, keys whose samples can't be used
         self._told: Counter[tuple[str, str]] = Counter()  # what was skipped, by tar and reason
         self._suffixes: set[str] = set()
         self._said: set[str] = set()
@@ -163,7 +162,9 @@ def _here(tar: str, folder: Path, name: str) -> tuple[Path, str]:
     if program is None:
         return path, failure
     if program not in _OPENED_BY:
-        raise UserError(f"it is compressed, and {program} isn't read here; unpack it with {program} -d")
+        raise UserError(
+            f"it is compressed, and {program} isn't read here; unpack it with: {program} -d {shlex.quote(tar)}"
+        )
     plain = folder / f"{name}.tar"
     _unpack(path, _OPENED_BY[program], plain)
     if path.parent == folder:

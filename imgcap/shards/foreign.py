@@ -71,9 +71,8 @@ def named_splits(patterns: list[str], split: str | None = None) -> tuple[list[st
         return expand(patterns, missing_too=True), split
     if split or not all(splits):
         other = f"--split {split}" if split else patterns[splits.index(None)]
-        raise UserError(
-            f"{other} and {patterns[0]} don't go together; write train=, val= or test= before each pattern, or none"
-        )
+        told = f"{other} and {patterns[0]} don't go together"
+        raise UserError(f"{told}; write train=, val= or test= before each pattern, or before none")
     of = [(tar, split) for (_, tars), split in zip(named, splits, strict=True) for tar in _found([tars], ()) if split]
     _refuse_twice([tar for tar, _ in of], ())
     return [tar for tar, _ in of], dict(of)
