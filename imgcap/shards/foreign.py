@@ -65,15 +65,15 @@ def named_splits(patterns: list[str], split: str | None = None) -> tuple[list[st
 
     `UserError` where some patterns name their split and others don't, or all have another one (`split`).
     """
-    named = [pattern.partition("=")[::2] for pattern in patterns]
-    splits = [STANDARD_NAMES.get(name) if tars else None for name, tars in named]
+    named = [pattern.partition("=") for pattern in patterns]
+    splits = [STANDARD_NAMES.get(name) if sign else None for name, sign, _ in named]
     if not any(splits):
         return expand(patterns, missing_too=True), split
     if split or not all(splits):
         other = f"--split {split}" if split else patterns[splits.index(None)]
         told = f"{other} and {patterns[0]} don't go together"
         raise UserError(f"{told}; write train=, val= or test= before each pattern, or before none")
-    of = [(tar, split) for (_, tars), split in zip(named, splits, strict=True) for tar in _found([tars], ()) if split]
+    of = [(tar, split) for (*_, tars), split in zip(named, splits, strict=True) for tar in _found([tars], ()) if split]
     _refuse_twice([tar for tar, _ in of], ())
     return [tar for tar, _ in of], dict(of)
 
