@@ -101,12 +101,12 @@ def _refuse_twice(tars: list[str], others: tuple[str, ...]) -> None:
 
 
 def _matches(name: str) -> list[str]:
+    """The paths of the tars that a name with wildcards means; the name itself where there are none."""
     path = str(Path(os.path.expanduser(name)).absolute())
     if os.path.isdir(path):
         raise UserError(f"{name} is a folder; name the tars in it: {os.path.join(name, '*.tar')}")
-    if os.path.isfile(path) or not glob.has_magic(path):
-        return [path]
-    return sorted(match for match in glob.glob(path, recursive=True) if not os.path.isdir(match)) or [path]
+    matches = [path] if os.path.isfile(path) else sorted(glob.glob(path, recursive=True))
+    return [match for match in matches if not os.path.isdir(match)] or [name]
 
 
 def missing_of(tars: Iterable[str], others: tuple[str, ...] = ()) -> list[str]:
