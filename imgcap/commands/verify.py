@@ -14,8 +14,11 @@ from pathlib import Path
 
 from imgcap.commands.arguments import parser_for
 from imgcap.errors import UserError, exits_cleanly
-from imgcap.shards.manifest import Manifest
+from imgcap.shards.manifest import Manifest, how_to_mend
 from imgcap.shards.verify import verify
+
+# How to mend a set of which nobody knows what it was.
+NOBODY_KNOWS = "make the set again: imgcap build SOURCE ... --force, or imgcap index TARS --out ANOTHER"
 
 
 @exits_cleanly
@@ -41,7 +44,8 @@ def main() -> None:
     if manifest and manifest.skipped:
         print(manifest.skipped_table())
     if damages:
-        print(f"{len(damages)} damages in {arguments.folder}; mend it with imgcap build ... --force")
+        mend = how_to_mend(arguments.folder, manifest.is_foreign) if manifest else NOBODY_KNOWS
+        print(f"{len(damages)} damages in {arguments.folder}; {mend}")
     else:
         print(f"{arguments.folder} is as it was built")
     sys.exit(1 if damages else 0)

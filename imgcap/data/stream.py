@@ -1,22 +1,14 @@
 """Training on tars without an index, drawn with replacement for ever: for sets too large to index; in no exact order.
 
-webdataset draws the tars, takes them apart and mixes their samples; what a sample becomes is as everywhere else.
+webdataset draws the tars and mixes their samples; what a sample is and becomes is as everywhere else.
 """
 
-import subprocess
-import sys
-import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
-from pathlib import Path
-from queue import Queue
-from tempfile import TemporaryDirectory
-from threading import Thread
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from torch.utils.data import get_worker_info
@@ -25,21 +17,19 @@ from imgcap.config.data import DataConfig
 from imgcap.data.augmentation import training_image
 from imgcap.data.batch import BatchShape
 from imgcap.data.dataset import DAMAGED, CaptionRows, chosen_captions
+from imgcap.data.drawn_tars import PIPE, DrawnTars
 from imgcap.data.keyed_random import generator
 from imgcap.data.loader import read_ahead, reading
 from imgcap.data.plan import Accumulation
 from imgcap.errors import UserError
-from imgcap.files.fetch import fetch, is_address
-from imgcap.pictures.opening import UnreadableImage, check_header, decode
-from imgcap.shards.foreign import captions_of, image_and_captions
-from imgcap.shards.source import image_id_of
+from imgcap.pictures.opening import UnreadableImage, decode
+from imgcap.shards.sample import tokenised
+from imgcap.shards.source import Skipped, image_id_of
+from imgcap.shards.tar_samples import TarSample
 from imgcap.text.tokeniser import Tokeniser
 from imgcap.text.vocabulary import Vocabulary
 from imgcap.types import PAD, Batch
 
-PIPE = "pipe:"
-UNREADABLE = (OSError, EOFError, ValueError, tarfile.TarError)  # what a tar that is none, or is cut, raises
-LOST = 10  # tars in a row that can't be had or read before the stream gives up
 NOT_EXACT = (
     "the order of a stream is not exact: samples are drawn with replacement, and other ranks, other workers or a "
     "resume draw others"
@@ -106,40 +96,37 @@ class StreamLoader:
         return self._drawn((*self.key, worker.id if worker else 0))
 
     def _drawn(self, key: tuple[int, ...]) -> Iterator[Batch]:
-        import webdataset  # here and below: most runs have no stream
+        import webdataset  # most runs have no stream
 
         random = generator(*key)
         drawn = webdataset.ResampledShards(
             list(self.plan.tars), deterministic=True, worker_seed=lambda: int(random.integers(1 << 62))
         )
         shuffle = webdataset.shuffle(self.data.stream_buffer, seed=int(random.integers(1 << 62)))
-        samples = enumerate(shuffle(_samples(tar["url"] for tar in drawn)))
+        tars = DrawnTars(len(self.plan.tars))
+        samples = enumerate(shuffle(tars.samples(tar["url"] for tar in drawn)))
         while True:
             (batch,) = self.shape.allocate(1)
             images_BHWC, tokens_BKT = batch.images_BCHW.permute(0, 2, 3, 1).numpy(), batch.tokens_BKT.numpy()
             batch.tokens_BKT.fill_(PAD)
             place = 0
             while place < self.shape.images:
-                number, sample = next(samples)
+                number, (tar, sample) = next(samples)
                 try:
                     self._write(sample, (*key, number), images_BHWC[place], tokens_BKT[place])
                 except (*DAMAGED, UnreadableImage) as error:
-                    _tell(f"sample {sample['__key__']} of {sample['__url__']}: {error}")
+                    tars.leave_out(tar, sample.key, str(error))
                     continue
-                batch.image_ids[place] = image_id_of(f"{sample['__url__']}/{sample['__key__']}")
+                batch.image_ids[place] = image_id_of(f"{tar}/{sample.key}")
                 place += 1
             yield batch
 
-    def _write(
-        self, members: dict[str, Any], key: tuple[int, ...], image_HWC: np.ndarray, tokens_KT: np.ndarray
-    ) -> None:
-        image, described = image_and_captions(members)
-        check_header(members[image])
-        tokens = [words for words in map(self.tokenise, captions_of(members[described], described)) if words]
+    def _write(self, sample: TarSample, key: tuple[int, ...], image_HWC: np.ndarray, tokens_KT: np.ndarray) -> None:
+        skipped: list[Skipped] = []
+        _, tokens = tokenised(sample.captions, sample.key, self.tokenise, skipped)
         if not tokens:
-            raise ValueError("image without captions")
-        picture = decode(members[image], self.data.image_size)
-        training_image(picture, self.data, tokens, key, image_HWC)
+            raise ValueError(skipped[0].reason)
+        training_image(decode(sample.data, self.data.image_size), self.data, tokens, key, image_HWC)
         self.rows.write(tokens, tokens_KT, chosen_captions(len(tokens), self.rows.captions, key))
 
 
@@ -149,82 +136,3 @@ def check_tars(tars: list[str], pipes: bool) -> tuple[str, ...]:
     if piped and not pipes:
         raise UserError(f"{piped!r} would run a command; if that is meant, set data.pipes=true")
     return tuple(tars)
-
-
-def _samples(tars: Iterator[str]) -> Iterator[dict[str, Any]]:
-    """Yield the samples of tar after tar; what can't be had or read is named on stderr and left out."""
-    from webdataset import tariterators
-
-    lost = 0
-    with TemporaryDirectory() as folder:
-        for tar, path, failure in _ahead(tars, Path(folder)):
-            try:
-                if failure:
-                    raise failure
-                with _opened(tar, path) as file:
-                    opened = tariterators.tar_file_expander(iter([{"url": tar, "stream": file}]))
-                    yield from tariterators.group_by_keys(opened)
-                lost = 0
-            except (UserError, *UNREADABLE) as error:
-                lost += 1
-                reason = error.args[0] if error.args else error  # webdataset adds more behind it
-                _tell(f"{tar}, or what is left of it: {reason}")
-                if lost >= LOST:
-                    raise UserError(f"{lost} tars in a row could not be read, the last was {tar}: {reason}") from None
-
-
-def _ahead(tars: Iterator[str], folder: Path) -> Iterator[tuple[str, Path | None, UserError | None]]:
-    """Yield each tar with its path or why it is not there; the next one is fetched while one is read.
-
-    The thread is one that nobody waits for: a process that ends leaves a fetch unfinished.
-    """
-    fetched: Queue[tuple[str, Path | None, UserError | None]] = Queue(maxsize=1)
-
-    def fetch_all() -> None:
-        for number, tar in enumerate(tars):
-            try:
-                fetched.put((tar, _fetched(tar, folder / str(number)), None))
-            except UserError as error:
-                fetched.put((tar, None, error))
-            except OSError:  # the folder is no more: the reader has left
-                return
-
-    Thread(target=fetch_all, name="tars ahead", daemon=True).start()
-    while True:
-        yield fetched.get()
-
-
-def _fetched(tar: str, path: Path) -> Path | None:
-    """Bring a tar to this machine and return its path; None for one that comes out of a pipe."""
-    if tar.startswith(PIPE):
-        return None
-    if is_address(tar):
-        fetch(tar, path)
-        return path
-    return Path(tar)
-
-
-@contextmanager
-def _opened(tar: str, path: Path | None) -> Iterator[IO[bytes]]:
-    if path is None:
-        command = tar.removeprefix(PIPE)
-        with subprocess.Popen(command, shell=True, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            try:
-                yield process.stdout
-            except UNREADABLE:
-                if not process.wait():
-                    raise
-        if process.returncode:
-            raise UserError(f"it ended with exit code {process.returncode}")
-        return
-    try:
-        with path.open("rb") as file:
-            yield file
-    finally:
-        if is_address(tar):
-            path.unlink(missing_ok=True)
-
-
-def _tell(what: str) -> None:
-    print(f"skipped: {what}", file=sys.stderr, flush=True)

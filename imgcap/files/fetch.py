@@ -30,6 +30,10 @@ class Unreachable(UserError):
     """An address whose bytes can't be had: no damage of a sample, so nothing that may be skipped."""
 
 
+class NotThere(Unreachable):
+    """An address behind which there is nothing."""
+
+
 class _Missing(Exception):
     """An address behind which there is no file."""
 
@@ -65,7 +69,7 @@ def fetch(
             _check(path, size, sha256)
             return
         except _Missing:
-            raise Unreachable(f"{address} is not there; check the address, or what has become of the file") from None
+            raise NotThere(f"{address} is not there; check the address, or what has become of the file") from None
         except _Failure as failure:
             tries = 0 if _size(path) > before else tries + 1
             if tries >= TRIES:

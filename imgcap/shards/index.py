@@ -10,7 +10,7 @@ from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of_bytes, write_hashed
 from imgcap.shards.place import Place
 
-_MEND = "run imgcap build with the same --out again, it mends the set"
+_MEND = "run imgcap build with the same --out again, it mends the set (imgcap index: into another folder)"
 FIELDS = ("shard", "key", "jpg_offset", "jpg_size", "jpg_crc32", "json_offset", "json_size", "json_crc32")
 FEATURE_FIELDS = ("fp16_offset", "fp16_size", "fp16_crc32")  # of sets that hold an encoder's features too
 

@@ -14,7 +14,15 @@ from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of_bytes
 from imgcap.files.fetch import is_address
 from imgcap.shards.index import Index, IndexRow, key_name
-from imgcap.shards.manifest import MANIFEST_NAME, CaptionsInfo, ShardInfo, SplitInfo, manifest_bytes, parse_manifest
+from imgcap.shards.manifest import (
+    MANIFEST_NAME,
+    CaptionsInfo,
+    ShardInfo,
+    SplitInfo,
+    how_to_mend,
+    manifest_bytes,
+    parse_manifest,
+)
 from imgcap.shards.place import Place
 from imgcap.types import Sample
 
@@ -153,7 +161,7 @@ class ShardReader:
     def _damaged(self, shard: ShardInfo, key: int) -> UserError:
         return UserError(
             f"sample {key_name(key)} of {self.place / shard.file} is damaged; see how much with imgcap verify "
-            f"{self.place}, mend it with imgcap build SOURCE --out {self.place} --force"
+            f"{self.place}, {how_to_mend(self.place, shard.captions is not None)}"
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -176,15 +184,16 @@ def _split_info(place: Place, splits: dict[str, SplitInfo], split: str) -> Split
 def _refuse_missing_shards(place: Place, info: SplitInfo) -> None:
     """Raise `UserError` for a file that should lie on this machine, and is missing or of another size."""
     files = [file for shard in info.shards for file in (shard, shard.captions) if file is not None]
+    foreign = any(shard.captions for shard in info.shards)
     for file in (file for file in files if not is_address(place / file.file)):
         path = Path(place / file.file)
         try:
             size = path.stat().st_size
         except OSError as error:
-            mend = f"run imgcap build SOURCE --out {place} again"
+            mend = how_to_mend(place, foreign) if foreign else f"run imgcap build SOURCE --out {place} again"
             raise UserError(f"{path} cannot be read ({error.strerror}); {mend}") from None
         if size != file.bytes:
             raise UserError(
                 f"{path} has {size} bytes, the manifest says {file.bytes}; see what is damaged with "
-                f"imgcap verify {place}, mend it by running imgcap build SOURCE --out {place} again"
+                f"imgcap verify {place}, {how_to_mend(place, foreign)}"
             )

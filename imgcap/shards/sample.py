@@ -1,7 +1,7 @@
 """Making a record into the two members of its sample: `KEY.jpg` and `KEY.json`."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -57,16 +57,24 @@ def encoded_captions(
     record: Record, tokeniser: Callable[[str], list[str]], skipped: list[Skipped]
 ) -> tuple[bytes, list[list[str]]]:
     """Make the JSON document of a record's captions, and their tokens: none where no caption is left."""
-    captions, tokens = [], list[list[str]]()
-    for caption in record.captions:
-        fault = fault_of(caption)
-        words = [] if fault else tokeniser(caption)
-        if words:
-            captions.append(caption)
-            tokens.append(words)
-        else:
-            skipped.append(Skipped(record.file_name, fault or "empty caption"))
+    captions, tokens = tokenised(record.captions, record.file_name, tokeniser, skipped)
     if not tokens:
         skipped.append(Skipped(record.file_name, "image without captions"))
     content = {"image_id": record.image_id, "file_name": record.file_name, "captions": captions, "tokens": tokens}
     return json.dumps(content, separators=(",", ":")).encode(), tokens
+
+
+def tokenised(
+    captions: Iterable[str], name: str, tokeniser: Callable[[str], list[str]], skipped: list[Skipped]
+) -> tuple[list[str], list[list[str]]]:
+    """Cut captions into words; those that are empty or too long for that are skipped under `name`."""
+    kept, tokens = [], list[list[str]]()
+    for caption in captions:
+        if fault := fault_of(caption):
+            skipped.append(Skipped(name, fault))
+        elif words := tokeniser(caption):
+            kept.append(caption)
+            tokens.append(words)
+        else:
+            skipped.append(Skipped(name, "empty caption"))
+    return kept, tokens

@@ -8,9 +8,9 @@ from typing import Any
 from imgcap.types import Record
 
 _ID_BITS = 53  # any JSON reader keeps 53 bits exactly, those that read numbers as doubles too
-MAX_LETTERS = 131_072  # of a caption, as Python's csv has it of a cell; spaCy's tokeniser ends at a million
-TOO_LONG = "caption of too many letters"
-_SIGNS = re.compile(r"[^\w\s]{1001}")  # which the tokeniser takes off one by one, each time reading all of them again
+MOST_LETTERS = 20_000  # of a caption
+MOST_UNBROKEN = 2_000  # of those without white space between: spaCy takes the square of their number, here a second
+TOO_LONG = f"caption of more than {MOST_LETTERS:,} letters"
 _MAX_ID = 1 << 63  # batches hold 64 bits
 
 
@@ -41,9 +41,12 @@ class Source:
 
 def fault_of(caption: str) -> str | None:
     """Why a caption is none that can be tokenised in good time; None for one that can."""
-    if len(caption) > MAX_LETTERS:
+    if len(caption) <= MOST_UNBROKEN:
+        return None
+    if len(caption) > MOST_LETTERS:
         return TOO_LONG
-    return "caption with too many signs in a row" if _SIGNS.search(caption) else None
+    unbroken = max(map(len, caption.split()), default=0) > MOST_UNBROKEN
+    return f"caption with a word of more than {MOST_UNBROKEN:,} letters" if unbroken else None
 
 
 def as_image_id(value: Any) -> int | None:

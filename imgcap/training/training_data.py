@@ -12,7 +12,7 @@ from imgcap.data.mirror_words import MIRROR_WORDS, knows_directions
 from imgcap.data.mixture import MixedReader, Share, mixture_sha256, refuse_other_features
 from imgcap.data.plan import Accumulation, Plan
 from imgcap.data.prefetch import block_of_cache, prefetching
-from imgcap.data.stream import NOT_EXACT, StreamLoader, StreamPlan, check_tars
+from imgcap.data.stream import NOT_EXACT, PIPE, StreamLoader, StreamPlan, check_tars
 from imgcap.errors import UserError, needs
 from imgcap.ranks.world import World
 from imgcap.shards.foreign import expand
@@ -84,7 +84,7 @@ def open_training_data(data: DataConfig, global_batch: int, seed: int, world: Wo
 def _stream(data: DataConfig, global_batch: int, seed: int, first: ShardReader, world: World) -> TrainingData:
     assert data.stream is not None, "the schema sees to it"
     needs("data.mode=stream", "webdataset")
-    tars = check_tars(expand([data.stream], others=("pipe:",)), data.pipes)
+    tars = check_tars(expand([data.stream], others=(PIPE,)), data.pipes)
     plan = StreamPlan(seed, tars, data.stream_epoch, global_batch)
     if world.is_main:
         print(f"{len(tars)} tars: {NOT_EXACT}", file=sys.stderr, flush=True)

@@ -1,11 +1,15 @@
 """Tars without an index: what is drawn of them, and what is left out by name."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 import tarfile
 from pathlib import Path
 
 import pytest
+from hostile_tars import CASES
 from PIL import Image
 
 from imgcap.config.data import DataConfig
@@ -149,3 +153,68 @@ def test_a_checkpoint_says_that_its_order_was_not_exact():
     for other in ({"step": 40, "manifest_sha256": "x", "global_batch": 8}, state | {"global_batch": 4}):
         with pytest.raises(UserError, match=r"another train\.global_batch"):
             plan.check_state(other)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_stream_takes_of_a_tar_what_an_index_takes(tmp_path, case):
+    tar = str(case.write(tmp_path / "x.tar"))
+    if case.samples:
+        drawn = {image_id for batch in take(5, [tar]) for image_id in batch.image_ids.tolist()}
+        assert drawn == {image_id_of(f"{tar}/{key}") for key in case.samples}
+    else:
+        with pytest.raises(UserError, match="could not be read" if case.damaged else r"no sample of .*x\.tar has"):
+            take(1, [tar])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_without_a_sample_ends_after_one_pass(tmp_path, capfd, workers):
+    tars = [write_tar(tmp_path / f"{n}.tar", {"0.jpg": picture("red"), "0.cls": b"3"}) for n in range(4)]
+    with pytest.raises(UserError) as ended:
+        take(1, tars, workers)
+    assert "no sample of 4 tars such as" in str(ended.value) and "suffixes met are .cls, .jpg" in str(ended.value)
+    assert "4 × image without captions (beside it: .cls)" in str(ended.value) and "\n" not in str(ended.value)
+    assert capfd.readouterr().err.count("skipped") <= 4 * max(workers, 1)
+
+
+def test_pictures_that_turn_out_to_be_broken_are_named_once_and_end_a_stream_of_nothing_else(tmp_path, capfd):
+    data = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(data, "JPEG")
+    cut = data.getvalue()[: len(data.getvalue()) // 2]
+    members = {f"{key}.{kind}": data for key in "abcde" for kind, data in (("jpg", cut), ("txt", b"a red square"))}
+    tar = write_tar(tmp_path / "x.tar", members)
+    with pytest.raises(UserError, match="no sample of"):
+        take(1, [tar])
+    told = capfd.readouterr().err
+    assert told.count("skipped: sample") == 3 and "and so are others of this tar" in told
+
+
+def test_a_tar_without_samples_is_read_once_among_others(tars, tmp_path, capfd):
+    odd = write_tar(tmp_path / "odd.tar", {"0.jpg": picture("red"), "1.jpg": picture("red")})
+    assert len(take(9, [odd, tars[0]])) == 9
+    assert capfd.readouterr().err.count("2 × image without captions, in") == 1
+
+
+@pytest.mark.parametrize(("suffix", "packed_by"), [("gz", gzip), ("bz2", bz2), ("xz", lzma)], ids=["gz", "bz2", "xz"])
+def test_compressed_tars_are_unpacked_on_the_way(tars, tmp_path, suffix, packed_by, capfd):
+    packed = tmp_path / f"blue.tar.{suffix}"
+    packed.write_bytes(packed_by.compress(Path(tars[1]).read_bytes()))
+    for tar in (str(packed), f"file://{packed}", f"pipe:cat {packed}"):
+        (batch,) = take(1, [tar], pipes=True)
+        assert batch.images_BCHW[:, 2].float().mean() > 200
+    assert "skipped" not in capfd.readouterr().err
+    packed.write_bytes(packed.read_bytes()[:-20])
+    assert len(take(1, [str(packed), tars[0]])) == 1
+
+
+def test_a_tar_that_is_packed_otherwise_is_refused_with_what_unpacks_it(tmp_path):
+    packed = tmp_path / "x.tar.zst"
+    packed.write_bytes(b"\x28\xb5\x2f\xfd" + bytes(99))
+    with pytest.raises(UserError, match=r"unpack it with: zstd -d .*x\.tar\.zst"):
+        take(1, [str(packed)])
+
+
+def test_a_tar_with_a_damaged_end_still_gives_what_is_whole(tars, tmp_path, capfd):
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(Path(tars[0]).read_bytes()[:9000])
+    assert len(take(20, [str(cut)])) == 20
+    assert capfd.readouterr().err.count("or what is left of it") == 1

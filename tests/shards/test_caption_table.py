@@ -121,7 +121,7 @@ def test_a_file_that_is_not_utf8_names_byte_line_and_cure(tmp_path: Path, mark: 
         ("A dog, a cat\na.jpg;A dog\n", "isn't clear which hold image and captions.*--image-column"),
         ("A dog\na.jpg\n", "no known layout"),
         ('image,caption\na.jpg,"A dog runs', "line 2.*quote that is not closed"),
-        ('image,caption\na.jpg,"A dog' + " runs" * 40000, "line 2.*too many letters"),
+        ('image,caption\na.jpg,"A dog' + " runs" * 40000, "line 2.*more than 20,000 letters"),
     ],
 )
 def test_a_file_of_no_captions_is_an_error(tmp_path: Path, content: str, message: str) -> None:
@@ -211,7 +211,7 @@ def test_a_caption_of_a_million_letters_is_skipped_with_its_line(tmp_path: Path,
         "3.jpg": ["A cat ."],
     }
     (skipped,) = table.skipped
-    assert skipped.reason == "caption of too many letters" and "captions.csv line 3" in skipped.told
+    assert skipped.reason == "caption of more than 20,000 letters" and "captions.csv line 3" in skipped.told
 
 
 def test_a_row_of_signs_that_the_tokeniser_would_take_minutes_for_is_skipped(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_row_of_signs_that_the_tokeniser_would_take_minutes_for_is_skipped(tmp
     path.write_text(f"image,caption\n1.jpg,A dog {'[' * 100_000}\n2.jpg,A cat {'!' * 900}\n")
     table = read_table(path)
     assert table.captions == {"1.jpg": [], "2.jpg": ["A cat " + "!" * 900]}
-    assert table.skipped == [Skipped("1.jpg", "caption with too many signs in a row")]
+    assert table.skipped == [Skipped("1.jpg", "caption with a word of more than 2,000 letters")]
 
 
 def test_an_entry_that_is_skipped_says_where_it_stands(tmp_path: Path) -> None:

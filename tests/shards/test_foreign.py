@@ -1,8 +1,10 @@
 """Tars that others wrote, indexed where they lie: every naming in use, and every way in which they may be broken."""
 
+import gzip
 import io
 import json
 import os
+import subprocess
 import tarfile
 import zlib
 from pathlib import Path
@@ -10,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hostile import HostileServer
+from hostile_tars import BY_NAME, CASES
 from PIL import Image
 
 from imgcap.errors import UserError
 from imgcap.pictures.opening import decode
-from imgcap.shards.foreign import expand, index_foreign
+from imgcap.shards.foreign import expand, index_foreign, named_splits
 from imgcap.shards.manifest import Manifest
 from imgcap.shards.place import Place
 from imgcap.shards.reader import ShardReader
@@ -192,11 +195,47 @@ def test_braces_that_are_not_closed_are_an_error():
         expand(["x{00000..00331.tar"])
 
 
-def test_a_compressed_tar_says_so(tmp_path):
-    with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as tar:
-        tar.addfile(tarfile.TarInfo("a.txt"))
-    with pytest.raises(UserError, match="compressed"):
-        index([tmp_path / "x.tar.gz"], tmp_path / "set")
+def test_hostile_tars_are_indexed_together_and_verify_finds_nothing_wrong(tmp_path):
+    names = {case.name: case.write(tmp_path / f"{case.name}.tar") for case in CASES}
+    manifest = index(names.values(), tmp_path / "set", split="train", skip_damaged=True)
+    expected = {f"{case.name}.tar/{key}": captions for case in CASES for key, captions in case.samples.items()}
+    assert {name: sample.captions for name, sample in samples(tmp_path / "set").items()} == expected
+    assert verify(tmp_path / "set", decode=True) == []
+    skipped = {reason: sum(case.skipped.get(reason, 0) for case in CASES) for case in CASES for reason in case.skipped}
+    skipped["tar that is cut or can't be read to its end"] = sum(bool(case.damaged) for case in CASES)
+    assert {reason: names.count for reason, names in manifest.skipped.items()} == skipped
+
+
+def test_it_is_told_how_many_samples_were_joined(tmp_path, capfd):
+    index([BY_NAME["apart"].write(tmp_path / "x.tar")], tmp_path / "set", split="train")
+    assert "2 samples were joined whose members lie apart" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "captions, reason",
+    [
+        ("x " * 600_000, "caption of more than 20,000 letters"),
+        ("(" * 10_000, "caption with a word of more than 2,000 letters"),
+    ],
+)
+def test_a_caption_that_no_tokeniser_takes_costs_itself(tmp_path, captions, reason):
+    members = [("a.jpg", picture()), ("a.txt", f"A dog .\n{captions}".encode())]
+    manifest = index([write(tmp_path / "x.tar", members)], tmp_path / "set", split="train")
+    assert {why: names.count for why, names in manifest.skipped.items()} == {reason: 1}
+    assert samples(tmp_path / "set")["x.tar/a"].captions == ["A dog ."]
+
+
+def test_a_compressed_tar_is_refused_with_a_command_that_unpacks_it(tmp_path):
+    plain = BY_NAME["versions"].write(tmp_path / "plain.tar").read_bytes()
+    packed = tmp_path / "of me.tgz"
+    packed.write_bytes(gzip.compress(plain))
+    with pytest.raises(UserError, match="is compressed, and an index needs plain tars") as refused:
+        index([packed], tmp_path / "set", skip_damaged=True)
+    subprocess.run(str(refused.value).partition("unpack it with: ")[2], shell=True, check=True)
+    assert (tmp_path / "of me.tar").read_bytes() == plain
+    packed.with_suffix(".zst").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(99))
+    with pytest.raises(UserError, match=r"zstd -dc .*of me\.zst"):
+        index([packed.with_suffix(".zst")], tmp_path / "set")
 
 
 @pytest.fixture
@@ -262,6 +301,109 @@ def test_a_pattern_of_nothing_is_an_error(tmp_path, pattern):
 def test_a_tar_named_twice_is_an_error(two):
     with pytest.raises(UserError, match="named twice"):
         expand([f"{two}/*.tar", f"{two}/00000.tar"])
+
+
+def test_wildcards_are_those_of_a_shell(tmp_path):
+    for name in ("a/0.tar", "b/0.tar", "b/c/1.tar", ".hidden/2.tar", "b/._0.tar", "b/odd[1].tar"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "b/folder.tar").mkdir()
+
+    def found(pattern):
+        return [str(Path(tar).relative_to(tmp_path)) for tar in expand([f"{tmp_path}/{pattern}"])]
+
+    assert found("*/0.tar") == ["a/0.tar", "b/0.tar"]
+    assert found("**/*.tar") == ["a/0.tar", "b/0.tar", "b/c/1.tar", "b/odd[1].tar"]
+    assert found("b/odd[1].tar") == ["b/odd[1].tar"] and found("{b,a}/?.tar") == ["b/0.tar", "a/0.tar"]
+    with pytest.raises(UserError, match=r"is a folder; name the tars in it: .*/a/\*\.tar"):
+        found("a")
+
+
+def test_the_home_folder_is_known_in_every_pattern(two, monkeypatch):
+    monkeypatch.setenv("HOME", str(two))
+    assert expand(["~/0000{0,1}.tar"]) == [f"{two}/00000.tar", f"{two}/00001.tar"]
+
+
+def test_missing_tars_are_named_at_once_and_left_out_if_asked_for(two):
+    with pytest.raises(
+        UserError, match=r"there is no .*00002\.tar, .*00003\.tar \(2 of 4 tars\); check.*--skip-missing"
+    ):
+        index_foreign(named_splits([f"{two}/{{00000..00003}}.tar"])[0], two / "set", Tokeniser("en"))
+    tars, _ = named_splits([f"{two}/{{00000..00003}}.tar"])
+    manifest = index_foreign(tars, two / "set", Tokeniser("en"), split="train", skip_missing=True)
+    assert manifest.skipped["tar that is not there"].names == (f"{two}/00002.tar", f"{two}/00003.tar")
+    assert manifest.splits["train"].images == 120 and "2 foreign tars" in manifest.settings.source
+    with pytest.raises(UserError, match="no sample is left"):
+        index_foreign([f"{two}/9.tar"], two / "other", Tokeniser("en"), skip_missing=True)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_was_fetched_before_a_missing_tar_was_met_is_not_fetched_again(two, workers):
+    server = HostileServer(two)
+    try:
+        tars = expand([f"{server.url}/{{00000..00004}}.tar"])
+        options = {"split": "train", "workers": workers}
+        with pytest.raises(UserError, match=r"there is no .*00002\.tar, .*00003\.tar, .*00004\.tar \(3 of 5 tars\)"):
+            index_foreign(tars, two / "set", Tokeniser("en"), **options)
+        server.asked.clear()
+        left_out = index_foreign(tars, two / "set", Tokeniser("en"), skip_missing=True, **options)
+        assert {path for path, _ in server.asked} == {f"/0000{n}.tar" for n in (2, 3, 4)}
+        assert left_out.splits == index_foreign(tars[:2], two / "anew", Tokeniser("en"), **options).splits
+        assert verify(two / "set") == [] and not [path for path in (two / "set").iterdir() if path.name[0] == "."]
+    finally:
+        server.close()
+
+
+def test_parts_of_an_earlier_call_are_taken_only_where_they_would_come_out_the_same(two):
+    server = HostileServer(two)
+    try:
+        tars = expand([f"{server.url}/{{00000..00002}}.tar"])
+        for change in ({"split": "val"}, {"split": "train"}):
+            with pytest.raises(UserError, match="there is no"):
+                index_foreign(tars, two / "set", Tokeniser("en"), **change)
+        (two / "set" / "train-00000.captions").write_bytes(b"of another")
+        server.asked.clear()
+        manifest = index_foreign(tars, two / "set", Tokeniser("en"), split="train", skip_missing=True)
+        assert {path for path, _ in server.asked} == {"/00000.tar", "/00002.tar"}
+        assert list(manifest.splits) == ["train"] and verify(two / "set") == []
+    finally:
+        server.close()
+
+
+def test_splits_may_be_named_tar_by_tar(two):
+    tars, split = named_splits([f"train={two}/00000.tar", f"validation={two}/0000[1-9].tar"])
+    manifest = index_foreign(tars, two / "set", Tokeniser("en"), split=split)
+    assert {name: info.images for name, info in manifest.splits.items()} == {"train": 60, "val": 60}
+    assert manifest.settings.split_rule == "by tar: 1 train, 1 val"
+    assert all(name.startswith("00001.tar/1") for name in samples(two / "set", "val"))
+
+
+@pytest.mark.parametrize(
+    "patterns, split, told",
+    [
+        (["train=TWO/00000.tar", "TWO/00001.tar"], None, "00001.tar and train=.*before each pattern, or before none"),
+        (["train=TWO/00000.tar"], "val", "--split val and train=.* don't go together"),
+        (["train=TWO/0*.tar", "val=TWO/00001.tar"], None, "00001.tar is named twice"),
+        (["train=TWO/00000.tar", "val=TWO/same.tar"], None, "is named twice"),
+        (["train="], None, "no tars are named"),
+    ],
+)
+def test_splits_that_contradict_each_other_are_an_error(two, patterns, split, told):
+    (two / "same.tar").symlink_to("00000.tar")
+    with pytest.raises(UserError, match=told):
+        named_splits([pattern.replace("TWO", str(two)) for pattern in patterns if pattern], split)
+
+
+def test_a_damaged_set_of_indexed_tars_is_not_to_be_built(two, command):
+    index([f"{two}/*.tar"], two / "set", split="train")
+    write(two / "stray.tar", KINDS)
+    assert command("tools/verify_shards.py", two / "set").returncode == 0
+    os.truncate(two / "00000.tar", 5000)
+    ended = command("tools/verify_shards.py", two / "set")
+    assert ended.returncode == 1 and "imgcap build" not in ended.stdout
+    assert "put its tars back as they were indexed" in ended.stdout and "imgcap index TARS" in ended.stdout
+    with pytest.raises(UserError, match=r"put its tars back as they were indexed.*imgcap index"):
+        ShardReader(two / "set", "train")
 
 
 def test_the_tool_indexes_and_says_what_is_there(two, warm):

@@ -285,7 +285,7 @@ def test_coco_entries_that_cannot_be_used_are_skipped_with_their_place(coco_fold
         ("000000000103.jpg (own.json image 5)", "image without a number as `id`"),
         ("own.json annotation 2", "annotation without a number as `image_id`"),
         ("image id 101 (own.json annotation 4)", "captions without an image"),
-        ("000000000100.jpg (own.json annotation 5)", "caption of too many letters"),
+        ("000000000100.jpg (own.json annotation 5)", "caption of more than 20,000 letters"),
         ("own.json annotation 6", "annotation without a number as `image_id`"),
         ("000000000100.jpg (own.json annotation 7)", "empty caption"),
     ]
