@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from families import ALL, SMALL
 from PIL import Image
 from torch import Tensor, nn
 
@@ -27,8 +28,9 @@ def _grid(features_BCYX: Tensor) -> Tensor:
     return features_BCYX.flatten(2).transpose(1, 2)
 
 
-TORCHVISION = {  # a member of each family, and its last features as its own forward computes them
+LAST = {  # features of torchvision's networks, as their own forwards compute them before pooling
     "resnet18": lambda net, x: _grid(nn.Sequential(*list(net.children())[:-2])(x)),
+    "wide_resnet50_2": lambda net, x: _grid(nn.Sequential(*list(net.children())[:-2])(x)),
     "resnext50_32x4d": lambda net, x: _grid(nn.Sequential(*list(net.children())[:-2])(x)),
     "regnet_y_400mf": lambda net, x: _grid(net.trunk_output(net.stem(x))),
     "mobilenet_v2": lambda net, x: _grid(net.features(x)),
@@ -41,20 +43,6 @@ TORCHVISION = {  # a member of each family, and its last features as its own for
     "swin_v2_t": lambda net, x: _grid(net.permute(net.norm(net.features(x)))),
     "vit_b_32": _vit,
 }
-TIMM = [
-    "timm/vit_tiny_patch16_224",
-    "timm/vit_base_patch32_clip_quickgelu_224",
-    "timm/vit_base_patch16_siglip_224",
-    "timm/vit_small_patch14_reg4_dinov2",
-    "timm/eva02_tiny_patch14_224",
-    "timm/convnext_atto",
-    "timm/swinv2_tiny_window8_256",
-    "timm/efficientnet_b0",
-    "timm/coatnet_nano_rw_224",
-    "timm/mobilenetv4_conv_small",
-]
-ALL = [*TORCHVISION, *TIMM]
-
 
 def encoder(name: str, **options: object) -> Encoder:
     """An encoder in eval mode, nothing of which is constant: no gain of 1e-6 hides a block, no bias of 0 a mistake."""
@@ -110,7 +98,7 @@ def library_transform(name: str, whole: bool = False) -> Callable[[Image.Image],
 def library_features(network: nn.Module, name: str, normalised_BCYX: Tensor) -> Tensor:
     """The features before pooling, by the library's own forward, as cells."""
     if not name.startswith("timm/"):
-        return TORCHVISION[name](network, normalised_BCYX)
+        return LAST[name](network, normalised_BCYX)
     features = network.forward_features(normalised_BCYX)
     if features.ndim == 3:
         return features[:, network.num_prefix_tokens :]
@@ -155,17 +143,6 @@ def test_pictures_are_resized_and_normalised_as_the_library_does(name: str, pict
     pixels = eval_image(picture, own.size, own.interpolation) / 255
     normalised = torchvision.transforms.Normalize(own.mean, own.std)(pixels)
     torch.testing.assert_close(normalised, library_transform(name, whole=True)(picture), atol=1e-6, rtol=1e-6)
-
-
-SMALL = {  # the sizes that those are made for whose size is fixed: a walk over all their stages costs less
-    "timm/vit_tiny_patch16_224": 32,
-    "timm/vit_base_patch32_clip_quickgelu_224": 64,
-    "timm/vit_base_patch16_siglip_224": 32,
-    "timm/vit_small_patch14_reg4_dinov2": 28,
-    "timm/eva02_tiny_patch14_224": 28,
-    "timm/swinv2_tiny_window8_256": 64,
-    "timm/coatnet_nano_rw_224": 64,
-}
 
 
 @pytest.mark.parametrize("name", ALL)
