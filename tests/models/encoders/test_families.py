@@ -44,6 +44,7 @@ LAST = {  # features of torchvision's networks, as their own forwards compute th
     "vit_b_32": _vit,
 }
 
+
 def encoder(name: str, **options: object) -> Encoder:
     """An encoder in eval mode, nothing of which is constant: no gain of 1e-6 hides a block, no bias of 0 a mistake."""
     if name.startswith("timm/"):
