@@ -1,4 +1,4 @@
-"""Mistakes about encoders, as `imgcap train` answers them: one line that says what there is instead, and exit code 2."""
+"""Mistakes about encoders, as `imgcap train` answers them: one line that says what there is instead, exit code 2."""
 
 import math
 from collections.abc import Callable
