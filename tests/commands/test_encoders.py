@@ -42,3 +42,11 @@ def test_what_matches_nothing_names_the_nearest(monkeypatch, capsys) -> None:
     with pytest.raises(SystemExit) as ended:
         listed(monkeypatch, capsys, "resnet5O")
     assert ended.value.code == 2 and "nearest is" in capsys.readouterr().err
+
+
+def test_without_timm_its_names_are_answered_with_what_to_install(monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(SystemExit) as ended:
+        listed(monkeypatch, capsys, "timm/convnext")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith("(pip install 'imgcap[timm]')\n")

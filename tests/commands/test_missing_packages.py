@@ -101,6 +101,12 @@ def test_of_the_plain_install(missing: str, given: str, package: str | None, sha
         ("onnxscript", "export RUN --out OUT/model --onnx", "--onnx", "'imgcap[onnx]'"),
         ("s3fs", "inspect s3://bucket/set --out OUT/look", "an address of s3://", "'imgcap[s3]'"),
         ("wandb", "train TINY log.wandb=true", "log.wandb=true", "'imgcap[wandb]'"),
+        (
+            "timm",
+            "train TINY model.encoder.name=timm/convnext_atto",
+            "an encoder named timm/...",
+            "'imgcap[timm]'",
+        ),
         ("tensorboard", "train TINY log.tensorboard=true", "log.tensorboard=true", None),
         ("deepspeed", "train TINY engine.name=deepspeed", "engine.name=deepspeed", None),
         ("webdataset", "train TINY data.mode=stream data.stream=TAR data.stream_epoch=8", "data.mode=stream", None),

@@ -38,9 +38,10 @@ def test_equals_the_naive_search(config: DecoderConfig, beam: int, penalty: floa
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0])
-def test_a_beam_as_wide_as_the_tree_finds_every_sentence(penalty: float) -> None:
+@pytest.mark.parametrize("config", DECODERS, ids=NAMES)
+def test_a_beam_as_wide_as_the_tree_finds_every_sentence(config: DecoderConfig, penalty: float) -> None:
     """W > V, and more beams than sentences: the rest is marked as not there."""
-    decoder, features_BPE = tiny(AttentionLSTMConfig(), seed=0)
+    decoder, features_BPE = tiny(config, seed=0)
     sentences = sum(len(WORDS) ** n for n in range(4))
     hypotheses = beam_search(decoder, features_BPE, sentences + 5, 3, penalty)
     for image in range(IMAGES):
@@ -63,10 +64,11 @@ def test_one_beam_is_the_argmax_loop(seed: int) -> None:
 
 
 @pytest.mark.parametrize("config", DECODERS, ids=NAMES)
-def test_a_batch_equals_one_image_at_a_time(config: DecoderConfig) -> None:
-    decoder, features_BPE = tiny(config, seed=5)
+def test_a_batch_of_64_equals_one_image_at_a_time(config: DecoderConfig) -> None:
+    decoder, _ = tiny(config, seed=5)
+    features_BPE = torch.randn(64, 4, 10)
     together = beam_search(decoder, features_BPE, 3, 12, attention=True)
-    for image in range(IMAGES):
+    for image in range(len(features_BPE)):
         alone = beam_search(decoder, features_BPE[image : image + 1], 3, 12, attention=True)
         assert_same(found(together, image), found(alone, 0))
         if together.attention_BLP is not None and alone.attention_BLP is not None:

@@ -16,6 +16,7 @@ from naive_search import (
     named,
     tiny,
 )
+from naive_search import NAMES as DECODER_NAMES
 
 from imgcap.config.decoding import DecodeOptions
 from imgcap.config.evaluation import EvalConfig
@@ -73,10 +74,11 @@ def test_an_ensemble_of_a_model_with_itself_is_the_model(options: DecodeOptions)
         torch.testing.assert_close(thrice.scores_BW, alone.scores_BW)
 
 
-def test_an_ensemble_searches_the_mean_of_the_probabilities() -> None:
+@pytest.mark.parametrize("other", ["lstm", "transformer"])
+def test_an_ensemble_searches_the_mean_of_the_probabilities(other: str) -> None:
     """Of decoders of different kinds, with features of different width."""
     one, one_BPE = tiny(DECODERS[1], seed=1, sharp=8)
-    two, two_BPE = tiny(DECODERS[0], seed=2, encoder_width=7, sharp=8)
+    two, two_BPE = tiny(DECODERS[DECODER_NAMES.index(other)], seed=2, encoder_width=7, sharp=8)
     hypotheses = generate([one, two], [one_BPE, two_BPE], DecodeOptions(beam=3, best=3, unk=True), named(), MAX_LENGTH)
     for image in range(IMAGES):
         after = [log_probabilities(one, one_BPE[image]), log_probabilities(two, two_BPE[image])]

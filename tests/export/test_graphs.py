@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from imgcap.models.captioner import Captioner
 from imgcap.models.decoders.lstm import LSTMDecoder
 from imgcap.models.decoders.transformer import TransformerDecoder
 from imgcap.models.trained import MANIFEST, load_captioner
-from imgcap.shards.reader import ShardReader
+from imgcap.shards.sources.registry import SourceOptions, read_source
 from imgcap.text.vocabulary import CHARACTERS, Vocabulary
 from imgcap.text.written import written
 from imgcap.types import PAD, SOS, UNK
@@ -57,26 +58,37 @@ def artefact(request: pytest.FixtureRequest, make_run: Callable[..., Path], tmp_
 
 
 @pytest.fixture(scope="module")
-def pictures(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The demo's scenes as files."""
-    folder, paths = tmp_path_factory.mktemp("pictures"), []
-    for split in ("train", "val", "test"):
-        reader = ShardReader(shards, split)
-        for sample in map(reader.read, range(len(reader))):
-            paths.append(folder / f"{split}-{len(paths)}.jpg")
-            paths[-1].write_bytes(sample.jpeg)
-    return paths
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A hundred of the demo's scenes as files."""
+    source = read_source("demo", SourceOptions(limit=100, raw_folder=tmp_path_factory.mktemp("pictures")))
+    return [record.path for records in source.splits.values() for record in records]
 
 
-def test_onnx_captions_equal_torchs(artefact: Path, pictures: list[Path]) -> None:
+class Program:
+    """A torch program, called as onnxruntime's session of the same graph is."""
+
+    def __init__(self, path: Path, graph: Any):
+        self.run_on, self.get_outputs = torch.export.load(path).module(), graph.get_outputs
+
+    def run(self, _: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        with torch.no_grad():
+            found = self.run_on(*map(torch.from_numpy, inputs.values()))
+        return [tensor.numpy() for tensor in found]
+
+
+@pytest.mark.parametrize("kind", ["onnx", "programs"])
+def test_captions_of_the_graphs_equal_torchs(artefact: Path, pictures: list[Path], kind: str) -> None:
     ours, theirs = imgcap.load(artefact, "cpu"), OnnxCaptioner(artefact)
+    if kind == "programs":
+        theirs.encoder = Program(artefact / "programs" / "encoder.pt2", theirs.encoder)
+        theirs.step = Program(artefact / "programs" / "decoder_step.pt2", theirs.step)
     for beam, batch in ((1, 16), (4, 7)):
         expected = ours.caption(pictures, beam)
         found = theirs.caption(pictures, beam, batch)
         assert [text for text, _ in found] == [caption.text for caption in expected]
         scores = torch.tensor([[caption.score, score] for caption, (_, score) in zip(expected, found, strict=True)])
         torch.testing.assert_close(scores[:, 0], scores[:, 1])
-    assert len({text for text, _ in found}) > 3, "it says the same of every picture"
+    assert len(found) == 100 and len({text for text, _ in found}) > 3, "it says the same of every picture"
 
 
 @pytest.mark.parametrize("unlike", [{"no_repeat_ngram": 1}, {"min_length": 6, "no_repeat_ngram": 2}])

@@ -10,14 +10,19 @@ from imgcap.checkpoint.layout import Record
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 TWELVE = ["train.global_batch=12", "train.max_steps=60", "data.workers=2"]
 ZERO = ["engine.name=deepspeed", "engine.zero_stage=2"]
+TRANSFORMER = ["model.decoder={type: transformer, layers: 2, width: 16, heads: 2, feedforward: 24, image_layers: 1}"]
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("engine, worlds", [([], (4, 3, 2, 1)), (ZERO, (4, 2))], ids=["ddp", "zero2"])
-def test_fewer_ranks_in_mid_epoch_see_the_same_batches(tmp_path, launch, metrics, reach, engine, worlds):
+@pytest.mark.parametrize(
+    "engine, decoder, worlds",
+    [([], [], (4, 3, 2, 1)), (ZERO, [], (4, 2)), ([], TRANSFORMER, (4, 2, 1))],
+    ids=["ddp", "zero2", "transformer"],
+)
+def test_fewer_ranks_in_mid_epoch_see_the_same_batches(tmp_path, launch, metrics, reach, engine, decoder, worlds):
     whole, run = tmp_path / "whole", tmp_path / "run"
-    assert launch(whole, *TWELVE, "model.decoder.dropout=0").returncode == 0
-    settings = [*TWELVE, *engine, "model.decoder.dropout=0"]
+    assert launch(whole, *TWELVE, *decoder, "model.decoder.dropout=0").returncode == 0
+    settings = [*TWELVE, *engine, *decoder, "model.decoder.dropout=0"]
     for ranks in worlds[:-1]:
         done = max(metrics(run), default=0)
         process = launch(run, *settings, ranks=ranks, torchrun=() if ranks > 1 else ("--max-restarts", "0"), wait=False)

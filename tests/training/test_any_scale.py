@@ -29,12 +29,15 @@ def one_rank(tmp_path_factory):
     return tmp_path_factory.mktemp("one") / "run"
 
 
-@pytest.mark.parametrize("sampling", ["in_turn", "two_pass"])
-def test_a_transformer_is_the_same_run_on_two_ranks_with_accumulation(tmp_path, launch, metrics, sampling):
+@pytest.mark.parametrize(
+    "ranks, micro_batch, sampling",
+    [(2, "2", "in_turn"), (2, "2", "two_pass"), pytest.param(4, "null", "in_turn", marks=pytest.mark.exhaustive)],
+)
+def test_a_transformer_is_the_same_run_at_any_scale(tmp_path, launch, metrics, ranks, micro_batch, sampling):
     settings = [*FIXED, *TRANSFORMER, f"train.teacher_forcing.sampling={sampling}", "train.max_steps=12"]
     done(launch(tmp_path / "one", *settings))
-    done(launch(tmp_path / "two", *settings, "train.micro_batch=2", ranks=2))
-    expected, found = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    done(launch(tmp_path / "more", *settings, f"train.micro_batch={micro_batch}", ranks=ranks))
+    expected, found = metrics(tmp_path / "one"), metrics(tmp_path / "more")
     assert sorted(found) == list(range(1, 13))
     for step in expected:
         assert found[step]["train/batch_hash"] == expected[step]["train/batch_hash"]
@@ -72,8 +75,9 @@ def test_batches_and_losses_are_the_same_at_any_scale(tmp_path, one_rank, launch
 
 
 @pytest.mark.exhaustive
-def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path, launch, metrics):
-    settings = ["train.max_steps=40", "data.workers=2", "checkpoint.every=6", "model.encoder.train=all"]
+@pytest.mark.parametrize("decoder", [[], TRANSFORMER], ids=["lstm", "transformer"])
+def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path, launch, metrics, decoder):
+    settings = [*decoder, "train.max_steps=40", "data.workers=2", "checkpoint.every=6", "model.encoder.train=all"]
     settings += ["train.teacher_forcing.start=0.7", "train.teacher_forcing.end=0.7"]
     done(launch(tmp_path / "whole", *settings))
     process = launch(tmp_path / "killed", *settings, wait=False)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from imgcap.config.model import EncoderConfig
-from imgcap.errors import UserError, reason_of
+from imgcap.errors import UserError, needs, reason_of
 from imgcap.models.encoders.backbone import Backbone, Input, Part, Stage, grid_to_cells
 
 PREFIX = "timm/"
@@ -20,10 +20,9 @@ PREFIX = "timm/"
 
 def timm() -> Any:
     """The library, which an extra installs."""
-    try:
-        import timm
-    except ImportError:
-        raise UserError("encoders named timm/... need timm; pip install 'imgcap[timm]'") from None
+    needs("an encoder named timm/...", "timm")
+    import timm
+
     return timm
 
 

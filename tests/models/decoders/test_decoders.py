@@ -303,7 +303,9 @@ COMPILED = [
     pytest.param("aot_eager", ALL[3], None, False, id="attention"),
     pytest.param("aot_eager", ALL[3], 0.5, False, id="attention-in-turn"),
     pytest.param("aot_eager", VARIANTS[-1], 0.5, True, id="after-two-pass"),
-    pytest.param("aot_eager", ALL[-1], 0.5, False, id="lstm-in-turn"),
+    pytest.param("aot_eager", LSTMS[-1], 0.5, False, id="lstm-in-turn"),
+    pytest.param("aot_eager", TRANSFORMERS[0], None, False, id="transformer"),
+    pytest.param("aot_eager", TRANSFORMERS[1], 0.5, False, id="transformer-in-turn"),
     pytest.param("inductor", ALL[3], None, False, id="attention-inductor", marks=pytest.mark.slow),
 ]
 

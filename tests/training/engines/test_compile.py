@@ -26,6 +26,7 @@ DECODERS = {
     "after": {"query": "after"},
     "dot": {"query": "after", "attention": "dot"},
     "lstm": {"type": "lstm", "image_layers": 1},
+    "transformer": {"type": "transformer", "layers": 2, "width": 16, "heads": 2, "feedforward": 24, "image_layers": 1},
 }
 FORCINGS = ("none", "in_turn", "two_pass")
 
