@@ -26,8 +26,6 @@ from imgcap.models.kernels.dropout import Dropout
 from imgcap.models.kernels.dtypes import compute_dtype, exact_dtype
 from imgcap.models.kernels.linear import Linear, linear
 
-SPREAD = 0.02  # standard deviation of fresh weights, as GPT-2's
-
 
 class Product(NamedTuple):
     """Weights of a linear layer in the dtype of the matmul."""
@@ -305,10 +303,11 @@ def _written(cache_LJBNTKC: Tensor, layer: int, new_JBNKC: Tensor, now_T: Tensor
 
 
 def _initialise(decoder: nn.Module, residual: int) -> None:
-    """Draw weights as GPT-2 does: what adds to the sum of `residual` sub-layers is the smaller, the more there are."""
+    """Draw weights that keep the variance of what they read; those that add to a sum of `residual` sub-layers, less."""
     for name, module in decoder.named_modules():
         if isinstance(module, (nn.Linear, nn.Embedding)):
             adds = name.endswith(("_out", "narrow"))
-            nn.init.normal_(module.weight, std=SPREAD * residual**-0.5 if adds else SPREAD)
+            spread = module.weight.shape[1] ** -0.5
+            nn.init.normal_(module.weight, std=spread * residual**-0.5 if adds else spread)
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
