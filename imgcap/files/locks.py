@@ -12,7 +12,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
 class Lock:
-    """An exclusive lock on a file, which the system frees where its process dies.
+    """An exclusive lock on a file, free again where its process dies, or nobody knows this object any more.
 
     On a file system without locks it is always free, and a line on stderr says so, once a process.
     """
@@ -45,6 +45,9 @@ class Lock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+    def __del__(self) -> None:
+        self.release()
 
     def __enter__(self) -> Self:
         self.acquire()
