@@ -22,8 +22,8 @@ WORDS = ["a", "dog", "runs", "sits", "here", "there"]
 TRANSFORMER = "model.decoder={type: transformer, layers: 2, width: 16, heads: 2, feedforward: 24}"
 ENCODERS = {
     "a grid": "{name: mobilenet_v3_small, weights: none}",
-    "a class token": "{name: timm/vit_tiny_patch16_224, image_size: 64, weights: none, tokens: all}",
-    "registers": "{name: timm/vit_small_patch14_reg4_dinov2, image_size: 70, weights: none}",
+    "a class token": "{name: timm/vit_tiny_patch16_224, input_size: 64, weights: none, tokens: all}",
+    "registers": "{name: timm/vit_small_patch14_reg4_dinov2, input_size: 70, weights: none}",
 }
 
 

@@ -26,6 +26,8 @@ from imgcap.models.kernels.dropout import Dropout
 from imgcap.models.kernels.dtypes import compute_dtype, exact_dtype
 from imgcap.models.kernels.linear import Linear, linear
 
+EMBEDDING_SPREAD = 0.02  # standard deviation, as GPT-2's: tied to the output, it prefers no word
+
 
 class Product(NamedTuple):
     """Weights of a linear layer in the dtype of the matmul."""
@@ -305,9 +307,9 @@ def _written(cache_LJBNTKC: Tensor, layer: int, new_JBNKC: Tensor, now_T: Tensor
 def _initialise(decoder: nn.Module, residual: int) -> None:
     """Draw weights that keep the variance of what they read; those that add to a sum of `residual` sub-layers, less."""
     for name, module in decoder.named_modules():
-        if isinstance(module, (nn.Linear, nn.Embedding)):
-            adds = name.endswith(("_out", "narrow"))
-            spread = module.weight.shape[1] ** -0.5
-            nn.init.normal_(module.weight, std=spread * residual**-0.5 if adds else spread)
+        if isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=EMBEDDING_SPREAD)
         if isinstance(module, nn.Linear):
+            adds = name.endswith(("_out", "narrow"))
+            nn.init.normal_(module.weight, std=(module.in_features * (residual if adds else 1)) ** -0.5)
             nn.init.zeros_(module.bias)
