@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from photos import draw_photo
 from warm import Interpreter
 
+import imgcap.ranks.world
 from imgcap.shards.builder import build
 from imgcap.shards.sources.registry import SourceOptions, read_source
 
@@ -75,6 +77,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _freed_memory_goes_back() -> Iterator[None]:
+    """A test that joins the ranks in its process would have all tests behind it keep what they free."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(imgcap.ranks.world, "_keep_freed_memory", lambda: None)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -161,7 +171,7 @@ class Ended(NamedTuple):
         assert self.returncode == 2, (self.returncode, self.stderr)
         *before, last = self.stderr.splitlines()
         assert last.startswith("error: ") and "Traceback" not in self.stderr, self.stderr
-        said = ("step ", "warning: ", "no GPU was found: ", *(f"{name:<12}" for name in START_BLOCK))
+        said = ("step ", "epoch ", "warning: ", "no GPU was found: ", *(f"{name:<12}" for name in START_BLOCK))
         assert all(line.startswith(said) for line in before), self.stderr
         return last
 

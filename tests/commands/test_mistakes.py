@@ -10,7 +10,6 @@ import torch
 from photos import draw_photo
 from untrained import save_run
 
-import imgcap.ranks.world
 from imgcap.commands.arguments import device_of
 from imgcap.export.artefact import export_run
 from imgcap.ranks.world import World, init_ranks, say_without_gpu
@@ -90,7 +89,6 @@ def test_a_machine_without_a_gpu_is_told_once(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.setattr(imgcap.ranks.world, "_keep_freed_memory", lambda: None)  # the tests behind would keep it too
     alone = init_ranks()
     for world in (alone, init_ranks("cpu"), World(1, 2, 1, torch.device("cpu"), without_gpu=True)):
         say_without_gpu(world, "training")
