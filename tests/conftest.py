@@ -171,7 +171,14 @@ class Ended(NamedTuple):
         assert self.returncode == 2, (self.returncode, self.stderr)
         *before, last = self.stderr.splitlines()
         assert last.startswith("error: ") and "Traceback" not in self.stderr, self.stderr
-        said = ("step ", "epoch ", "warning: ", "no GPU was found: ", *(f"{name:<12}" for name in START_BLOCK))
+        said = (
+            "the first step, ",
+            "step ",
+            "epoch ",
+            "warning: ",
+            "no GPU was found: ",
+            *(f"{name:<12}" for name in START_BLOCK),
+        )
         assert all(line.startswith(said) for line in before), self.stderr
         return last
 
