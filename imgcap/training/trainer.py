@@ -367,7 +367,7 @@ class Trainer:
         self.plan.check_state(saved.state["plan"])
         self._unfreeze_by_schedule(saved.step - 1)  # what trained in the last step has an optimiser's state
         self.engine.load_state_dict(saved.training)
-        self.average.load(saved.model)
+        self.average.load(saved.model, saved.step)
         self.meter.load_state(saved.training["meter"], self.world.is_main)
         self.stopping.load_state_dict(saved.state["stopping"])
         self.rate.load_state_dict(saved.state["rate"])

@@ -61,6 +61,7 @@ def parts(bench: Bench) -> list[Part]:
         _whole_step(bench, "all", AS_IT_COMES),
         *(_encoder(bench, bench.sizes.encoders[0], way) for way in (EAGER, COMPILED)),
         *(_step(bench, middle, "bf16", way, kind) for kind in kinds for way in (CAPTURED, EAGER)),
+        *(_search(bench, images, precision, "transformer") for images in bench.sizes.searched for precision in half),
         *(_peer(bench, name) for name in PEERS),
         *(_kernel(bench, name, precision) for name in kernels.PARTS for precision in half),
         *(_step(bench, images, "fp32", EAGER) for images in (middle, small, large)),
@@ -182,20 +183,21 @@ def _whole_step(bench: Bench, trained: str, way: str) -> Part:
     return Part((name,), measure, 120.0)
 
 
-def _search(bench: Bench, images: int, precision: str) -> Part:
+def _search(bench: Bench, images: int, precision: str, kind: str = "") -> Part:
     """Beam search to the last step, on ready features, and how many captions are those of the plain float32 search."""
     sizes, device = bench.sizes, bench.world.device
-    name = f"beam {sizes.beam}, {images} images, {precision}"
+    name = f"beam {sizes.beam}, {kind + ', ' if kind else ''}{images} images, {precision}"
 
     def measure() -> Iterator[Row]:
         torch.manual_seed(0)
-        decoder = build_decoder(sizes.decoder, sizes.vocabulary, sizes.width).to(device).eval()
+        config = sizes.kinds[kind] if kind else sizes.decoder
+        decoder = build_decoder(config, sizes.vocabulary, sizes.width).to(device).eval()
         features_BPE = torch.randn(images, sizes.cells, sizes.width, device=device).relu()
         find = partial(search_all, decoder, features_BPE, precision, sizes.beam, sizes.words)
         with kernels.reference():
             expected_BL = search_all(decoder, features_BPE, "fp32", sizes.beam, sizes.words)
         rows, shape = images * sizes.beam * (sizes.words + 1), (sizes.vocabulary, sizes.cells, sizes.width)
-        work = Work(images, "captions", precision, decoding_operations(sizes.decoder, *shape, images, rows))
+        work = Work(images, "captions", precision, decoding_operations(config, *shape, images, rows))
         found = figure(bench, name, find, work, steps=sizes.words + 1)
         same = int((find() == expected_BL).all(1).sum())  # by the graphs, where there are any
         yield found | {"same_captions": f"{same} of {images}"}

@@ -10,18 +10,24 @@ from torch import nn
 from imgcap.training.optim.ema import WeightAverage
 
 
-def test_the_average_follows_the_weights_and_takes_the_buffers():
+def test_the_average_follows_weights_and_statistics_and_soon_forgets_the_first():
     model = nn.BatchNorm1d(3)
-    average = WeightAverage(model, 0.9)
-    expected = model.weight.detach().clone()
-    for step in range(5):
+    average = WeightAverage(model, 0.6)
+    expected = {name: value.detach().clone().float() for name, value in model.state_dict().items()}
+    for step in range(1, 9):
         with torch.no_grad():
             model.weight.fill_(float(step))
         model(torch.randn(4, 3))
         average.update()
-        expected = 0.9 * expected + 0.1 * step
-    torch.testing.assert_close(average.to_evaluate().weight, expected)
-    torch.testing.assert_close(average.to_evaluate().running_mean, model.running_mean)
+        decay = min(0.6, (1 + step) / (10 + step))
+        expected = {name: decay * value + (1 - decay) * model.state_dict()[name] for name, value in expected.items()}
+        if step == 4:  # as after a resume
+            again = WeightAverage(model, 0.6)
+            again.load(average.to_evaluate().state_dict(), 4)
+            average = again
+    found = average.to_evaluate()
+    for name in ("weight", "running_mean", "running_var"):
+        torch.testing.assert_close(getattr(found, name).detach(), expected[name])
     assert WeightAverage(model, None).to_evaluate() is model and WeightAverage(model, None).training_weights() == {}
 
 
