@@ -12,6 +12,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "imgcap" / "__init__.py")
 EXTRAS = {
     "page": ["gradio>=6.31"],
     "timm": ["timm>=1.0.20"],
+    "clip": ["open_clip_torch>=3.0"],
     "onnx": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],
     "parquet": ["pyarrow>=18.0"],
     "s3": ["s3fs>=2024.10"],

@@ -37,6 +37,7 @@ _INSTALLED_AS = {
     "onnx": "'imgcap[onnx]'",
     "onnxruntime": "'imgcap[onnx]'",
     "onnxscript": "'imgcap[onnx]'",
+    "open_clip": "'imgcap[clip]'",
     "optuna": "'imgcap[sweep]'",
     "pillow_heif": "'imgcap[heic]'",
     "pyarrow": "'imgcap[parquet]'",

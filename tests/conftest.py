@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -194,13 +195,17 @@ def own_signals():
 
 @pytest.fixture
 def command(monkeypatch, capfd, own_signals):
-    """Run `imgcap`, `launch/train.py` or the like in this process, which has torch already."""
+    """Run `imgcap`, `launch/train.py` or the like in this process, which has torch already.
+
+    It has ended when a process of its own would have: once the save that it left in the background is done, which the
+    next command's save to the same run would otherwise run into.
+    """
 
     def start(script, *arguments):
         monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
         monkeypatch.chdir(CHECKOUT)
         capfd.readouterr()
-        code = 0
+        code, earlier = 0, set(threading.enumerate())
         try:
             if script == "imgcap":
                 runpy.run_module(script, run_name="__main__")
@@ -208,6 +213,10 @@ def command(monkeypatch, capfd, own_signals):
                 runpy.run_path(str(CHECKOUT / script), run_name="__main__")
         except SystemExit as ended:
             code = int(ended.code or 0)
+        finally:
+            for thread in set(threading.enumerate()) - earlier:
+                if not thread.daemon:
+                    thread.join()
         return Ended(code, *capfd.readouterr())
 
     return start

@@ -6,11 +6,13 @@
 The table goes to stderr; the last line of stdout is the scores as JSON.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
 
 from imgcap.commands.arguments import LANGUAGE, parser_for
+from imgcap.config.evaluation import BY_CLIP
 from imgcap.errors import UserError, exits_cleanly
 from imgcap.evaluation.coco_files import read_results, with_other_images
 from imgcap.evaluation.metrics.scorers import ALL_METRICS
@@ -25,7 +27,7 @@ def main() -> None:
     parser.add_argument("--references", help="captions_*.json of COCO, or a split of a shard set: shards/NAME:SPLIT")
     parser.add_argument("--results", required=True, help="JSON list of {image_id, caption}")
     parser.add_argument("--out", type=Path, help="also write the scores to this file")
-    parser.add_argument("--metrics", nargs="+", choices=ALL_METRICS, help="default: all but SPICE")
+    parser.add_argument("--metrics", nargs="+", type=_of_words, choices=ALL_METRICS, help="default: all but SPICE")
     parser.add_argument("--language", help=LANGUAGE)
     parser.add_argument("--protocol", choices=("coco", "imgcap"), default="coco", help=report)
     parser.add_argument("--subset", action="store_true", help="score only the images that have a result")
@@ -53,3 +55,13 @@ def main() -> None:
     if arguments.out:
         write_json(arguments.out, scores)
     print(json.dumps(scores), flush=True)
+
+
+def _of_words(metric: str) -> str:
+    """A metric that needs no pictures; a mistake where it is one of those that do."""
+    if metric in BY_CLIP:
+        raise argparse.ArgumentTypeError(
+            f"{metric} needs the pictures too; imgcap evaluate computes it, with eval.metrics={metric} and "
+            "eval.clip.weights=FILE"
+        )
+    return metric

@@ -39,6 +39,8 @@ _MAY_CHANGE: dict[str, tuple[str, ...]] = {
         "limit",
         "batch",
         "metrics",
+        "clip.model",
+        "clip.weights",
     ),
     "checkpoint": ("every", "keep", "grace"),
     "log": ("every", "tensorboard", "wandb"),

@@ -21,7 +21,7 @@ from imgcap.config.shipped import shipped_names
 from imgcap.config.themes import START_HERE, place_of, theme_of
 from imgcap.errors import UserError
 
-WIDTHS = (31, 15, 22, 46)  # of the columns of the text: key, default, values, meaning
+WIDTHS = (31, 18, 22, 43)  # of the columns of the text: key, default, values, meaning
 _INTRODUCTION = """\
 # Configuration
 

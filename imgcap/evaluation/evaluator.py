@@ -16,13 +16,14 @@ import torch
 
 from imgcap.config.data import DataConfig
 from imgcap.config.decoding import DecodeOptions
-from imgcap.config.evaluation import EvalConfig
+from imgcap.config.evaluation import BY_CLIP, EvalConfig
 from imgcap.data.dataset import EvalDataset
 from imgcap.data.loader import reading
 from imgcap.decoding.generate import generate
 from imgcap.decoding.hypotheses import Hypotheses
 from imgcap.errors import UserError
 from imgcap.evaluation.batches import EvalBatch, FixedBatches
+from imgcap.evaluation.metrics.clip import ClipScorer
 from imgcap.evaluation.metrics.diversity import TrainCaptions, diversity
 from imgcap.evaluation.metrics.languages import fitting, tokeniser_name
 from imgcap.evaluation.metrics.scorers import score_images
@@ -61,6 +62,7 @@ class _Decoded:
     cross_entropy: float
     tokens: int
     damaged: int
+    clip: dict[int, dict[str, float]]  # of each image, where it was asked for
     examples: list[Example]
 
 
@@ -107,6 +109,8 @@ class Evaluator:
         self.world, self.split, self.precision = world, split, precision
         self.language = reader.manifest.settings.language
         self.metrics = fitting(config.metrics, self.language)
+        by_clip = [name for name in BY_CLIP if name in self.metrics]
+        self.clip = ClipScorer(config.clip, by_clip, world.device) if by_clip else None
         self.train = TrainCaptions(train) if train is not None else None
         self.options = DecodeOptions.like_evaluation(config, unk=config.scores_unk)
         self.dataset = EvalDataset(reader, vocabulary, data)
@@ -194,8 +198,21 @@ class Evaluator:
             cross_entropy=float(loss.cross_entropy),
             tokens=int(loss.tokens),
             damaged=batch.real - len(kept),
+            clip=self._scored_by_clip(batch, captions, kept),
             examples=self._examples(model, batch, found, kept) if first else [],
         )
+
+    def _scored_by_clip(self, batch: EvalBatch, captions: list[str], kept: list[int]) -> dict[int, dict[str, float]]:
+        if self.clip is None:
+            return {}
+        indices = self.batches.indices(batch.number)
+        found = self.clip.scores(
+            tuple(indices[place] for place in kept),
+            (self.reader.read(indices[place]).jpeg for place in kept),
+            [captions[place] for place in kept],
+            [batch.references[place] for place in kept],
+        )
+        return {batch.image_ids[place]: scores for place, scores in zip(kept, found, strict=True)}
 
     def _examples(self, model: Captioner, batch: EvalBatch, hypotheses: Hypotheses, kept: list[int]) -> list[Example]:
         examples, looked_BLP = [], hypotheses.attention_BLP
@@ -226,14 +243,16 @@ class Evaluator:
         names = {image_id: name for batch in decoded for image_id, name in batch.file_names.items()}
         damaged = sum(batch.damaged for batch in decoded)
         tokens = sum(batch.tokens for batch in decoded)
-        scored = score_images(captions, references, self.metrics, self.language)
+        of_words = [name for name in self.metrics if name not in BY_CLIP]
+        scored = score_images(captions, references, of_words, self.language)
+        by_clip = {image_id: own for batch in decoded for image_id, own in batch.clip.items()}
 
         def image(image_id: int) -> dict[str, Any]:
             return {"image_id": image_id, "image": names[image_id]}
 
         return Evaluation(
             split=self.split,
-            scores=scored.scores,
+            scores=scored.scores | (self.clip.means(by_clip.values()) if self.clip else {}),
             loss=round(sum(batch.cross_entropy for batch in decoded) / max(tokens, 1), LOSS_DIGITS),
             signature=signature(
                 tokeniser_name(self.language),
@@ -246,9 +265,12 @@ class Evaluator:
                 max_words=self.data.max_tokens,
                 precision=self.precision,
                 **encoder.signed(),
+                **(self.clip.signed() if self.clip else {}),
             ),
             captions=[{**image(image_id), "caption": caption} for image_id, caption in captions.items()],
-            images=[{**image(image_id), **each} for image_id, each in scored.images.items()],
+            images=[
+                {**image(image_id), **each, **by_clip.get(image_id, {})} for image_id, each in scored.images.items()
+            ],
             diversity=diversity([caption.split() for caption in captions.values()], self.train),
             examples=[example for batch in decoded for example in batch.examples],
         )

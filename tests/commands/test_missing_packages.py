@@ -107,6 +107,12 @@ def test_of_the_plain_install(missing: str, given: str, package: str | None, sha
             "an encoder named timm/...",
             "'imgcap[timm]'",
         ),
+        (
+            "open_clip",
+            "train TINY eval.metrics=[CLIPScore] eval.clip.weights=TAR",
+            "CLIPScore",
+            "'imgcap[clip]'",
+        ),
         ("tensorboard", "train TINY log.tensorboard=true", "log.tensorboard=true", None),
         ("deepspeed", "train TINY engine.name=deepspeed", "engine.name=deepspeed", None),
         ("webdataset", "train TINY data.mode=stream data.stream=TAR data.stream_epoch=8", "data.mode=stream", None),

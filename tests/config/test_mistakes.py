@@ -91,7 +91,10 @@ def test_a_number_out_of_its_range(key: Key, tmp_path: Path) -> None:
             "train.max_steps on the command line must be a whole number, at least 1, or null; found 'x'",
         ),
         ("train.precision=int8", "must be one of fp32, tf32, bf16, fp16; found 'int8'"),
-        ("eval.metrics=BLEU,WER", "must be a list of BLEU, METEOR, ROUGE-L, CIDEr, SPICE; found 'BLEU,WER'"),
+        (
+            "eval.metrics=BLEU,WER",
+            "must be a list of BLEU, METEOR, ROUGE-L, CIDEr, SPICE, CLIPScore, RefCLIPScore; found 'BLEU,WER'",
+        ),
         ("data.also={a: b}", "data.also.a on the command line must be a number above 0; found 'b'"),
         ("train.unfreeze={layer4: two}", "train.unfreeze.layer4 on the command line: 'two' is no duration"),
         ("name=", "name on the command line must be text; found nothing"),

@@ -52,6 +52,12 @@ def scores_of(process: Any) -> dict[str, Any]:
     return json.loads(process.stdout.splitlines()[-1])
 
 
+def test_a_metric_that_needs_pictures_is_refused_in_one_line(files, run) -> None:
+    references, results = files()
+    mistake = run("--references", references, "--results", results, "--metrics", "BLEU", "CLIPScore").mistake
+    assert "CLIPScore needs the pictures too; imgcap evaluate computes it, with eval.metrics=CLIPScore and" in mistake
+
+
 def test_prints_the_scores_as_the_last_line(files, run, tmp_path: Path) -> None:
     references, results = files()
     process = run("--references", references, "--results", results, *FAST, "--out", str(tmp_path / "scores.json"))

@@ -4,6 +4,7 @@ import sys
 import unicodedata
 from collections.abc import Collection, Iterable
 
+from imgcap.config.evaluation import BY_CLIP
 from imgcap.errors import is_main_process
 from imgcap.evaluation.metrics.ptb import PTB, tokenise
 from imgcap.text.tokeniser import Tokeniser
@@ -12,6 +13,7 @@ ENGLISH = "en"
 ENGLISH_ONLY = {
     "METEOR": "its stems, synonyms and paraphrases are those of English",
     "SPICE": "its parser and its WordNet are those of English",
+    **dict.fromkeys(BY_CLIP, "CLIP reads English"),
 }
 
 

@@ -61,6 +61,7 @@ PANELS = (
     Panel("Loss (nats per token)", ("loss",), best="lowest"),
     Panel("CIDEr", ("CIDEr",), from_zero=True, best="highest"),
     Panel("Other scores, 0 to 1", ("BLEU-1", "ROUGE-L", "BLEU-4", "METEOR", "SPICE"), from_zero=True, best="highest"),
+    Panel("CLIPScore", ("CLIPScore", "RefCLIPScore"), best="highest"),
     Panel("Token accuracy", ("accuracy", "top5_accuracy"), share=True),
     Panel("Learning rate", ("lr", "encoder_lr"), rates=True),
     Panel("Teacher forcing", ("teacher_forcing",), share=True),
