@@ -133,7 +133,7 @@ def test_a_loss_scale_that_is_too_high_skips_and_falls(tmp_path, shards, metrics
     weights, changed = [], []
 
     def after_step():
-        weights.append({name: weight.clone() for name, weight in made.engine.raw_model.named_parameters()})
+        weights.append({name: weight.detach().clone() for name, weight in made.engine.raw_model.named_parameters()})
         if len(weights) > 1:
             before, now = weights[-2:]
             changed.append(any(not torch.equal(now[name], before[name]) for name in now))

@@ -151,10 +151,8 @@ def _memory(device: torch.device) -> int:
 def bench_linear(arguments: argparse.Namespace) -> dict[str, Any]:
     """How a step's cost grows: milliseconds = a + b × images + c × captions, by least squares over sizes, in bf16."""
     world = init_ranks(str(arguments.device))
-    model, train = Captioner(MODEL, VOCABULARY), TrainConfig(precision="bf16")
-    engine = build_engine(EngineConfig(), CrossEntropy(model, train), train, OptimConfig(), world)
     sizes = [(images, captions) for images in arguments.images for captions in arguments.captions]
-    runs = {f"{b} images x {k} captions": _synthetic_step(engine, b, k, arguments) for b, k in sizes}
+    runs = {f"{b} images x {k} captions": _synthetic_step(world, b, k, arguments) for b, k in sizes}
     seconds = alternate({name: timed(run, world.device) for name, run in runs.items()}, arguments.repeats)
     measured = np.array([1000 * statistics.median(values) for values in seconds.values()])
     design = np.array([[1, images, images * captions] for images, captions in sizes])
@@ -170,8 +168,11 @@ def bench_linear(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"rows": rows, "fit": {name: round(float(value), 4) for name, value in fit.items()}}
 
 
-def _synthetic_step(engine: Engine, images: int, captions: int, arguments: argparse.Namespace) -> Callable[[], None]:
-    device, size = arguments.device, arguments.image_size
+def _synthetic_step(world: World, images: int, captions: int, arguments: argparse.Namespace) -> Callable[[], None]:
+    """Make a training step of batches of one size, with an engine of its own: a captured step has one shape."""
+    model, train = Captioner(MODEL, VOCABULARY), TrainConfig(precision="bf16")
+    engine = build_engine(EngineConfig(), CrossEntropy(model, train), train, OptimConfig(), world)
+    device, size = world.device, arguments.image_size
     images_BCHW = torch.randint(256, (images, 3, size, size), dtype=torch.uint8, device=device)
     images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
     tokens_BKT = random_tokens((images, captions, arguments.tokens), VOCABULARY, device)

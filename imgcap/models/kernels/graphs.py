@@ -23,6 +23,10 @@ WARM = 2  # calls before the capture, in which libraries load, kernels compile a
 class NotCaptured(Exception):
     """A function that a graph can't hold, with the reason in a line. What it would have computed is not computed."""
 
+    def __init__(self, reason: str, out_of_memory: bool = False):
+        super().__init__(reason)
+        self.out_of_memory = out_of_memory
+
 
 class Graph(Generic[T]):
     """A function that takes no arguments and reads tensors of fixed addresses, never the host's view of a device's.
@@ -56,7 +60,7 @@ class Graph(Generic[T]):
         if _failed:
             raise NotCaptured(_failed[0])
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
-        reasons: list[str] = []
+        reasons: list[RuntimeError] = []
         try:
             # Of this thread alone: others, as a loader's that pins memory, may go on meanwhile.
             place = torch.cuda.graph(graph, self.pool.handle, self.pool.stream, capture_error_mode="thread_local")
@@ -64,8 +68,10 @@ class Graph(Generic[T]):
                 self._result = self.function()
         except RuntimeError as error:  # running out of memory is one: without a graph there may be enough
             torch.cuda.set_stream(current)  # torch leaves it where the end of a capture fails
-            _failed.append(reasons[0] if reasons else first_line(error))
-            raise NotCaptured(_failed[0]) from error
+            _draw_again(self.device)
+            reason = reasons[0] if reasons else error
+            _failed.append(first_line(reason))
+            raise NotCaptured(_failed[0], isinstance(reason, torch.OutOfMemoryError)) from error
         return graph
 
     def _in_place(self, result: T) -> T:
@@ -120,13 +126,20 @@ def _copied(tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor).copy_(tensor)
 
 
+def _draw_again(device: torch.device) -> None:
+    """Give a GPU's generator a state that draws: that of before a failed capture waits for its end for ever."""
+    generator = torch.cuda.default_generators[device.index]
+    state = torch.Generator(device).manual_seed(generator.initial_seed())
+    generator.graphsafe_set_state(state.graphsafe_get_state())
+
+
 @contextmanager
-def _noting(reasons: list[str]) -> Iterator[None]:
+def _noting(reasons: list[RuntimeError]) -> Iterator[None]:
     """Note why what is captured failed: the end of the capture fails too, and tells less."""
     try:
         yield
     except RuntimeError as error:
-        reasons.append(first_line(error))
+        reasons.append(error)
         raise
 
 

@@ -78,6 +78,8 @@ class CapturedEngine(DDPEngine):
 
     def go_on_plainly(self, reason: NotCaptured) -> None:
         """Take all steps from here on as they are written."""
+        if self.insists and reason.out_of_memory:
+            raise torch.OutOfMemoryError(str(reason)) from None  # a smaller micro-batch will be named
         if self.insists:
             raise UserError(f"train.capture=on, and the step can't be captured: {reason}; set it to auto") from reason
         say_plainly(self.world, str(reason))

@@ -64,6 +64,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "graph", capture)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "the stream of before")
     monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: log.append(f"back to {stream}"))
+    monkeypatch.setattr(graphs, "_draw_again", lambda device: log.append(f"{device} draws again"))
     pool = SimpleNamespace(handle=0, stream="its own", on_stream=lambda: nullcontext())
 
     def make(function):
@@ -101,7 +102,7 @@ def test_a_capture_that_fails_says_why_and_is_the_last_that_is_tried(gpu):
     graph(), graph()
     with pytest.raises(NotCaptured, match=r"^operation not permitted when stream is capturing$"):
         graph()
-    assert log == ["capture", "back to the stream of before"]
+    assert log == ["capture", "back to the stream of before", "cuda:0 draws again"]
     other = make(lambda: 5)
     assert other() == other() == 5
     with pytest.raises(NotCaptured, match="operation not permitted"):

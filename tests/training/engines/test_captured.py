@@ -151,6 +151,12 @@ def test_a_step_that_cannot_be_captured_goes_on_plainly_and_says_so(precision, m
     assert said.count("train.capture: steps are launched kernel by kernel (operation not permitted") == 1
 
 
+def test_a_capture_that_is_asked_for_and_runs_out_of_memory_names_that(monkeypatch):
+    monkeypatch.setattr(Graph, "__call__", lambda graph: (_ for _ in ()).throw(NotCaptured("no room", True)))
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        Run(CapturedEngine, capture="on").step(0)
+
+
 @pytest.mark.parametrize("failing", [0, 1])
 def test_where_one_part_of_a_step_cannot_be_captured_nothing_is_computed_twice(failing, monkeypatch, capsys):
     """The two parts of a step of several ranks, here of a world that has two and an exchange with nobody."""
