@@ -14,11 +14,14 @@ _HASH = "sha256"
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays with their hash, whole or not at all; a power cut may lose or tear the file."""
+    """Write arrays with their hash, whole or not at all; OSError where that fails. A power cut may tear the file."""
     temporary = temporary_name(path)
     try:
         save_file(dict(arrays), temporary, {_HASH: hash_of(arrays)})
         rename(temporary, path, durable=False)
+    except SafetensorError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(str(error)) from None
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -28,7 +31,8 @@ def map_arrays(path: Path) -> dict[str, np.ndarray] | None:
     """Map what `write_arrays` wrote; None where there is no such file, or not with these bytes."""
     try:
         with safe_open(path, framework="pt") as file:  # numpy's would copy
-            metadata, arrays = file.metadata() or {}, {name: file.get_tensor(name).numpy() for name in file.keys()}
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError):
         return None
     return arrays if metadata.get(_HASH) == hash_of(arrays) else None

@@ -15,7 +15,6 @@ from imgcap.evaluation.metrics.known_references import Comparison, KnownReferenc
 from imgcap.evaluation.metrics.ngrams import ORDERS, Texts
 
 SIGMA = 6.0
-_CAPTIONS = 512  # scored at once
 
 
 class CiderReferences:
@@ -23,24 +22,15 @@ class CiderReferences:
 
     def __init__(self, references: Mapping[int, list[str]]):
         self._words: dict[str, int] = {}
-        self._places = {image_id: place for place, image_id in enumerate(references)}
+        self._images = list(references)
         texts = self._texts(caption for group in references.values() for caption in group)
         self._known = KnownReferences.of(texts, np.array([len(group) for group in references.values()]))
 
     def scores(self, hypotheses: Mapping[int, list[str]]) -> np.ndarray:
         """Score one tokenised hypothesis an image, in the order of the references; the mean is CIDEr-D."""
-        ordered = [hypotheses[image_id][0] for image_id in self._places]
-        scores = [
-            cider_d(
-                self._known,
-                self._known.compare(
-                    np.arange(start, min(start + _CAPTIONS, len(ordered))),
-                    self._texts(ordered[start : start + _CAPTIONS]),
-                ),
-            )
-            for start in range(0, len(ordered), _CAPTIONS)
-        ]
-        return np.concatenate(scores)
+        texts = self._texts(hypotheses[image_id][0] for image_id in self._images)
+        compared = self._known.comparisons(np.arange(len(self._images)), texts)
+        return np.concatenate([cider_d(self._known, some) for _, some in compared])
 
     def _texts(self, captions: Iterable[str]) -> Texts:
         words = [caption.split() for caption in captions]

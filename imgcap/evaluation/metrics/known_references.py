@@ -6,17 +6,18 @@ with a reference of its image; H hits: an n-gram of a caption that its image's r
 reference that has it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 
-from imgcap.evaluation.metrics.ngrams import ORDERS, UNKNOWN, NgramTable, Texts, occurrences
+from imgcap.evaluation.metrics.ngrams import UNKNOWN, NgramTable, Texts, occurrences
 from imgcap.files.kept import content_hash
 
 MOST_REFERENCES = 1 << 16  # of an image
 _IMAGES = 4096  # whose entries are sorted at once
+_CAPTIONS, _PAIRS = 512, 1 << 20  # captions that are compared at once, at most, and pairs of words in them
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,18 @@ class KnownReferences:
     def weights(self, ids: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """The tf-idf weights, of the same shape, of n-grams that occur so often."""
         return _weights(self._weight, self.frequency_M, ids, counts)
+
+    def comparisons(self, images_N: np.ndarray, texts: Texts) -> Iterator[tuple[slice, Comparison]]:
+        """Compare captions with their images' references, some at once; yield which they are, too."""
+        start, word = 0, 0
+        while start < len(images_N):
+            count = min(_CAPTIONS, len(images_N) - start)
+            while count > 1 and count * int(texts.lengths_N[start : start + count].max()) ** 2 > _PAIRS:
+                count //= 2
+            some, lengths_N = slice(start, start + count), texts.lengths_N[start : start + count]
+            words = int(lengths_N.sum())
+            yield some, self.compare(images_N[some], Texts(texts.words_T[word : word + words], lengths_N))
+            start, word = start + count, word + words
 
     def compare(self, images_N: np.ndarray, texts: Texts) -> Comparison:
         """Find the n-grams of captions in the references of their images, which are given by their places."""
@@ -133,7 +146,7 @@ def known_arrays(texts: Texts, references_I: np.ndarray) -> dict[str, np.ndarray
 
 def frequencies_hash(arrays: Mapping[str, np.ndarray]) -> str:
     """A hash of document frequencies: of all n-grams, the images that have each, and the number of images."""
-    parts = (np.ascontiguousarray(arrays[name]).data.cast("B") for name in ("keys", "ids", "frequency"))
+    parts = (arrays[name].tobytes() for name in ("keys", "ids", "frequency"))
     return content_hash(*parts, str(len(arrays["first_entry"]) - 1).encode())
 
 
