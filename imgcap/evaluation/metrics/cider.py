@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from imgcap.evaluation.metrics.known_references import Comparison, KnownReferences, norm
+from imgcap.evaluation.metrics.known_references import Comparison, KnownReferences
 from imgcap.evaluation.metrics.ngrams import ORDERS, Texts
 
 SIGMA = 6.0
@@ -41,10 +41,9 @@ class CiderReferences:
 def cider_d(known: KnownReferences, compared: Comparison) -> np.ndarray:
     """CIDEr-D of captions, float64, shape (N,): means over references of clipped cosines, with a length penalty."""
     captions, tokens = len(compared.texts.lengths_N), len(compared.owners_T)
-    weights_OT = known.weights(compared.ids_OT, compared.counts_OT)
-    norms_NO = np.stack([norm(weights_T, compared.owners_T, captions) for weights_T in weights_OT], axis=1)
-    weight_H = weights_OT.ravel()[compared.at_H]
-    idf_H = weight_H / compared.counts_OT.ravel()[compared.at_H]
+    norms_NO = known.weighting.norms(compared.ids_OT, compared.counts_OT, compared.owners_T, captions)
+    idf_H = known.weighting.idf(compared.ids_OT.ravel()[compared.at_H])
+    weight_H = compared.counts_OT.ravel()[compared.at_H] * idf_H
     weight_X = compared.count_X * idf_H[compared.hit_X]
     order_X = (compared.at_H // max(tokens, 1))[compared.hit_X]
     comparisons = len(compared.reference_C)

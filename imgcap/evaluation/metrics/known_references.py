@@ -12,7 +12,8 @@ from typing import Self
 
 import numpy as np
 
-from imgcap.evaluation.metrics.ngrams import UNKNOWN, NgramTable, Texts, occurrences
+from imgcap.evaluation.metrics.ngrams import ORDERS, UNKNOWN, NgramTable, Texts, occurrences
+from imgcap.evaluation.metrics.tf_idf import Weighting
 from imgcap.files.kept import content_hash
 
 MOST_REFERENCES = 1 << 16  # of an image
@@ -46,21 +47,17 @@ class KnownReferences:
 
     def __init__(self, arrays: Mapping[str, np.ndarray]):
         """Take the arrays of `known_arrays`, which may be mapped from a file."""
-        self.table, self.frequency_M = NgramTable(arrays), arrays["frequency"]
+        self.table = NgramTable(arrays)
         self.first_reference_I, self.first_entry_I = arrays["first_reference"], arrays["first_entry"]
         self.lengths_R, self.norms_RO = arrays["reference_lengths"], arrays["reference_norms"]
         self.id_E, self.reference_E, self.count_E = (arrays[f"entry_{name}"] for name in _ENTRY)
         self.longest = int(self.lengths_R.max(initial=0))
-        self._weight = idf(len(self.first_entry_I) - 1)
+        self.weighting = Weighting(arrays["frequency"], len(self.first_entry_I) - 1)
 
     @classmethod
     def of(cls, texts: Texts, references_I: np.ndarray) -> Self:
         """Count references; see `known_arrays`."""
         return cls(known_arrays(texts, references_I))
-
-    def weights(self, ids: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """The tf-idf weights, of the same shape, of n-grams that occur so often."""
-        return _weights(self._weight, self.frequency_M, ids, counts)
 
     def comparisons(self, images_N: np.ndarray, texts: Texts) -> Iterator[tuple[slice, Comparison]]:
         """Compare captions with their images' references, some at once; yield which they are, too."""
@@ -129,17 +126,17 @@ def known_arrays(texts: Texts, references_I: np.ndarray) -> dict[str, np.ndarray
         np.add.at(frequency_M, entry[0][is_new], 1)
         sizes.append(np.bincount(image, minlength=min(_IMAGES, len(references_I) - start)))
         entries.append(entry)
-    weight, owners_T = idf(len(references_I)), texts.owners_T
+    weighting, owners_T, captions = Weighting(frequency_M, len(references_I)), texts.owners_T, len(texts.lengths_N)
     norms = [
-        norm(_weights(weight, frequency_M, ids_T, counts_T), owners_T, len(texts.lengths_N))
-        for ids_T, counts_T in zip(ids_OT, counts_OT, strict=True)
+        weighting.norms(ids_OT[order], counts_OT[order], owners_T, captions)
+        for order in (slice(order, order + 1) for order in range(ORDERS))  # each by itself, for less memory
     ]
     return table.arrays | {
         "frequency": frequency_M,  # images whose references have the n-gram
         "first_reference": first_reference,
         "first_entry": np.cumsum(np.concatenate(sizes)),
         "reference_lengths": texts.lengths_N.astype(np.int32),
-        "reference_norms": np.stack(norms, axis=1),
+        "reference_norms": np.concatenate(norms, axis=1),
         **{f"entry_{name}": _smallest(parts) for name, parts in zip(_ENTRY, zip(*entries, strict=True), strict=True)},
     }
 
@@ -148,23 +145,6 @@ def frequencies_hash(arrays: Mapping[str, np.ndarray]) -> str:
     """A hash of document frequencies: of all n-grams, the images that have each, and the number of images."""
     parts = (arrays[name].tobytes() for name in ("keys", "ids", "frequency"))
     return content_hash(*parts, str(len(arrays["first_entry"]) - 1).encode())
-
-
-def idf(images: int) -> np.ndarray:
-    """The weight of an n-gram by the number of images that have it, from 0 on, of so many."""
-    return np.log(float(max(images, 1))) - np.log(np.maximum(np.arange(images + 1.0), 1.0))
-
-
-def norm(weights_T: np.ndarray, owners_T: np.ndarray, captions: int) -> np.ndarray:
-    """The norms of captions, from the weights of their n-grams of an order."""
-    return np.sqrt(np.bincount(owners_T, weights_T * weights_T, minlength=captions))
-
-
-def _weights(weight: np.ndarray, frequency_M: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    weights = np.full(ids.shape, weight[0])
-    known = (ids != UNKNOWN) & (counts > 0)
-    weights[known] = weight[frequency_M[ids[known]]]
-    return counts * weights
 
 
 def _entries(texts: Texts, first_R: np.ndarray, ids_OT: np.ndarray, counts_OT: np.ndarray) -> list[np.ndarray]:

@@ -41,7 +41,7 @@ class Rewards:
     """The rewards of captions of known images. Any number of threads may ask at once."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray], weights: Mapping[str, float], end_token: bool):
-        """Take arrays of `_counted`; the other arguments are those of `of_references`."""
+        """Take arrays of `count_references`; the other arguments are those of `of_references`."""
         self.weights = _checked(weights)
         self.end_token = end_token
         self._known = KnownReferences(arrays)
@@ -66,7 +66,9 @@ class Rewards:
         _checked(weights)
         references = list(references)
         return cls(
-            _counted(zip(image_ids or range(len(references)), references, strict=True), end_token), weights, end_token
+            count_references(zip(image_ids or range(len(references)), references, strict=True), end_token),
+            weights,
+            end_token,
         )
 
     @classmethod
@@ -93,7 +95,7 @@ class Rewards:
         sets = [f"{reader.manifest_sha256} {reader.split}".encode() for reader in readers]
         name = content_hash(FORMAT, words, b"%d" % end_token, *sets)
         path = cache_root() / "rewards" / f"{name}.safetensors"
-        return cls(_shared(path, lambda: _counted(_images(readers, vocabulary), end_token)), weights, end_token)
+        return cls(_shared(path, lambda: count_references(_images(readers, vocabulary), end_token)), weights, end_token)
 
     def __call__(self, images_N: np.ndarray, captions_NL: np.ndarray) -> np.ndarray:
         """Reward captions of images, by the images' ids: float64, shape (N,); 0 where an id is negative.
@@ -142,7 +144,7 @@ def _checked(weights: Mapping[str, float]) -> dict[str, float]:
     return chosen
 
 
-def _counted(images: Iterable[tuple[int, Captions]], end_token: bool) -> dict[str, np.ndarray]:
+def count_references(images: Iterable[tuple[int, Captions]], end_token: bool) -> dict[str, np.ndarray]:
     """Count the captions of images, each with its id."""
     words, lengths, captions, ids = array("q"), array("q"), array("q"), array("q")
     for image_id, group in images:

@@ -214,7 +214,7 @@ def test_a_split_s_references_are_counted_once(
     by_hand = Rewards.of_references(references, ALL, image_ids=[sample.image_id for sample in samples])
     first = Rewards.of_split([reader], words, ALL)
     assert first.digest == by_hand.digest and (first(*asked) == by_hand(*asked)).all()
-    monkeypatch.setattr(reward, "_counted", never)
+    monkeypatch.setattr(reward, "count_references", never)
     second = Rewards.of_split([reader], words, {"CIDEr": 1})
     assert (second(*asked) == first.scores(*asked)["CIDEr"]).all()
     if sys.platform == "linux":  # of the file's own pages, which all processes share
@@ -245,7 +245,7 @@ from imgcap.shards.reader import ShardReader
 from imgcap.text.vocabulary import Vocabulary
 
 shards, vocabulary, way = sys.argv[1:]
-counted = reward._counted
+counted = reward.count_references
 
 
 def count(*given):
@@ -254,7 +254,7 @@ def count(*given):
     return counted(*given)
 
 
-reward._counted = count
+reward.count_references = count
 if way == "killed":
     arrays.rename = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 found = reward.Rewards.of_split([ShardReader(shards, "train")], Vocabulary.load(vocabulary), {"CIDEr": 1})
