@@ -47,9 +47,8 @@ def compared_counts(known: KnownReferences, compared: Comparison) -> np.ndarray:
     nearest_N = np.minimum.reduceat(distance_C << 32 | lengths_C, compared.first_C[:-1])  # the shorter of two as near
     counts_NS[:, REFERENCE_LENGTH] = nearest_N & 0xFFFFFFFF
     counts_NS[:, GUESSED] = np.maximum(lengths_N[:, None] - np.arange(ORDERS), 0)
-    order_H, place_H = np.divmod(compared.at_H, max(len(compared.owners_T), 1))
-    correct_H = np.minimum(compared.counts_OT.ravel()[compared.at_H], compared.most_H)
-    cells_H = compared.owners_T[place_H] * ORDERS + order_H
+    correct_H = np.minimum(compared.count_H, compared.most_H)
+    cells_H = compared.caption_H * ORDERS + compared.order_H
     counts_NS[:, CORRECT] = np.bincount(cells_H, correct_H, minlength=captions * ORDERS).reshape(captions, ORDERS)
     return counts_NS
 

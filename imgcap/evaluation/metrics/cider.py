@@ -40,19 +40,14 @@ class CiderReferences:
 
 def cider_d(known: KnownReferences, compared: Comparison) -> np.ndarray:
     """CIDEr-D of captions, float64, shape (N,): means over references of clipped cosines, with a length penalty."""
-    captions, tokens = len(compared.texts.lengths_N), len(compared.owners_T)
+    captions, comparisons = len(compared.texts.lengths_N), len(compared.reference_C)
+    idf_H = known.weighting.idf(compared.id_H)
+    theirs_X, ours_X = compared.count_X * idf_H[compared.hit_X], (compared.count_H * idf_H)[compared.hit_X]
+    cells_X = compared.comparison_X * ORDERS + compared.order_H[compared.hit_X]
+    products_X = np.minimum(ours_X, theirs_X) * theirs_X
+    shared = np.bincount(cells_X, products_X, minlength=comparisons * ORDERS).astype(np.float64)  # of none: int64
+    similarity_CO = shared.reshape(comparisons, ORDERS)
     norms_NO = known.weighting.norms(compared.ids_OT, compared.counts_OT, compared.owners_T, captions)
-    idf_H = known.weighting.idf(compared.ids_OT.ravel()[compared.at_H])
-    weight_H = compared.counts_OT.ravel()[compared.at_H] * idf_H
-    weight_X = compared.count_X * idf_H[compared.hit_X]
-    order_X = (compared.at_H // max(tokens, 1))[compared.hit_X]
-    comparisons = len(compared.reference_C)
-    shared_C0 = np.bincount(
-        compared.comparison_X * ORDERS + order_X,
-        np.minimum(weight_H[compared.hit_X], weight_X) * weight_X,
-        minlength=comparisons * ORDERS,
-    )
-    similarity_CO = shared_C0.reshape(comparisons, ORDERS)
     caption_C = compared.caption_C
     norms_CO = norms_NO[caption_C] * known.norms_RO[compared.reference_C]
     np.divide(similarity_CO, norms_CO, out=similarity_CO, where=norms_CO != 0)

@@ -31,8 +31,11 @@ class Comparison:
     counts_OT: np.ndarray  # how often the caption has it; 0 wherever it isn't the first
     first_C: np.ndarray  # of each caption the first comparison, and at the end their number
     reference_C: np.ndarray
-    at_H: np.ndarray  # where in `ids_OT`, flattened, the n-gram is
-    most_H: np.ndarray  # how often the reference that has it most often has it
+    caption_H: np.ndarray
+    order_H: np.ndarray  # 0 of single words
+    id_H: np.ndarray
+    count_H: np.ndarray  # how often the caption has the n-gram
+    most_H: np.ndarray  # how often the reference has it that has it most often
     hit_X: np.ndarray
     comparison_X: np.ndarray
     count_X: np.ndarray  # how often the reference has it
@@ -73,39 +76,45 @@ class KnownReferences:
 
     def compare(self, images_N: np.ndarray, texts: Texts) -> Comparison:
         """Find the n-grams of captions in the references of their images, which are given by their places."""
-        remaining_T = texts.remaining_T
+        remaining_T, owners_T = texts.remaining_T, texts.owners_T
         ids_OT, counts_OT = self.table.look_up(texts, remaining_T), occurrences(texts, remaining_T)
         images, place_N = np.unique(images_N, return_inverse=True)  # several captions of an image share its entries
-        entries = _ranges(self.first_entry_I[images], self.first_entry_I[images + 1])
-        sizes = self.first_entry_I[images + 1] - self.first_entry_I[images]
-        keys = np.repeat(np.arange(len(images)), sizes) << 32 | self.id_E[entries]
+        first, last = self.first_entry_I[images], self.first_entry_I[images + 1]
+        entries = _ranges(first, last)
+        keys = np.repeat(np.arange(len(images)), last - first) << 32 | self.id_E[entries]
         start = np.flatnonzero(np.diff(keys, prepend=-1))  # of the entries with the same n-gram of the same image
-        end, most = np.append(start[1:], len(keys)), _maxima(self.count_E[entries], start)
-        keys = keys[start]
+        end, keys, most = (
+            np.append(start[1:], len(keys)),
+            keys[start],
+            np.maximum.reduceat(self.count_E[entries], start),
+        )
 
-        owners_T = texts.owners_T
-        at_H = np.flatnonzero((ids_OT != UNKNOWN) & (counts_OT > 0))
-        wanted = place_N[owners_T[at_H % len(owners_T)]] << 32 | ids_OT.ravel()[at_H] if len(at_H) else at_H
+        order, place = np.nonzero((ids_OT != UNKNOWN) & (counts_OT > 0))
+        wanted = place_N[owners_T[place]] << 32 | ids_OT[order, place]
         found = np.searchsorted(keys, wanted)
-        hits = np.flatnonzero(keys[np.minimum(found, len(keys) - 1)] == wanted) if len(keys) else found[:0]
-        at_H, found = at_H[hits], found[hits]
+        hits = np.flatnonzero(np.append(keys, -1)[found] == wanted)
+        found, order_H, place_H = found[hits], order[hits], place[hits]
 
-        references_N = self.first_reference_I[images_N + 1] - self.first_reference_I[images_N]
-        first_C = np.concatenate([[0], np.cumsum(references_N)])
-        hit_X = np.repeat(np.arange(len(at_H)), end[found] - start[found])
+        first, last = self.first_reference_I[images_N], self.first_reference_I[images_N + 1]
+        first_C = np.concatenate([[0], np.cumsum(last - first)])
+        caption_H = owners_T[place_H]
+        hit_X = np.repeat(np.arange(len(hits)), end[found] - start[found])
         entry_X = entries[_ranges(start[found], end[found])]
         return Comparison(
-            texts,
-            owners_T,
-            ids_OT,
-            counts_OT,
-            first_C,
-            _ranges(self.first_reference_I[images_N], self.first_reference_I[images_N + 1]),
-            at_H,
-            most[found],
-            hit_X,
-            first_C[owners_T[at_H[hit_X] % len(owners_T)]] + self.reference_E[entry_X] if len(hit_X) else hit_X,
-            self.count_E[entry_X],
+            texts=texts,
+            owners_T=owners_T,
+            ids_OT=ids_OT,
+            counts_OT=counts_OT,
+            first_C=first_C,
+            reference_C=_ranges(first, last),
+            caption_H=caption_H,
+            order_H=order_H,
+            id_H=ids_OT[order_H, place_H],
+            count_H=counts_OT[order_H, place_H],
+            most_H=most[found],
+            hit_X=hit_X,
+            comparison_X=first_C[caption_H[hit_X]] + self.reference_E[entry_X],
+            count_X=self.count_E[entry_X],
         )
 
 
@@ -159,7 +168,12 @@ def _entries(texts: Texts, first_R: np.ndarray, ids_OT: np.ndarray, counts_OT: n
     keys_T = np.repeat(images << 48 | references, lengths)
     keys, first, counts = np.unique(keys_T[at_OT[1]] | ids[at_OT] << 16, return_index=True, return_counts=True)
     counts_OT[:, within][at_OT[0][first], at_OT[1][first]] = counts
-    return [keys >> 48, (keys >> 16 & 0xFFFFFFFF).astype(np.int32), (keys & 0xFFFF).astype(np.uint16), counts]
+    return [
+        keys >> 48,
+        (keys >> 16 & 0xFFFFFFFF).astype(np.int32),
+        (keys & 0xFFFF).astype(np.uint16),
+        counts.astype(np.int32),
+    ]
 
 
 def _ranges(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -167,10 +181,6 @@ def _ranges(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     sizes = ends - starts
     total = np.cumsum(sizes)
     return np.repeat(starts - total + sizes, sizes) + np.arange(total[-1] if len(total) else 0)
-
-
-def _maxima(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    return np.maximum.reduceat(values, starts) if len(starts) else values[:0]
 
 
 def _smallest(parts: tuple[np.ndarray, ...]) -> np.ndarray:

@@ -14,6 +14,7 @@ from pycocoevalcap.cider.cider import Cider
 
 from imgcap.errors import UserError
 from imgcap.evaluation.metrics import known_references, reward
+from imgcap.evaluation.metrics.cider import CiderReferences
 from imgcap.evaluation.metrics.reward import METRICS, Rewards
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.token_counts import TokenCounts
@@ -108,6 +109,16 @@ def test_scores_of_all_flickr8k_equal_pycocoevalcap(real_data: Path, left_out: i
 def test_cider_of_a_single_image_is_0() -> None:
     rewards = Rewards.of_references([[[4, 5, 6, 7, 8]]], {"CIDEr": 1.0})
     assert rewards(np.array([0, 0]), padded([[4, 5, 6, 7, 8], [9]])).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_in_common_and_nothing_at_all() -> None:
+    rewards = Rewards.of_references([[[]], [[], []]], ALL, end_token=False)  # there is no n-gram
+    assert rewards(np.array([0, 1, 1]), np.array([[4, 5], [4, EOS], [EOS, PAD]])).max() < 1e-5
+    rewards = Rewards.of_references([[[4]], [[5]]], ALL, end_token=False)
+    assert rewards(np.array([0, 1]), np.array([[6, 7], [EOS, PAD]])).max() < 1e-5
+    assert rewards(np.array([-1, -2]), np.array([[4], [5]])).tolist() == [0, 0]
+    assert (CiderReferences({1: [""], 2: ["a"]}).scores({1: [""], 2: [""]}) == 0).all()
 
 
 def test_a_caption_ends_at_its_first_eos_and_has_none_where_it_was_cut() -> None:
