@@ -6,25 +6,16 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
-from imgcap.files.durable import rename, temporary_name
+from imgcap.files.durable import write_whole
 
 _HASH = "sha256"
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays with their hash, whole or not at all; OSError where that fails. A power cut may tear the file."""
-    temporary = temporary_name(path)
-    try:
-        save_file(dict(arrays), temporary, {_HASH: hash_of(arrays)})
-        rename(temporary, path, durable=False)
-    except SafetensorError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(str(error)) from None
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Write arrays with their hash, whole or not at all, but for a power cut; OSError where that fails."""
+    write_whole(path, save(dict(arrays), {_HASH: hash_of(arrays)}), durable=False)
 
 
 def map_arrays(path: Path) -> dict[str, np.ndarray] | None:

@@ -251,7 +251,7 @@ def test_a_damaged_file_is_made_again(cache: Path, reader: ShardReader, words: V
 PROCESS = """
 import os, signal, sys, time
 from imgcap.evaluation.metrics import reward
-from imgcap.files import arrays
+from imgcap.files import durable
 from imgcap.shards.reader import ShardReader
 from imgcap.text.vocabulary import Vocabulary
 
@@ -267,7 +267,7 @@ def count(*given):
 
 reward.count_references = count
 if way == "killed":
-    arrays.rename = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+    durable.rename = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 found = reward.Rewards.of_split([ShardReader(shards, "train")], Vocabulary.load(vocabulary), {"CIDEr": 1})
 print(found.digest)
 """
@@ -310,7 +310,7 @@ def test_without_a_cache_each_process_counts(
     for folder in (file, cache.parent / "full"):
         if folder is not file:
             folder.mkdir()
-            monkeypatch.setattr("imgcap.files.arrays.rename", no_room)
+            monkeypatch.setattr("imgcap.files.durable.rename", no_room)
         monkeypatch.setenv("IMGCAP_CACHE", str(folder))
         rewards = Rewards.of_split([reader], words, ALL)
         assert (rewards(*own_captions(reader, words)) == expected).all()
