@@ -179,6 +179,7 @@ def test_rewards_by_threads_and_processes(measured: Measured, bench: Callable[..
     small = ("--references-of", 50, "--words", 40, "--images", 3, "--samples", 2, "--steps", 2)
     found = measured("reward", *small, "--metrics", "CIDEr", "BLEU-4")
     assert names(found) == ["1 thread", "2 threads", "2 processes"] and found["bytes_an_image"] > 1000
+    assert found["processor_us_a_caption"] > 0
     assert all(entry["captions_per_s"] > 0 for entry in found["rows"])
     assert "no reward 'SPICE'" in bench("reward", *small, "--metrics", "SPICE").mistake
 
