@@ -175,6 +175,15 @@ def test_scores_are_equal_to_those_of_pycocoevalcap(measured: Measured, shards: 
     assert found["equal"] and names(found)[0] == "pycocoevalcap" and len(found["scores"]) == 7
 
 
+def test_rewards_by_threads_and_processes(measured: Measured, bench: Callable[..., Any]) -> None:
+    small = ("--references-of", 50, "--words", 40, "--images", 3, "--samples", 2, "--steps", 2)
+    found = measured("reward", *small, "--metrics", "CIDEr", "BLEU-4")
+    assert names(found) == ["1 thread", "2 threads", "2 processes"] and found["bytes_an_image"] > 1000
+    assert found["processor_us_a_caption"] > 0
+    assert all(entry["captions_per_s"] > 0 for entry in found["rows"])
+    assert "no reward 'SPICE'" in bench("reward", *small, "--metrics", "SPICE").mistake
+
+
 @pytest.mark.dist
 @pytest.mark.exhaustive
 def test_ranks_on_cores_of_their_own(measured: Measured, shards: Path, bench: Callable[..., Any]) -> None:
