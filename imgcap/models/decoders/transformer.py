@@ -27,6 +27,7 @@ from imgcap.models.kernels.dtypes import compute_dtype, exact_dtype
 from imgcap.models.kernels.linear import Linear, linear, packed
 
 MANY_IMAGES = 8  # of a search: with as many, its products repay that weights are laid out for them
+FIRST_WORDS = 5  # for which such a search has room at first
 EMBEDDING_SPREAD = 0.02  # standard deviation, as GPT-2's: tied to the output, it prefers no word
 
 
@@ -67,7 +68,7 @@ class TransformerState(DecoderState):
     place_BKT: Tensor
     cells_LJBNPC: Tensor
     cache_LJBNTKC: Tensor
-    words: int | None = None  # read, where the host counts them
+    words: int | None = None  # read, where the host counts them: then the cache grows with them
     output: Product | None = None  # prepared, for a search
     attends: bool = True  # a step says where it looked
 
@@ -76,14 +77,6 @@ class TransformerState(DecoderState):
         "cache_LJBNTKC": Axes(2, 5, moves=False),
         "cells_LJBNPC": Axes(2),
     }
-
-    def reach(self) -> int:
-        """Tokens of the cache that a step multiplies: those there will be, where the host knows them.
-
-        Only float32 is multiplied where it lies; of bfloat16 oneDNN would copy a part first, and takes all of it.
-        """
-        counted = self.words is not None and self.cache_LJBNTKC.dtype == torch.float32
-        return self.words + 1 if counted else self.cache_LJBNTKC.shape[4]
 
     def reorder(self, beams_BW: Tensor) -> Self:
         """Let row w be what row beams_BW[b, w] was; a first choice may make rows of which the cache has no places."""
@@ -140,7 +133,9 @@ class TransformerDecoder(Decoder[TransformerState]):
         if len(state.place_BKT) >= MANY_IMAGES:
             prepared = tuple(PreparedLayer(*(product.packed() for product in layer)) for layer in prepared)
             output = output.packed()
-        return replace(state, prepared=prepared, words=0, output=output, attends=attention)
+        cache_LJBNTKC = state.cache_LJBNTKC[:, :, :, :, :FIRST_WORDS].contiguous()
+        ready = state.with_tensors({"cache_LJBNTKC": cache_LJBNTKC})
+        return replace(ready, prepared=prepared, words=0, output=output, attends=attention)
 
     def _look(self, features_BPE: Tensor) -> Tensor:
         """Bring the cells to the decoder's width, and let them see one another."""
@@ -158,11 +153,10 @@ class TransformerDecoder(Decoder[TransformerState]):
         read_BK1 = (state.place_BKT >= 0).sum(-1, keepdim=True)  # tokens of a row: the place of the next in time
         now_BKT = torch.arange(length, device=token_BK.device) == read_BK1
         place_BKT = torch.where(now_BKT, row_K[:, None], state.place_BKT)
-        reach = state.reach()
-        mine_B1KS = (place_BKT[..., :reach, None] == row_K).flatten(2)[:, None]
+        cache_LJBNTKC = _with_room(state.cache_LJBNTKC, state.words, length)
+        mine_B1KS = (place_BKT[..., : cache_LJBNTKC.shape[4], None] == row_K).flatten(2)[:, None]
         x_BKD = self.dropout(_exact(self.embedding(token_BK) + self.positions(read_BK1.squeeze(-1))))
         looked: list[Tensor] = []
-        cache_LJBNTKC = state.cache_LJBNTKC
         for index, (layer, weights) in enumerate(zip(self.layers, state.prepared, strict=True)):
             query_BNKC, *new = _divided(weights.words(_normed(layer.norm_words, x_BKD)), 3, self.heads)
             if state.words is None:
@@ -170,9 +164,9 @@ class TransformerDecoder(Decoder[TransformerState]):
             else:
                 for cache_BNTKC, new_BNKC in zip(cache_LJBNTKC[index], new, strict=True):
                     cache_BNTKC[:, :, state.words] = new_BNKC
-            keys_BNSC, values_BNSC = cache_LJBNTKC[index, :, :, :, :reach].flatten(3, 4)
+            keys_BNSC, values_BNSC = cache_LJBNTKC[index].flatten(3, 4)
             words_BNKC = _attended(query_BNKC, keys_BNSC, values_BNSC, mine_B1KS)
-            x_BKD = x_BKD + self.dropout(weights.words_out(_join(words_BNKC)))
+            x_BKD = _sum(x_BKD, self.dropout(weights.words_out(_join(words_BNKC))))
             x_BKD, attention_BKP = layer.look(x_BKD, weights, state.cells_LJBNPC[index], self.heads, state.attends)
             looked += [] if attention_BKP is None else [attention_BKP]
         logits_BKV = (state.output or self.output)(_normed(self.norm, x_BKD).to(cache_LJBNTKC.dtype))
@@ -190,7 +184,7 @@ class TransformerDecoder(Decoder[TransformerState]):
             x_MTD = _normed(layer.norm_words, x_BKTD).flatten(0, 1)
             query_MNTC, keys_MNTC, values_MNTC = _divided(weights.words(x_MTD), 3, self.heads)
             words_MNTC = _attended(query_MNTC, keys_MNTC, values_MNTC, causal=True)
-            x_BKTD = x_BKTD + self.dropout(weights.words_out(_join(words_MNTC)).view(x_BKTD.shape))
+            x_BKTD = _sum(x_BKTD, self.dropout(weights.words_out(_join(words_MNTC)).view(x_BKTD.shape)))
             cells_JBNPC = state.cells_LJBNPC[index]
             x_BXD, attention_BXP = layer.look(x_BKTD.flatten(1, 2), weights, cells_JBNPC, self.heads, attention)
             x_BKTD = x_BXD.view(x_BKTD.shape)
@@ -235,9 +229,9 @@ class WordLayer(nn.Module):
             attention_BKP = attention_BNKP.mean(1)
         else:
             context_BNKC = _attended(query_BNKC, keys_BNPC, values_BNPC)
-        x_BKD = x_BKD + self.dropout(weights.cells_out(_join(context_BNKC)))
+        x_BKD = _sum(x_BKD, self.dropout(weights.cells_out(_join(context_BNKC))))
         wide_BKF = F.gelu(weights.wide(_normed(self.norm_wide, x_BKD)))
-        return x_BKD + self.dropout(weights.narrow(wide_BKF)), attention_BKP
+        return _sum(x_BKD, self.dropout(weights.narrow(wide_BKF))), attention_BKP
 
 
 class ImageLayer(nn.Module):
@@ -285,6 +279,11 @@ def _exact(x: Tensor) -> Tensor:
     return x.to(exact_dtype(x.dtype))
 
 
+def _sum(x: Tensor, new: Tensor) -> Tensor:
+    """Add to what is exact. A CPU takes nine times as long for two dtypes as for one."""
+    return x + (new.to(x.dtype) if x.device.type == "cpu" else new)
+
+
 def _normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     return norm(_exact(x))
 
@@ -319,6 +318,13 @@ def _attended(
 def _join(x_BNKC: Tensor) -> Tensor:
     """Put the heads side by side: (B, K, D)."""
     return x_BNKC.transpose(1, 2).flatten(2)
+
+
+def _with_room(cache_LJBNTKC: Tensor, words: int | None, length: int) -> Tensor:
+    """Let a cache that is full of so many words hold twice as many, if there will be: all of it is multiplied."""
+    if words is None or words < cache_LJBNTKC.shape[4]:
+        return cache_LJBNTKC
+    return F.pad(cache_LJBNTKC, (0, 0, 0, 0, 0, min(words, length - words)))
 
 
 def _written(cache_LJBNTKC: Tensor, layer: int, new_JBNKC: Tensor, now_T: Tensor) -> Tensor:
