@@ -46,6 +46,11 @@ class Ensemble:
         )
         return EnsembleState(tuple(begun))
 
+    def eager(self, state: EnsembleState, attention: bool) -> EnsembleState:
+        """Ready the states for steps that the host launches one by one."""
+        own = zip(self.decoders, state.states, strict=True)
+        return EnsembleState(tuple(decoder.eager(state, attention) for decoder, state in own))
+
     def step(self, state: EnsembleState, token_BK: Tensor) -> tuple[Tensor, EnsembleState, Tensor | None]:
         steps = [decoder.step(own, token_BK) for decoder, own in zip(self.decoders, state.states, strict=True)]
         logits, states, attention = zip(*steps, strict=True)

@@ -94,8 +94,9 @@ class Eager:
     look = 1
     turn = nullcontext()
 
-    def begin(self, *search: Any) -> Live:
-        return begin(*search)
+    def begin(self, ensemble: Ensemble, *search: Any) -> Live:
+        live = begin(ensemble, *search)
+        return live._replace(state=ensemble.eager(live.state, live.pool.seen_RLWP is not None))
 
     def advance(self, live: Live, ensemble: Ensemble, last: bool) -> Live:
         return advance(live, ensemble, last)

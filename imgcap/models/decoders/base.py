@@ -27,6 +27,13 @@ class Decoder(nn.Module, Generic[State]):
         """Begin captions of B images, `rows` of each, of which `step` will read at most `length` tokens."""
         raise NotImplementedError
 
+    def eager(self, state: State, attention: bool) -> State:
+        """Ready a state that has read nothing for a search whose steps the host launches one by one.
+
+        Its shapes need not stay, and its weights are nobody else's. Without `attention` the steps may give none.
+        """
+        return state
+
     def step(self, state: State, token_BK: Tensor) -> tuple[Tensor, State, Tensor | None]:
         """Read a token of each row; return logits_BKV of the next, the new state and attention_BKP (float32).
 

@@ -11,7 +11,7 @@ S places of a cache (T times K).
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, Self
 
 import torch
@@ -24,8 +24,10 @@ from imgcap.models.decoders.lstm_stack import initialise_output
 from imgcap.models.decoders.state import Axes, DecoderState
 from imgcap.models.kernels.dropout import Dropout
 from imgcap.models.kernels.dtypes import compute_dtype, exact_dtype
-from imgcap.models.kernels.linear import Linear, linear
+from imgcap.models.kernels.linear import Linear, linear, packed
 
+MANY_IMAGES = 8  # of a search: with as many, its products repay that weights are laid out for them
+FIRST_WORDS = 5  # for which such a search has room at first
 EMBEDDING_SPREAD = 0.02  # standard deviation, as GPT-2's: tied to the output, it prefers no word
 
 
@@ -38,6 +40,9 @@ class Product(NamedTuple):
     def __call__(self, x: Tensor) -> Tensor:
         """Multiply x (..., D), which is in a dtype for sums, in that of the weights."""
         return linear(x.to(self.weight.dtype), self.weight, self.bias)
+
+    def packed(self) -> "Product":
+        return Product(packed(self.weight), self.bias)
 
 
 class PreparedLayer(NamedTuple):
@@ -63,6 +68,9 @@ class TransformerState(DecoderState):
     place_BKT: Tensor
     cells_LJBNPC: Tensor
     cache_LJBNTKC: Tensor
+    words: int | None = None  # read, where the host counts them: then the cache grows with them
+    output: Product | None = None  # prepared, for a search
+    attends: bool = True  # a step says where it looked
 
     axes: ClassVar[Mapping[str, Axes]] = {
         "place_BKT": Axes(0, 1),
@@ -120,6 +128,15 @@ class TransformerDecoder(Decoder[TransformerState]):
         prepared = tuple(layer.prepared(dtype) for layer in self.layers)
         return TransformerState(prepared, place_BKT, cells_LJBNPC, cells_LJBNPC.new_zeros(shape))
 
+    def eager(self, state: TransformerState, attention: bool) -> TransformerState:
+        prepared, output = state.prepared, _prepared(self.output, state.cache_LJBNTKC.dtype)
+        if len(state.place_BKT) >= MANY_IMAGES:
+            prepared = tuple(PreparedLayer(*(product.packed() for product in layer)) for layer in prepared)
+            output = output.packed()
+        cache_LJBNTKC = state.cache_LJBNTKC[:, :, :, :, :FIRST_WORDS].contiguous()
+        ready = state.with_tensors({"cache_LJBNTKC": cache_LJBNTKC})
+        return replace(ready, prepared=prepared, words=0, output=output, attends=attention)
+
     def _look(self, features_BPE: Tensor) -> Tensor:
         """Bring the cells to the decoder's width, and let them see one another."""
         cells_BPD = _normed(self.image_norm, self.image(features_BPE))
@@ -136,21 +153,27 @@ class TransformerDecoder(Decoder[TransformerState]):
         read_BK1 = (state.place_BKT >= 0).sum(-1, keepdim=True)  # tokens of a row: the place of the next in time
         now_BKT = torch.arange(length, device=token_BK.device) == read_BK1
         place_BKT = torch.where(now_BKT, row_K[:, None], state.place_BKT)
-        mine_B1KS = (place_BKT[..., None] == row_K).flatten(2)[:, None]
+        cache_LJBNTKC = _with_room(state.cache_LJBNTKC, state.words, length)
+        mine_B1KS = (place_BKT[..., : cache_LJBNTKC.shape[4], None] == row_K).flatten(2)[:, None]
         x_BKD = self.dropout(_exact(self.embedding(token_BK) + self.positions(read_BK1.squeeze(-1))))
         looked: list[Tensor] = []
-        cache_LJBNTKC = state.cache_LJBNTKC
         for index, (layer, weights) in enumerate(zip(self.layers, state.prepared, strict=True)):
             query_BNKC, *new = _divided(weights.words(_normed(layer.norm_words, x_BKD)), 3, self.heads)
-            cache_LJBNTKC = _written(cache_LJBNTKC, index, torch.stack(new), now_BKT[0, 0])
+            if state.words is None:
+                cache_LJBNTKC = _written(cache_LJBNTKC, index, torch.stack(new), now_BKT[0, 0])
+            else:
+                for cache_BNTKC, new_BNKC in zip(cache_LJBNTKC[index], new, strict=True):
+                    cache_BNTKC[:, :, state.words] = new_BNKC
             keys_BNSC, values_BNSC = cache_LJBNTKC[index].flatten(3, 4)
             words_BNKC = _attended(query_BNKC, keys_BNSC, values_BNSC, mine_B1KS)
-            x_BKD = x_BKD + self.dropout(weights.words_out(_join(words_BNKC)))
-            x_BKD, attention_BKP = layer.look(x_BKD, weights, state.cells_LJBNPC[index], self.heads, attention=True)
+            x_BKD = _sum(x_BKD, self.dropout(weights.words_out(_join(words_BNKC))))
+            x_BKD, attention_BKP = layer.look(x_BKD, weights, state.cells_LJBNPC[index], self.heads, state.attends)
             looked += [] if attention_BKP is None else [attention_BKP]
-        logits_BKV = self.output(_normed(self.norm, x_BKD).to(cache_LJBNTKC.dtype))
+        logits_BKV = (state.output or self.output)(_normed(self.norm, x_BKD).to(cache_LJBNTKC.dtype))
         after = state.with_tensors({"place_BKT": place_BKT, "cache_LJBNTKC": cache_LJBNTKC})
-        return logits_BKV, after, torch.stack(looked).mean(0)
+        if state.words is not None:
+            after = replace(after, words=state.words + 1)
+        return logits_BKV, after, torch.stack(looked).mean(0) if looked else None
 
     def read(self, state: TransformerState, tokens_BKT: Tensor, attention: bool = True) -> tuple[Tensor, Tensor | None]:
         words_BKT = tokens_BKT[..., :-1]
@@ -161,7 +184,7 @@ class TransformerDecoder(Decoder[TransformerState]):
             x_MTD = _normed(layer.norm_words, x_BKTD).flatten(0, 1)
             query_MNTC, keys_MNTC, values_MNTC = _divided(weights.words(x_MTD), 3, self.heads)
             words_MNTC = _attended(query_MNTC, keys_MNTC, values_MNTC, causal=True)
-            x_BKTD = x_BKTD + self.dropout(weights.words_out(_join(words_MNTC)).view(x_BKTD.shape))
+            x_BKTD = _sum(x_BKTD, self.dropout(weights.words_out(_join(words_MNTC)).view(x_BKTD.shape)))
             cells_JBNPC = state.cells_LJBNPC[index]
             x_BXD, attention_BXP = layer.look(x_BKTD.flatten(1, 2), weights, cells_JBNPC, self.heads, attention)
             x_BKTD = x_BXD.view(x_BKTD.shape)
@@ -206,9 +229,9 @@ class WordLayer(nn.Module):
             attention_BKP = attention_BNKP.mean(1)
         else:
             context_BNKC = _attended(query_BNKC, keys_BNPC, values_BNPC)
-        x_BKD = x_BKD + self.dropout(weights.cells_out(_join(context_BNKC)))
+        x_BKD = _sum(x_BKD, self.dropout(weights.cells_out(_join(context_BNKC))))
         wide_BKF = F.gelu(weights.wide(_normed(self.norm_wide, x_BKD)))
-        return x_BKD + self.dropout(weights.narrow(wide_BKF)), attention_BKP
+        return _sum(x_BKD, self.dropout(weights.narrow(wide_BKF))), attention_BKP
 
 
 class ImageLayer(nn.Module):
@@ -256,6 +279,11 @@ def _exact(x: Tensor) -> Tensor:
     return x.to(exact_dtype(x.dtype))
 
 
+def _sum(x: Tensor, new: Tensor) -> Tensor:
+    """Add to what is exact. A CPU takes nine times as long for two dtypes as for one."""
+    return x + (new.to(x.dtype) if x.device.type == "cpu" else new)
+
+
 def _normed(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     return norm(_exact(x))
 
@@ -269,7 +297,7 @@ def _attention(query_BNKC: Tensor, keys_BNPC: Tensor, seen_KP: Tensor | None = N
     """How much each query attends to each key that it sees, 1 in sum: (B, N, K, P), in float32 at least."""
     scores_BNKP = (query_BNKC * query_BNKC.shape[-1] ** -0.5) @ keys_BNPC.transpose(2, 3)
     if seen_KP is not None:
-        scores_BNKP = scores_BNKP.masked_fill(~seen_KP, -math.inf)
+        scores_BNKP.masked_fill_(~seen_KP, -math.inf)
     return scores_BNKP.softmax(-1, dtype=exact_dtype(scores_BNKP.dtype))
 
 
@@ -290,6 +318,13 @@ def _attended(
 def _join(x_BNKC: Tensor) -> Tensor:
     """Put the heads side by side: (B, K, D)."""
     return x_BNKC.transpose(1, 2).flatten(2)
+
+
+def _with_room(cache_LJBNTKC: Tensor, words: int | None, length: int) -> Tensor:
+    """Let a cache that is full of so many words hold twice as many, if there will be: all of it is multiplied."""
+    if words is None or words < cache_LJBNTKC.shape[4]:
+        return cache_LJBNTKC
+    return F.pad(cache_LJBNTKC, (0, 0, 0, 0, 0, min(words, length - words)))
 
 
 def _written(cache_LJBNTKC: Tensor, layer: int, new_JBNKC: Tensor, now_T: Tensor) -> Tensor:

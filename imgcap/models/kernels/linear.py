@@ -29,8 +29,19 @@ def weight_gradient(d_y: Tensor, x: Tensor) -> Tensor:
     return product(d_y.t(), x.t())
 
 
+def packed(weight: Tensor) -> Tensor:
+    """Lay a weight out as oneDNN multiplies it, where that pays: for many products, which would each do it anew.
+
+    Only `linear` reads what is returned, without gradients and compilation; the products stay the same to the bit.
+    """
+    by_onednn = _by_onednn(weight) or (weight.dtype == torch.bfloat16 and _bfloat16_by_onednn(weight.device))
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach()) if by_onednn else weight
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute `torch.nn.functional.linear`, in float32 on an x86 processor by oneDNN."""
+    if weight.is_mkldnn:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     if _by_onednn(x) and weight.dtype == x.dtype:
         return _Linear.apply(x, weight, bias)
     return F.linear(x, weight, bias)
@@ -59,6 +70,10 @@ class _Linear(torch.autograd.Function):
             weight_gradient(flat_d_y, x.flatten(0, -2)) if needs_weight else None,
             flat_d_y.sum(0) if needs_bias else None,
         )
+
+
+def _bfloat16_by_onednn(device: torch.device) -> bool:
+    return _X86 and device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _by_onednn(x: Tensor) -> bool:
