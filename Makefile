@@ -2,7 +2,7 @@
 # make test    the CPU test suite, but for what takes half a minute or more a test
 # make test-all  all of it
 # make lint    ruff and mypy
-# make fuzz    wrong input by the thousand: 20 minutes a target, or IMGCAP_FUZZ_SECONDS each
+# make fuzz    wrong input by the thousand: 20 minutes a test, or IMGCAP_FUZZ_SECONDS each
 # make docs    the pages as a site, in build/site; a link that leads nowhere is an error
 #
 # Each sets up the virtual environment first: the plain install for the demo, `[dev]` for the others.

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,8 @@ from hypothesis import strategies as st
 
 from imgcap.errors import exits_cleanly
 
-SECONDS = float(os.environ.get("IMGCAP_FUZZ_SECONDS", "0"))
+SECONDS = float(os.environ.get("IMGCAP_FUZZ_SECONDS", "0"))  # of a test, which its cases share
+CASES: Counter[str] = Counter()  # of each test, by its file and name
 EXAMPLES, ROUND = 10, 100  # inputs of a target in a test run, and of a round of a long one
 HANGS, GROWS = 60, 1 << 20  # seconds of one input; KiB that the process may grow by over all of them
 _NO_LINE = re.compile(r"Traceback|\w(Error|Exception)\b|\bobject at 0x")
@@ -150,7 +152,7 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 def fuzz(target: str, inputs: st.SearchStrategy[Any], check: Callable[[Any], object]) -> None:
     """Give `check`, which raises where something is wrong, inputs of a target: a few, or for `SECONDS`."""
     tried, faults, number = 0, dict[str, str](), 0
-    before, end = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic() + SECONDS
+    before, end = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic() + _share()
     while number == 0 or time.monotonic() < end:
         known = set(faults)
 
@@ -187,6 +189,11 @@ def fuzz(target: str, inputs: st.SearchStrategy[Any], check: Callable[[Any], obj
             flush=True,
         )
     assert not faults and grown < GROWS, (sorted(faults), grown)
+
+
+def _share() -> float:
+    """Seconds of the case that runs now."""
+    return SECONDS / CASES[os.environ["PYTEST_CURRENT_TEST"].partition("[")[0].partition(" ")[0]]
 
 
 def _place_of(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from fuzzing import Outcome, run_command
+from fuzzing import CASES, Outcome, run_command
 from photos import draw_photo
 
 import imgcap.commands.build
@@ -18,6 +18,10 @@ from imgcap.shards.reader import ShardReader
 
 PHOTOS = 6
 PIPELINE = functools.cache(imgcap.text.tokeniser._blank_pipeline)  # built once, not with each set
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    CASES.update(item.nodeid.partition("[")[0] for item in items)
 
 
 @pytest.fixture(scope="session")
