@@ -52,6 +52,18 @@ class Batch(NamedTuple):
     images_BCHW: "torch.Tensor"  # uint8, as decoded; the model normalises. Or cached features_BPE, float16
     tokens_BKT: "torch.Tensor"  # int64: <sos> words <eos> <pad> ...; all <pad> where there is no caption
     image_ids: "torch.Tensor"  # int64, shape (B,); or `imgcap.data.batch.PADDING`, NO_IMAGE
+    indices_B: "torch.Tensor"  # int64: places of the images among the plan's samples; -1 where it doesn't count
+
+
+class Sampled(NamedTuple):
+    """A batch of captions that the model has drawn itself, with what each is worth; behind them true ones, if any.
+
+    Without those, T is one less than in `Batch`: the <eos> that ends the longest captions is not drawn.
+    """
+
+    images_BCHW: "torch.Tensor"  # as in `Batch`; features_BPE of an encoder that doesn't train
+    tokens_BKT: "torch.Tensor"  # int64: <sos> words <eos> <pad> ...; all <pad> where an image doesn't count
+    weights_BK: "torch.Tensor"  # float32: factor on -log P of each caption
 
 
 class Forcing(NamedTuple):

@@ -27,8 +27,13 @@ class BatchShape(NamedTuple):
 
     def allocate(self, count: int, shared: bool = False) -> list[Batch]:
         """Allocate `count` batches, in memory that other processes see too where it is `shared`."""
-        tokens, ids = self.images * self.captions * self.length * 8, self.images * 8  # bytes
-        sizes = [tokens, ids, -(-self._image_bytes // 8) * 8]  # filled up so that the next batch's int64 fit
+        tokens, numbers = self.images * self.captions * self.length * 8, self.images * 8  # bytes
+        sizes = [
+            tokens,
+            numbers,
+            numbers,
+            -(-self._image_bytes // 8) * 8,
+        ]  # filled up so that the next batch's int64 fit
         size, total = sum(sizes), count * sum(sizes)
         if shared:  # neither copied nor cleared: the system gives a page when it is first touched
             with within_shared_memory(total):
@@ -43,14 +48,14 @@ class BatchShape(NamedTuple):
         return self.images * each
 
     def _views(self, pieces: Sequence[torch.Tensor]) -> Batch:
-        tokens, ids, pixels = pieces
+        tokens, ids, indices, pixels = pieces
         side, pixels = self.image_size, pixels[: self._image_bytes]
         if self.features:
             images = pixels.view(torch.float16).view(self.images, *self.features)
         else:
             images = pixels.view(self.images, side, side, 3).permute(0, 3, 1, 2)  # channels last in memory
         tokens_BKT = tokens.view(torch.int64).view(self.images, self.captions, self.length)
-        return Batch(images, tokens_BKT, image_ids=ids.view(torch.int64))
+        return Batch(images, tokens_BKT, image_ids=ids.view(torch.int64), indices_B=indices.view(torch.int64))
 
 
 @contextmanager
