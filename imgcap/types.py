@@ -52,7 +52,6 @@ class Batch(NamedTuple):
     images_BCHW: "torch.Tensor"  # uint8, as decoded; the model normalises. Or cached features_BPE, float16
     tokens_BKT: "torch.Tensor"  # int64: <sos> words <eos> <pad> ...; all <pad> where there is no caption
     image_ids: "torch.Tensor"  # int64, shape (B,); or `imgcap.data.batch.PADDING`, NO_IMAGE
-    indices_B: "torch.Tensor"  # int64: places of the images among the plan's samples; -1 where it doesn't count
 
 
 class Sampled(NamedTuple):

@@ -27,13 +27,8 @@ class BatchShape(NamedTuple):
 
     def allocate(self, count: int, shared: bool = False) -> list[Batch]:
         """Allocate `count` batches, in memory that other processes see too where it is `shared`."""
-        tokens, numbers = self.images * self.captions * self.length * 8, self.images * 8  # bytes
-        sizes = [
-            tokens,
-            numbers,
-            numbers,
-            -(-self._image_bytes // 8) * 8,
-        ]  # filled up so that the next batch's int64 fit
+        tokens, ids = self.images * self.captions * self.length * 8, self.images * 8  # bytes
+        sizes = [tokens, ids, -(-self._image_bytes // 8) * 8]  # filled up so that the next batch's int64 fit
         size, total = sum(sizes), count * sum(sizes)
         if shared:  # neither copied nor cleared: the system gives a page when it is first touched
             with within_shared_memory(total):
@@ -48,14 +43,14 @@ class BatchShape(NamedTuple):
         return self.images * each
 
     def _views(self, pieces: Sequence[torch.Tensor]) -> Batch:
-        tokens, ids, indices, pixels = pieces
+        tokens, ids, pixels = pieces
         side, pixels = self.image_size, pixels[: self._image_bytes]
         if self.features:
             images = pixels.view(torch.float16).view(self.images, *self.features)
         else:
             images = pixels.view(self.images, side, side, 3).permute(0, 3, 1, 2)  # channels last in memory
         tokens_BKT = tokens.view(torch.int64).view(self.images, self.captions, self.length)
-        return Batch(images, tokens_BKT, image_ids=ids.view(torch.int64), indices_B=indices.view(torch.int64))
+        return Batch(images, tokens_BKT, image_ids=ids.view(torch.int64))
 
 
 @contextmanager
@@ -89,10 +84,15 @@ def damaged_count(batch: Batch) -> int:
     return int((batch.image_ids == NO_IMAGE).sum())
 
 
+def counts(ids_B: np.ndarray) -> np.ndarray:
+    """Which images of a batch count, by their ids: those that are neither padding nor damaged."""
+    return (ids_B != NO_IMAGE) & (ids_B != PADDING)
+
+
 def counted_ids(batch: Batch) -> np.ndarray:
-    """The ids of a batch's images that count: neither padding nor damaged."""
+    """The ids of a batch's images that count."""
     ids = batch.image_ids.numpy()
-    return ids[(ids != NO_IMAGE) & (ids != PADDING)]
+    return ids[counts(ids)]
 
 
 def batch_hash(batch: Batch, epoch: int) -> int:

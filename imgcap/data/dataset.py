@@ -90,7 +90,6 @@ class TrainDataset:
         images_BHWC = (batch.images_BCHW if self.features else batch.images_BCHW.permute(0, 2, 3, 1)).numpy()
         tokens_BKT = batch.tokens_BKT.numpy()
         image_ids = batch.image_ids.numpy()
-        batch.indices_B.copy_(torch.from_numpy(np.where(micro_batch.padding_N, -1, micro_batch.indices_N)))
         tokens_BKT[:] = PAD
         damaged = []
         for place, (number, sample, padding) in enumerate(zip(*(x.tolist() for x in micro_batch), strict=True)):
@@ -106,7 +105,7 @@ class TrainDataset:
         if damaged:
             sound = np.setdiff1d(np.arange(len(image_ids)), damaged)
             images_BHWC[damaged] = images_BHWC[np.resize(sound, len(damaged))] if len(sound) else 0
-            tokens_BKT[damaged], image_ids[damaged], batch.indices_B[damaged] = PAD, NO_IMAGE, -1
+            tokens_BKT[damaged], image_ids[damaged] = PAD, NO_IMAGE
 
     def _read(self, key: tuple[int, int, int], image_HWC: np.ndarray, tokens_KT: np.ndarray | None) -> int:
         """Write an image into its place, and its captions where they are asked for; return its id."""

@@ -109,7 +109,6 @@ class StreamLoader:
             (batch,) = self.shape.allocate(1)
             images_BHWC, tokens_BKT = batch.images_BCHW.permute(0, 2, 3, 1).numpy(), batch.tokens_BKT.numpy()
             batch.tokens_BKT.fill_(PAD)
-            batch.indices_B.fill_(-1)  # a stream has no places
             place = 0
             while place < self.shape.images:
                 number, (tar, sample) = next(samples)

@@ -88,7 +88,8 @@ class EvaluationStopped(Exception):
 class Evaluator:
     """Captions the first `limit` images of a split (none: all) with beam search and scores them.
 
-    With `train`, the split that the model learned from, it also tells which share of the captions is new.
+    With `train`, the split that the model learned from, it also tells which share of the captions is new. `objective`
+    is what the model was trained for, where that wasn't cross-entropy alone.
     """
 
     def __init__(
@@ -102,9 +103,11 @@ class Evaluator:
         precision: str = "fp32",
         limit: int | None = None,
         train: ShardReader | None = None,
+        objective: str | None = None,
     ):
         self.reader, self.vocabulary, self.data, self.config = reader, vocabulary, data, config
         self.world, self.split, self.precision = world, split, precision
+        self.objective = objective
         self.language = reader.manifest.settings.language
         self.metrics = fitting(config.metrics, self.language)
         self.train = TrainCaptions(train) if train is not None else None
@@ -245,11 +248,12 @@ class Evaluator:
                 **self.options.signed(),
                 max_words=self.data.max_tokens,
                 precision=self.precision,
+                objective=self.objective,
                 **encoder.signed(),
             ),
             captions=[{**image(image_id), "caption": caption} for image_id, caption in captions.items()],
             images=[{**image(image_id), **each} for image_id, each in scored.images.items()],
-            diversity=diversity([caption.split() for caption in captions.values()], self.train),
+            diversity=diversity([caption.split() for caption in captions.values()], self.language, self.train),
             examples=[example for batch in decoded for example in batch.examples],
         )
 

@@ -127,7 +127,6 @@ def _blank(trainer: Trainer, config: Config, images: int) -> Batch:
     (batch,) = shape.allocate(1)
     batch.images_BCHW.zero_()
     batch.image_ids.zero_()
-    batch.indices_B.zero_()
     batch.tokens_BKT.fill_(UNK)
     return Batch(*(tensor.to(trainer.world.device) for tensor in batch))
 

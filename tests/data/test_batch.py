@@ -11,7 +11,7 @@ MASK = 2**64 - 1
 def batch(ids):
     count = len(ids)
     tokens = torch.tensor([[[SOS, 7, EOS, PAD]]]).repeat(count, 1, 1)
-    return Batch(torch.zeros(count, 3, 2, 2, dtype=torch.uint8), tokens, torch.tensor(ids), torch.tensor(ids))
+    return Batch(torch.zeros(count, 3, 2, 2, dtype=torch.uint8), tokens, torch.tensor(ids))
 
 
 def splitmix64(value):

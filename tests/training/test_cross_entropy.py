@@ -25,7 +25,7 @@ def test_every_option_changes_the_gradient(decoder: str) -> None:
     images_BCHW = torch.randint(0, 256, (B, 3, 64, 64), dtype=torch.uint8)
     tokens_BKT = torch.randint(4, WORDS, (B, K, T))
     tokens_BKT[..., 0] = SOS
-    batch = Batch(images_BCHW, tokens_BKT, torch.arange(B), torch.arange(B))
+    batch = Batch(images_BCHW, tokens_BKT, torch.arange(B))
     coins_BKT = coins(0, torch.tensor(3), batch.image_ids, K, T)
 
     def gradient(forcing: Forcing | None = None, **train: float) -> torch.Tensor:

@@ -15,10 +15,7 @@ CPU = torch.device("cpu")
 def batches(count):
     for number in range(count):
         yield Batch(
-            torch.full((1, 3, 2, 2), number, dtype=torch.uint8),
-            torch.full((1, 1, 2), number),
-            torch.tensor([0]),
-            torch.tensor([0]),
+            torch.full((1, 3, 2, 2), number, dtype=torch.uint8), torch.full((1, 1, 2), number), torch.tensor([0])
         )
 
 

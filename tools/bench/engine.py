@@ -33,8 +33,7 @@ def decoder_engine(config: DecoderConfig, train: TrainConfig, world: World, voca
 
 def batch_of_features(features_BPE: Tensor, tokens_BKT: Tensor) -> Batch:
     """Make a batch of ready features, in float16 as a feature cache gives them."""
-    numbers_B = torch.arange(len(tokens_BKT), device=tokens_BKT.device)
-    return Batch(features_BPE.half(), tokens_BKT, numbers_B, numbers_B)
+    return Batch(features_BPE.half(), tokens_BKT, torch.arange(len(tokens_BKT), device=tokens_BKT.device))
 
 
 def random_tokens(shape: tuple[int, ...], vocabulary: int, device: torch.device) -> Tensor:

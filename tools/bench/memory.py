@@ -104,12 +104,7 @@ def peaks_of_step(config: Config, vocabulary: int, images: int) -> Peaks:
     side, captions = config.data.image_size, config.data.captions_per_image
     images_BCHW = torch.randint(256, (images, 3, side, side), dtype=torch.uint8)
     tokens_BKT = random_tokens((images, captions, config.data.max_tokens + 2), vocabulary, cpu)
-    batch = Batch(
-        images_BCHW.contiguous(memory_format=torch.channels_last),
-        tokens_BKT,
-        torch.arange(images),
-        torch.arange(images),
-    )
+    batch = Batch(images_BCHW.contiguous(memory_format=torch.channels_last), tokens_BKT, torch.arange(images))
     step = step_of(engine, batch)
     with LiveTensors([*objective.parameters(), *objective.buffers(), *batch, engine.gradient]) as tensors:
         step()

@@ -175,5 +175,4 @@ def _synthetic_step(engine: Engine, images: int, captions: int, arguments: argpa
     images_BCHW = torch.randint(256, (images, 3, size, size), dtype=torch.uint8, device=device)
     images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
     tokens_BKT = random_tokens((images, captions, arguments.tokens), VOCABULARY, device)
-    numbers_B = torch.arange(images, device=device)
-    return step_of(engine, Batch(images_BCHW, tokens_BKT, numbers_B, numbers_B))
+    return step_of(engine, Batch(images_BCHW, tokens_BKT, torch.arange(images, device=device)))

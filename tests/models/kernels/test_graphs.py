@@ -24,10 +24,10 @@ def test_a_result_lies_where_the_first_one_was():
 
 def test_static_tensors_keep_their_place_and_layout():
     images = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).view(2, 4, 4, 3).permute(0, 3, 1, 2)
-    batch = Batch(images, torch.ones(2, 1, 5, dtype=torch.int64), torch.arange(2), torch.arange(2))
+    batch = Batch(images, torch.ones(2, 1, 5, dtype=torch.int64), torch.arange(2))
     static = Static(batch)
     pointers = [tensor.data_ptr() for tensor in static.value]
-    put = static.put(Batch(images + 1, batch.tokens_BKT * 2, batch.image_ids + 5, batch.indices_B))
+    put = static.put(Batch(images + 1, batch.tokens_BKT * 2, batch.image_ids + 5))
     assert isinstance(put, Batch) and [tensor.data_ptr() for tensor in put] == pointers
     assert put.images_BCHW.stride() == images.stride() and torch.equal(put.images_BCHW, images + 1)
     assert put.image_ids.tolist() == [5, 6]

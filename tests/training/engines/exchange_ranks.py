@@ -67,7 +67,7 @@ def backward(engine: DDPEngine, world: World, factor: float = 1.0) -> None:
         tokens_BKT = torch.randint(4, 20, (2, 2, 8), generator=random)
         tokens_BKT[..., 0], tokens_BKT[..., -1] = SOS, EOS
         with engine.micro_batch(last):
-            loss = engine.loss(Batch(images_BCHW, tokens_BKT, torch.arange(2), torch.arange(2)), StepInputs())
+            loss = engine.loss(Batch(images_BCHW, tokens_BKT, torch.arange(2)), StepInputs())
             engine.backward(loss.total * factor, torch.tensor(2 * 28 * world.world_size))
 
 

@@ -74,7 +74,7 @@ class Run:
         tokens_BKT[..., 0], tokens_BKT[..., 3 + number % 3] = SOS, EOS
         tokens_BKT[..., 4 + number % 3 :] = PAD
         images_BCHW = torch.randint(0, 256, (2, 3, 32, 32), generator=random, dtype=torch.uint8)
-        return Batch(images_BCHW, tokens_BKT, torch.arange(2), torch.arange(2))
+        return Batch(images_BCHW, tokens_BKT, torch.arange(2))
 
     def step(self, number, factor=None):
         """One step; returns losses, the gradient's norm, what was skipped, and all weights."""

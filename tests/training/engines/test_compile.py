@@ -43,7 +43,7 @@ def batch(seed):
     tokens_BKT[..., 0], tokens_BKT[..., -1] = SOS, PAD
     tokens_BKT[..., 3 + seed % 3] = EOS
     images_BCHW = torch.randint(0, 256, (4, 3, 64, 64), generator=random, dtype=torch.uint8)
-    return Batch(images_BCHW, tokens_BKT, torch.arange(4), torch.arange(4))
+    return Batch(images_BCHW, tokens_BKT, torch.arange(4))
 
 
 def forcing(kind, ratio=0.5):

@@ -47,7 +47,7 @@ def data(images=8, seed=0):
 
 
 def batch(images_BCHW, tokens_BKT):
-    return Batch(images_BCHW, tokens_BKT, torch.arange(len(images_BCHW)), torch.arange(len(images_BCHW)))
+    return Batch(images_BCHW, tokens_BKT, torch.arange(len(images_BCHW)))
 
 
 def gradient(engine, images_BCHW, tokens_BKT, pieces):
