@@ -85,7 +85,9 @@ def test_the_gradient_is_that_of_the_expected_reward_by_brute_force(decoder, tem
     """Exactly, over all 156 captions: plain REINFORCE, the mean of others in pairs of samples, and greedy."""
     objective, features_BPE = made(decoder, samples=len(CAPTIONS), temperature=temperature, baseline="greedy")
     prob_C = probabilities(objective, features_BPE, temperature)
-    assert float(prob_C.detach().sum()) == pytest.approx(1.0, abs=1e-12) and float(prob_C.detach().max()) > 3 / len(CAPTIONS)
+    assert float(prob_C.detach().sum()) == pytest.approx(1.0, abs=1e-12) and float(prob_C.detach().max()) > 3 / len(
+        CAPTIONS
+    )
     reward_C = torch.from_numpy(np.random.default_rng(0).random(len(CAPTIONS)))
     expected = gradient(objective, (prob_C * reward_C).sum())
     prob_C = prob_C.detach()
