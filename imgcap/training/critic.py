@@ -95,16 +95,18 @@ class Critic:
         """What each caption is worth, (B, S): its reward less its baseline; 0 where an image doesn't count."""
         real_B, samples_BSL = counts(ids_B), drawn.samples_BSL.cpu().numpy()
         count, (samples, length) = int(real_B.sum()), samples_BSL.shape[1:]
+        advantage_BS = np.zeros((len(ids_B), samples))
+        if not count:  # it only fills an epoch's last batch up
+            return advantage_BS
         samples_NSL, images_N = samples_BSL[real_B], ids_B[real_B]
         captions, images = [samples_NSL.reshape(-1, length)], [images_N.repeat(samples)]
         if drawn.likeliest_BL is not None:
             captions.append(drawn.likeliest_BL.cpu().numpy()[real_B])
             images.append(images_N)
-        rewards = self.rewards(np.concatenate(images), np.concatenate(captions)) if count else np.zeros(0)
+        rewards = self.rewards(np.concatenate(images), np.concatenate(captions))
         reward_NS, greedy_N = rewards[: count * samples].reshape(count, samples), rewards[count * samples :]
         baseline_NS = others(reward_NS) if drawn.likeliest_BL is None else greedy_N[:, None].repeat(samples, 1)
         self.watched.add(samples_NSL, reward_NS, baseline_NS)
-        advantage_BS = np.zeros((len(ids_B), samples))
         advantage_BS[real_B] = reward_NS - baseline_NS
         return advantage_BS
 

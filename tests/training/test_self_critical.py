@@ -205,6 +205,14 @@ def test_each_caption_weighs_what_its_reward_is_above_the_baseline(baseline):
     assert values["sampled/advantage"] == pytest.approx(float(expected.square().sum() / 12) ** 0.5, rel=1e-5)
 
 
+def test_a_micro_batch_that_only_fills_up_is_worth_nothing():
+    objective, _ = made("attention_lstm", dtype=torch.float32)
+    critic, step, _ = judged(objective, [PADDING, PADDING])
+    (batch,) = step.micro_batches
+    assert (batch.tokens_BKT == PAD).all() and not batch.weights_BK.any() and int(step.tokens()) == 1
+    assert float(objective(batch, StepInputs()).total) == 0 and critic.read(0.0)["sampled/length"] == 0
+
+
 def test_a_share_of_cross_entropy_is_mixed_in_each_by_its_own_tokens():
     share = 0.3
     mixed, _ = made("transformer", dtype=torch.float32, cross_entropy=share)
