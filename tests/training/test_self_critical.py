@@ -244,6 +244,17 @@ def test_what_is_watched_is_counted_by_hand():
     assert watched.read()["sampled/reward"] == 0, "reading begins anew"
 
 
+def test_what_is_watched_goes_on_where_it_was_saved():
+    watched, resumed = (Watched(Vocabulary([*SPECIAL_TOKENS, *"abcde"]), "en", CPU.device) for _ in range(2))
+    for part in (watched, resumed):
+        part.add(np.array([[[4, 5, EOS], [6, EOS, PAD]]]), np.array([[1.0, 3.0]]), np.array([[2.0, 2.0]]))
+    resumed.load_state(watched.state(is_main=True), is_main=True)
+    other_rank = Watched(Vocabulary([*SPECIAL_TOKENS, *"abcde"]), "en", CPU.device)
+    other_rank.load_state(watched.state(is_main=True), is_main=False)
+    assert resumed.sums.tolist() == watched.sums.tolist() and not other_rank.sums.any()
+    assert resumed.read() == watched.read()
+
+
 def test_a_signature_says_what_a_model_was_trained_for():
     objective, _ = made("lstm", dtype=torch.float32)
     critic, *_ = judged(objective, [2])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 STEPS = 50
-SETTINGS = ["train.objective=self_critical", f"train.max_steps={STEPS}", "optim.lr=3e-4", "optim.schedule=constant"]
+SETTINGS = ["train.objective=self_critical", f"train.max_steps={STEPS}", "optim.lr=2e-5", "optim.schedule=constant"]
 SETTINGS += ["train.self_critical.reward.CIDEr=1", "train.self_critical.reward.BLEU-4=0.5", "data.augment=off"]
 TRANSFORMER = ["model.decoder.type=transformer", "model.decoder.width=16", "model.decoder.heads=2"]
 TRANSFORMER += ["model.decoder.layers=2", "model.decoder.feedforward=24", "model.decoder.image_layers=1"]
@@ -99,15 +99,14 @@ def test_deepspeed_draws_and_learns_the_same(tmp_path, launch, metrics, trained,
 def test_a_run_that_turns_to_it_and_stops_goes_on_to_the_very_same_weights(tmp_path, launch, metrics):
     settings = ["train.objective=self_critical", "train.objective_from=4", "optim.schedule=constant"]
     settings += ["train.self_critical={samples: 3, baseline: greedy, cross_entropy: 0.2, temperature: 0.8}"]
-    settings += ["train.teacher_forcing={start: 0.8}", "model.encoder.train=last_block", "log.every=3"]
+    settings += ["train.teacher_forcing={start: 0.8}", "model.encoder.train=last_block"]
     whole = done(launch(tmp_path / "whole", *settings, "train.max_steps=11"))
     for steps in (3, 5, 7, 11):
         done(launch(tmp_path / "parts", *settings, f"train.max_steps={steps}"))
     assert "step 5: self-critical from here on, 3 captions an image rewarded by 1 CIDEr" in whole.stderr
-    assert "warning: captions drawn at step 5 have a reward of 0.0" in whole.stderr
     lines = [metrics(tmp_path / name) for name in ("whole", "parts")]
-    assert "sampled/reward" not in lines[0][3] and "sampled/reward" in lines[0][6]
-    for step in (3, 6, 9, 11):
+    assert "sampled/reward" not in lines[0][4] and "sampled/reward" in lines[0][5]
+    for step in range(1, 12):
         different = [name for name, value in lines[0][step].items() if lines[1][step][name] != value]
         assert all(name.startswith("perf/") for name in different), (step, different)
     saved = [load_file(tmp_path / n / "checkpoints/step-00000011/model.safetensors") for n in ("whole", "parts")]
@@ -138,7 +137,7 @@ def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path, launch, metrics
     assert all(torch.equal(weight, saved[1][name]) for name, weight in saved[0].items())
 
 
-def test_scores_and_artefact_say_what_the_model_was_trained_for(tmp_path, launch, trained, command):
+def test_scores_and_artefact_say_what_the_model_was_trained_for(tmp_path, shards, launch, trained, command):
     run, out = tmp_path / "run", tmp_path / "artefact"
     settings = ["train.max_steps=2", "eval.metrics=[BLEU]"]
     done(launch(run, *SETTINGS, f"init_from={trained('lstm')}", *settings))
@@ -148,7 +147,7 @@ def test_scores_and_artefact_say_what_the_model_was_trained_for(tmp_path, launch
     assert command("imgcap", "export", run, "--out", out).returncode == 0
     assert json.loads((out / "config.json").read_text())["objective"] == said.removeprefix("objective:")
     for model in (run, out):
-        scored = command("imgcap", "evaluate", model, "--split", "val", "eval.limit=4")
+        scored = command("imgcap", "evaluate", model, "--split", "val", "eval.limit=4", f"data.shards={shards}")
         assert scored.returncode == 0, scored.stderr
         assert f"|{said}|" in json.loads(scored.stdout.splitlines()[-1])["signature"]
 
