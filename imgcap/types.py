@@ -54,6 +54,17 @@ class Batch(NamedTuple):
     image_ids: "torch.Tensor"  # int64, shape (B,); or `imgcap.data.batch.PADDING`, NO_IMAGE
 
 
+class Sampled(NamedTuple):
+    """A batch of captions that the model has drawn itself, with what each is worth; behind them true ones, if any.
+
+    Without those, T is one less than in `Batch`: the <eos> that ends the longest captions is not drawn.
+    """
+
+    images_BCHW: "torch.Tensor"  # as in `Batch`; features_BPE of an encoder that doesn't train
+    tokens_BKT: "torch.Tensor"  # int64: <sos> words <eos> <pad> ...; all <pad> where an image doesn't count
+    weights_BK: "torch.Tensor"  # float32: factor on -log P of each caption
+
+
 class Forcing(NamedTuple):
     """Scheduled sampling (Bengio et al. 2015): which words the decoder reads as given and which of its own.
 

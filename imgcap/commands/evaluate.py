@@ -58,6 +58,7 @@ def main() -> None:
             split=arguments.split,
             precision=config.train.precision,
             train=train_split(reader) if world.is_main else None,
+            objective=loaded.objective,
         )
         say_without_gpu(world, "captioning")
         with loaded.autocast():

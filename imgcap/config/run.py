@@ -64,6 +64,13 @@ class Config(Section):
             raise ValueError("train.ema needs whole weights after each step; set engine.zero_stage to 2 or less")
         if self.train.unfreeze and self.engine.name == "deepspeed":
             raise ValueError("DeepSpeed divides a fixed set of weights; with train.unfreeze set engine.name to ddp")
+        if self.train.objective != "self_critical" and steps_of(self.train.objective_from, 1000):
+            raise ValueError("train.objective_from is when self_critical begins; set train.objective=self_critical too")
+        if self.train.objective == "self_critical" and self.data.mode == "stream":
+            raise ValueError(
+                "train.objective=self_critical rewards captions by all references of the train split, which a stream "
+                "doesn't have; set data.mode=index"
+            )
         if self.vocab.adapt != "keep" and self.init_from is None:
             raise ValueError(
                 f"vocab.adapt={self.vocab.adapt} changes a trained model's vocabulary; name it by init_from"

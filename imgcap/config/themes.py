@@ -58,6 +58,11 @@ THEMES = (
         ),
     ),
     Theme(
+        "Self-critical training",
+        "Training for the score that captions get. See [self-critical.md](self-critical.md).",
+        ("train.objective", "train.objective_from", "train.self_critical"),
+    ),
+    Theme(
         "Fine-tuning",
         "Going on from a trained model, and training the encoder later than the decoder. See "
         "[finetuning.md](finetuning.md); `model.encoder.train` says what trains from the first step on.",

@@ -2,9 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from imgcap.config.section import Count, Duration, Fraction, Off, On, Positive, Section
+from imgcap.errors import nearest
+
+REWARDED = ("CIDEr", "BLEU-4")  # scores that can be computed of thousands of captions a second
 
 
 class TeacherForcingConfig(Section):
@@ -30,6 +33,43 @@ class EarlyStoppingConfig(Section):
     min_delta: NonNegativeFloat = Field(0.0, description="gain below which a score counts as no better")
 
 
+class SelfCriticalConfig(Section):
+    """Self-critical training (Rennie et al. 2017): how captions are drawn, rewarded, and held against a baseline."""
+
+    samples: Positive = Field(5, description="captions drawn for each image in a step")
+    baseline: Literal["others", "greedy"] = Field(
+        "others", description="what a caption's reward is held against: the mean of the image's other samples, or the "
+        "reward of the likeliest words"
+    )  # fmt: skip
+    reward: dict[str, NonNegativeFloat] = Field(
+        {"CIDEr": 1.0}, description="weights of the scores that are rewarded: CIDEr (that is CIDEr-D), BLEU-4"
+    )
+    end_token: bool = Field(
+        True, description="count <eos> as a word in the reward; without it captions learn to end in `with a`"
+    )
+    temperature: PositiveFloat = Field(1.0, description="divides the logits that captions are drawn from")
+    cross_entropy: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of the cross-entropy of the true captions in what is minimised"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "SelfCriticalConfig":
+        if self.baseline == "others" and self.samples < 2:
+            raise ValueError(
+                "one sample has no others to be held against; set samples to 2 or more, or baseline=greedy"
+            )
+        for score in self.reward:
+            if score not in REWARDED:
+                known = ", ".join(REWARDED)
+                raise ValueError(
+                    f"reward.{score} is no score that can be rewarded; the nearest is "
+                    f"{nearest(score, REWARDED)!r} (there are {known})"
+                )
+        if not any(self.reward.values()):
+            raise ValueError("reward gives no score a weight; set reward.CIDEr=1")
+        return self
+
+
 class TrainConfig(Section):
     """The training loop: its length, batches, precision and loss."""
 
@@ -42,6 +82,13 @@ class TrainConfig(Section):
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
         "fp32", description="arithmetic of training and evaluation; the weights stay float32"
     )
+    objective: Literal["cross_entropy", "self_critical"] = Field(
+        "cross_entropy", description="what is minimised; self_critical: captions that score badly (init_from a model)"
+    )
+    objective_from: Duration = Field(
+        "0", description="time at which self_critical begins; cross_entropy is minimised before"
+    )
+    self_critical: SelfCriticalConfig = SelfCriticalConfig()
     compile: Annotated[Literal["auto", "off", "default", "reduce-overhead", "max-autotune"], Off] = Field(
         "auto", description="torch.compile of encoder and decoder in such a mode; auto: of the encoder, on a GPU"
     )

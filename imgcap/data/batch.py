@@ -84,10 +84,15 @@ def damaged_count(batch: Batch) -> int:
     return int((batch.image_ids == NO_IMAGE).sum())
 
 
+def counts(ids_B: np.ndarray) -> np.ndarray:
+    """Which images of a batch count, by their ids: those that are neither padding nor damaged."""
+    return (ids_B != NO_IMAGE) & (ids_B != PADDING)
+
+
 def counted_ids(batch: Batch) -> np.ndarray:
-    """The ids of a batch's images that count: neither padding nor damaged."""
+    """The ids of a batch's images that count."""
     ids = batch.image_ids.numpy()
-    return ids[(ids != NO_IMAGE) & (ids != PADDING)]
+    return ids[counts(ids)]
 
 
 def batch_hash(batch: Batch, epoch: int) -> int:

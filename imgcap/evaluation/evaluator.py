@@ -90,7 +90,8 @@ class EvaluationStopped(Exception):
 class Evaluator:
     """Captions the first `limit` images of a split (none: all) with beam search and scores them.
 
-    With `train`, the split that the model learned from, it also tells which share of the captions is new.
+    With `train`, the split that the model learned from, it also tells which share of the captions is new. `objective`
+    is what the model was trained for, where that wasn't cross-entropy alone.
     """
 
     def __init__(
@@ -104,9 +105,11 @@ class Evaluator:
         precision: str = "fp32",
         limit: int | None = None,
         train: ShardReader | None = None,
+        objective: str | None = None,
     ):
         self.reader, self.vocabulary, self.data, self.config = reader, vocabulary, data, config
         self.world, self.split, self.precision = world, split, precision
+        self.objective = objective
         self.language = reader.manifest.settings.language
         self.metrics = fitting(config.metrics, self.language)
         by_clip = [name for name in BY_CLIP if name in self.metrics]
@@ -264,6 +267,7 @@ class Evaluator:
                 **self.options.signed(),
                 max_words=self.data.max_tokens,
                 precision=self.precision,
+                objective=self.objective,
                 **encoder.signed(),
                 **(self.clip.signed() if self.clip else {}),
             ),
@@ -271,7 +275,7 @@ class Evaluator:
             images=[
                 {**image(image_id), **each, **by_clip.get(image_id, {})} for image_id, each in scored.images.items()
             ],
-            diversity=diversity([caption.split() for caption in captions.values()], self.train),
+            diversity=diversity([caption.split() for caption in captions.values()], self.language, self.train),
             examples=[example for batch in decoded for example in batch.examples],
         )
 

@@ -77,6 +77,7 @@ def _manifest(loaded: LoadedCaptioner, files: Mapping[str, Any]) -> dict[str, An
         "name": config["name"],
         "step": loaded.step,
         **({"shards": loaded.trained_on.for_others().as_json()} if loaded.trained_on else {}),
+        **({"objective": loaded.objective} if loaded.objective else {}),
         "model": config["model"],
         "encoder": {"made_by": loaded.model.encoder.made_by, "sha256": loaded.model.encoder.sha256()},
         "data": {key: value for key, value in config["data"].items() if key in _DATA_KEYS},

@@ -49,6 +49,7 @@ class LoadedCaptioner:
     path: Path
     step: int  # of training
     trained_on: SetIdentity | None = None  # data.shards of its training; none where an older imgcap didn't note it
+    objective: str | None = None  # of its training, as scores are signed with it; none: cross-entropy
 
     @property
     def is_run(self) -> bool:
@@ -94,7 +95,7 @@ def load_captioner(
     config = config_of(path, overrides)
     weights: Mapping[str, Tensor]
     if (path / MANIFEST).is_file():
-        weights, step, trained_on = _artefact_weights(path)
+        weights, step, trained_on, objective = _artefact_weights(path)
     else:
         if newest_checkpoint(path / "checkpoints") is None:
             raise UserError(
@@ -103,9 +104,10 @@ def load_captioner(
             )
         saved = load_checkpoint(path / "checkpoints", which)
         weights, step, trained_on = saved.model, saved.step, _set_of(saved, path)
+        objective = saved.state.get("objective")
     vocabulary = Vocabulary.load(path / VOCABULARY)
     model = _fit(weights, config, vocabulary, path)
-    return LoadedCaptioner(model.to(device).eval(), vocabulary, config, path, step, trained_on)
+    return LoadedCaptioner(model.to(device).eval(), vocabulary, config, path, step, trained_on, objective)
 
 
 def config_of(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -143,15 +145,15 @@ def _set_of(saved: Checkpoint, run: Path) -> SetIdentity | None:
     return SetIdentity(Path(data.shards).name, sha256, data.shards) if sha256 and not data.also else None
 
 
-def _artefact_weights(path: Path) -> tuple[Mapping[str, Tensor], int, SetIdentity | None]:
-    """Weights of an artefact, the step that they are of and its set, after a look at all that is read."""
+def _artefact_weights(path: Path) -> tuple[Mapping[str, Tensor], int, SetIdentity | None, str | None]:
+    """Weights of an artefact, the step that they are of, its set and objective, after a look at all that is read."""
     manifest = _read_manifest(path)
     try:  # the graphs are checked by what runs them, and the pictures are for people
         verify(path, {name: manifest["files"][name] for name in (WEIGHTS, VOCABULARY, SCORES)})
     except DamagedCheckpoint as reason:
         raise UserError(f"{path} is a damaged artefact: {reason}; fetch it anew, or export it again") from None
     trained_on = SetIdentity.from_json(manifest.get("shards"))
-    return safetensors.torch.load_file(path / WEIGHTS), manifest["step"], trained_on
+    return safetensors.torch.load_file(path / WEIGHTS), manifest["step"], trained_on, manifest.get("objective")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

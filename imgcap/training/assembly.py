@@ -21,6 +21,7 @@ from imgcap.ranks.progress import say
 from imgcap.ranks.world import World
 from imgcap.text.adaptation import adapted
 from imgcap.text.vocabulary import Vocabulary
+from imgcap.training.critic import Critic
 from imgcap.training.early_stopping import EarlyStopping
 from imgcap.training.engines.build import build_engine
 from imgcap.training.engines.state import parameter_counts
@@ -28,7 +29,9 @@ from imgcap.training.feature_cache import check_features
 from imgcap.training.fine_tuning import initial_captioner, origin
 from imgcap.training.lines import start_block
 from imgcap.training.monitor.writers import Monitor
+from imgcap.training.objectives.base import Objective
 from imgcap.training.objectives.cross_entropy import CrossEntropy
+from imgcap.training.objectives.self_critical import SelfCritical
 from imgcap.training.optim.ema import WeightAverage
 from imgcap.training.optim.learning_rate import LearningRate
 from imgcap.training.preemption import PreemptionNotice, remove_marker
@@ -37,6 +40,7 @@ from imgcap.training.starts import record_start
 from imgcap.training.trainer import Timetable, Trainer
 from imgcap.training.training_data import TrainingData, open_shards, open_training_data, warn_of_unknown
 from imgcap.training.unfreezing import Unfreezing
+from imgcap.training.watched import Watched
 
 
 def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool = False) -> Trainer:
@@ -89,6 +93,7 @@ def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool
         notice=notice,
         keep=config.checkpoint.keep,
         file_names=data.file_names,
+        critic=None if dry_run else _critic(config, engine.objective, data, vocabulary, world),
     )
     if saved:
         trainer.resume(saved)
@@ -126,7 +131,26 @@ def build_evaluator(config: Config, world: World, vocabulary: Vocabulary) -> Eva
 def _objective(config: Config, model: Captioner) -> CrossEntropy:
     """What the run minimises. DeepSpeed exchanges weights under a compiler's eyes, so there only who asks compiles."""
     by_itself = config.train.compile == "auto" and config.engine.name == "deepspeed"
-    return CrossEntropy(model, config.train.model_copy(update={"compile": "off"}) if by_itself else config.train)
+    train = config.train.model_copy(update={"compile": "off"}) if by_itself else config.train
+    if train.objective == "self_critical":
+        return SelfCritical(model, train, config.seed, config.data.max_tokens)
+    return CrossEntropy(model, train)
+
+
+def _critic(
+    config: Config, objective: Objective, data: TrainingData, vocabulary: Vocabulary, world: World
+) -> Critic | None:
+    """What rewards drawn captions, where that is the objective."""
+    if not isinstance(objective, SelfCritical):
+        return None
+    from imgcap.evaluation.metrics.reward import Rewards
+
+    drawing = config.train.self_critical
+    weights = {name: weight for name, weight in drawing.reward.items() if weight}
+    rewards = Rewards.of_split(data.readers, vocabulary, weights, drawing.end_token)
+    first = steps_of(config.train.objective_from, data.plan.steps_per_epoch)
+    watched = Watched(vocabulary, config.data.language, world.device)
+    return Critic(objective, rewards, watched, first, world)
 
 
 def _timetable(config: Config, steps_per_epoch: int) -> Timetable:

@@ -33,6 +33,8 @@ _OVERFIT_KEYS: dict[str, dict[str, Any]] = {
         "label_smoothing": 0.0,
         "attention_penalty": 0.0,
         "teacher_forcing": {},
+        "objective": "cross_entropy",
+        "objective_from": "0",
         "early_stopping": {},
     },
     "optim": {"lr": 1e-3, "schedule": "constant", "warmup": "0", "weight_decay": 0.0},

@@ -21,7 +21,6 @@ from imgcap.data.stream import StreamPlan
 from imgcap.errors import UserError
 from imgcap.evaluation.evaluator import EvaluationStopped, Evaluator
 from imgcap.models.encoders.base import Encoder
-from imgcap.models.losses import Loss
 from imgcap.ranks.collectives import broadcast_object, gather_objects, on_main, sum_across_ranks
 from imgcap.ranks.memory import is_short, within_memory
 from imgcap.ranks.progress import Progress, say, telling
@@ -29,8 +28,9 @@ from imgcap.ranks.watchdog import at_step, doing
 from imgcap.ranks.world import World
 from imgcap.shards.identity import SetIdentity
 from imgcap.training.bottlenecks import Bottlenecks
+from imgcap.training.critic import Critic
 from imgcap.training.early_stopping import EarlyStopping
-from imgcap.training.engines.protocol import Engine, Numbers, Step, StepResult, numbers_on
+from imgcap.training.engines.protocol import Engine, Numbers, Outcome, Step, StepResult, numbers_on
 from imgcap.training.engines.state import parameter_counts
 from imgcap.training.feed import Feed
 from imgcap.training.lines import best_step, closing_block, evaluation_line
@@ -84,6 +84,7 @@ class Trainer:
     notice: PreemptionNotice
     keep: int  # checkpoints
     file_names: Callable[[Sequence[int]], list[str]]  # of images, by their numbers
+    critic: Critic | None = None  # of self-critical steps
     after_step: Callable[[], None] = lambda: None  # a profiler's
     step: int = 0
     evaluated: int = 0  # the step of the last evaluation
@@ -204,7 +205,9 @@ class Trainer:
             kind=inputs.args,
             updated=self.average.update,
         )
-        losses, result = self.engine.run(step)
+        if self.critic is not None and self.critic.has_begun(self.step):
+            step = self.critic.step(self.engine, step, micro_batches, self.step, count_correct)
+        losses, result = outcome = self.engine.run(step)
         with self._waiting_for_the_loader():
             feed.take_ahead()
         for loss in losses:
@@ -217,7 +220,7 @@ class Trainer:
             self._asked_to_stop = counts().asked_to_stop()
         if look:
             self._give_up_if_lost(micro_batches, result)
-        self.logged = self._log(epoch, counts(), losses, result, ratio, factor) if log else None
+        self.logged = self._log(epoch, counts(), step, outcome, ratio, factor) if log else None
         return self.logged
 
     def _looking_is_free(self, stop: bool) -> bool:
@@ -287,10 +290,11 @@ class Trainer:
         return StepInputs(Forcing(numbers.ratio, coins_BKT, two_pass), count_correct)
 
     def _log(
-        self, epoch: int, counts: StepCounts, losses: list[Loss], result: StepResult, ratio: float, factor: float
+        self, epoch: int, counts: StepCounts, step: Step, outcome: Outcome, ratio: float, factor: float
     ) -> dict[str, float]:
+        losses, result = outcome
         correct = torch.stack([loss.correct for loss in losses]).sum(0)
-        top1, top5 = (sum_across_ranks(correct) / counts.tokens).tolist()
+        top1, top5 = (sum_across_ranks(correct) / step.tokens()).tolist()
         values = self.meter.read() | {
             "train/accuracy": top1,
             "train/top5_accuracy": top5,
@@ -301,6 +305,8 @@ class Trainer:
             **{f"optim/{name}": rate * factor for name, rate in self.engine.base_rates().items()},
             "optim/trainable_parameters": self._trainable,
         }
+        if self.critic is not None and self.critic.has_begun(self.step - 1):
+            values |= self.critic.read(values["train/loss"])
         values |= self.bottlenecks.look(self.step, values)
         on_main(lambda: self.monitor.scalars(self.step, epoch, values))
         self.meter.restart_clock()
@@ -311,6 +317,7 @@ class Trainer:
         if is_short(self.world.device):
             self.engine.release()
         self._evaluating = True
+        self.evaluator.objective = self._objective
         try:
             with self.engine.whole_model():
                 evaluation = self.evaluator.run(self.average.to_evaluate(), lambda: self.notice.requested)
@@ -337,6 +344,11 @@ class Trainer:
             say(evaluation_line(evaluation, self.step, epoch, metric, *so_far))
         return best
 
+    @property
+    def _objective(self) -> str | None:
+        """What the weights were trained for, as scores are signed with it."""
+        return self.critic.signed(self.step) if self.critic is not None else None
+
     def save(self, best: bool, wait: bool = False) -> None:
         """Copy the state of the run, and write it from rank 0 while training goes on, or at once.
 
@@ -351,7 +363,10 @@ class Trainer:
             "evaluated": self.evaluated,
             "stopping": self.stopping.state_dict(),
             "rate": self.rate.state_dict(),
+            "objective": self._objective,
         }
+        if self.critic is not None:
+            training["watched"] = self.critic.watched.state(self.world.is_main)
         with self.engine.whole_model():
             if self.world.is_main:
                 training["weights"] = self.average.training_weights()
@@ -369,6 +384,8 @@ class Trainer:
         self.engine.load_state_dict(saved.training)
         self.average.load(saved.model, saved.step)
         self.meter.load_state(saved.training["meter"], self.world.is_main)
+        if self.critic is not None and "watched" in saved.training:
+            self.critic.watched.load_state(saved.training["watched"], self.world.is_main)
         self.stopping.load_state_dict(saved.state["stopping"])
         self.rate.load_state_dict(saved.state["rate"])
         self.step, self.evaluated = saved.step, saved.state["evaluated"]

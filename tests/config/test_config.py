@@ -254,3 +254,26 @@ def test_every_key_has_a_reader() -> None:
     through_a_property = {"name", "run_dir"}  # Config.run_path
     read = attributes_read() | through_a_property
     assert not [key for key in KEYS if key.rpartition(".")[2] not in read]
+
+
+@pytest.mark.parametrize(
+    "overrides, told",
+    [
+        (["train.self_critical.samples=1"], "one sample has no others to be held against; set samples to 2 or more"),
+        (["train.self_critical.reward.METEOR=1"], "METEOR is no score that can be rewarded"),
+        (["train.self_critical.reward.CIDEr-D=1"], "the nearest is 'CIDEr' (there are CIDEr, BLEU-4)"),
+        (["train.self_critical.reward.CIDEr=0"], "reward gives no score a weight; set reward.CIDEr=1"),
+        (["train.self_critical.cross_entropy=1"], "train.self_critical.cross_entropy"),
+        (["train.objective_from=2ep"], "set train.objective=self_critical too"),
+        (
+            ["train.objective=self_critical", "data.mode=stream", "data.stream=x.tar"],
+            "which a stream doesn't have; set data.mode=index",
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_self_critical_training_that_cannot_be_is_refused(overrides: list[str], told: str) -> None:
+    with pytest.raises(UserError) as refused:
+        load_config(None, overrides)
+    assert told in str(refused.value)
+    assert load_config(None, ["train.self_critical={samples: 1, baseline: greedy}"]).train.self_critical.samples == 1

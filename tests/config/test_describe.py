@@ -28,8 +28,8 @@ KEYS = reference()
 def leaves(tree: dict[str, Any], prefix: str = "") -> set[str]:
     found: set[str] = set()
     for name, value in tree.items():
-        empty = prefix + name in ("data.also", "train.unfreeze", "engine.deepspeed")
-        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) and not empty else {prefix + name}
+        a_map = prefix + name in ("data.also", "train.unfreeze", "train.self_critical.reward", "engine.deepspeed")
+        found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) and not a_map else {prefix + name}
     return found
 
 

@@ -37,7 +37,14 @@ def identity(dtype: torch.dtype = torch.float32) -> nn.Linear:
 def rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU leaves out the rows without a target, a GPU masks them: here both ways."""
     if request.param == "all rows":
-        monkeypatch.setattr(losses, "_rows", lambda readout, targets: (readout.flatten(0, 2), targets.flatten()))
+        monkeypatch.setattr(losses, "_rows", all_rows)
+
+
+def all_rows(
+    readout_BKTR: torch.Tensor, targets_BKT: torch.Tensor, weights_BK: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    weights_M = None if weights_BK is None else weights_BK[..., None].expand_as(targets_BKT).flatten()
+    return readout_BKTR.flatten(0, 2), targets_BKT.flatten(), weights_M
 
 
 @pytest.mark.usefixtures("rows")
@@ -95,6 +102,37 @@ def test_sums_add_up_over_any_cut_of_the_batch() -> None:
         parts = [caption_loss(l, identity(torch.float64), t, 0.1, a, 1.0) for l, t, a in zip(*cut, strict=True)]  # noqa: E741
         for total, summands in zip(whole, zip(*parts, strict=True), strict=True):
             torch.testing.assert_close(sum(summands), total)
+
+
+@pytest.mark.usefixtures("rows")
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("cached", [1 << 18, 2 * V])
+def test_captions_count_by_their_weights(smoothing: float, cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each caption's loss and gradient times its weight, also a negative one or none; a word of -inf is never it."""
+    monkeypatch.setattr(losses, "CACHED", cached)
+    _, tokens_BKT, _ = batch()
+    torch.manual_seed(1)
+    readout_BKTR = torch.randn(B, K, T - 1, R, dtype=torch.float64, requires_grad=True)
+    head = nn.Linear(R, V, dtype=torch.float64)
+    if not smoothing:
+        head.bias.data[1] = -torch.inf
+    weights_BK = torch.randn(B, K, dtype=torch.float64).index_fill(0, torch.tensor(2), 0.0)
+    inputs = [readout_BKTR, head.weight, head.bias]
+    loss = caption_loss(readout_BKTR, head, tokens_BKT, smoothing, weights_BK=weights_BK)
+    each_BKT = F.cross_entropy(
+        head(readout_BKTR).movedim(-1, 1),
+        tokens_BKT[..., 1:],
+        ignore_index=PAD,
+        label_smoothing=smoothing,
+        reduction="none",
+    )
+    expected = (each_BKT.sum(-1) * weights_BK).sum()
+    torch.testing.assert_close(loss.total, expected)
+    for found, gradient in zip(
+        torch.autograd.grad(loss.total, inputs), torch.autograd.grad(expected, inputs), strict=True
+    ):
+        torch.testing.assert_close(found, gradient)
+    assert loss.cross_entropy == caption_loss(readout_BKTR, head, tokens_BKT, 0.0).cross_entropy
 
 
 @pytest.mark.usefixtures("rows")

@@ -52,7 +52,8 @@ FIXED = {
         "max_length",
         "grid_positions",
     ),
-    "train": ("global_batch", "label_smoothing", "attention_penalty", "ema", "unfreeze"),
+    "train": ("global_batch", "objective", "objective_from", "label_smoothing", "attention_penalty", "ema", "unfreeze"),
+    "train.self_critical": ("samples", "baseline", "reward", "end_token", "temperature", "cross_entropy"),
     "train.teacher_forcing": ("sampling",),
 }
 

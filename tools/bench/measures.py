@@ -24,6 +24,7 @@ from tools.bench import (
     saving,
     scaling,
     scoring,
+    self_critical,
     training,
 )
 
@@ -72,6 +73,9 @@ MEASURES = {
     "checkpoint": Measure(parts.bench_checkpoint, device="cpu"),
     "saving": Measure(saving.bench_saving, saving.OPTIONS, shards=True),
     "train": Measure(training.bench_train, training.OPTIONS, shards=True),
+    "self-critical": Measure(
+        self_critical.bench_self_critical, self_critical.OPTIONS, self_critical.add_model, in_all=False
+    ),
     "linear": Measure(training.bench_linear, training.LINEAR_OPTIONS),
     "scoring": Measure(scoring.bench_scoring, scoring.OPTIONS, shards=True, device="cpu"),
     "reward": Measure(rewards.bench_reward, rewards.OPTIONS, device="cpu"),

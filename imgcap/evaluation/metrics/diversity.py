@@ -11,16 +11,18 @@ from itertools import pairwise
 import numpy as np
 
 from imgcap.errors import UserError
+from imgcap.evaluation.metrics.endings import ends_badly, knows_endings
 from imgcap.evaluation.metrics.languages import without_punctuation
 from imgcap.files.kept import cached, content_hash
 from imgcap.shards.reader import ShardReader
 
 
-def diversity(captions: Collection[list[str]], train: "TrainCaptions | None" = None) -> dict[str, float]:
+def diversity(captions: Collection[list[str]], language: str, train: "TrainCaptions | None" = None) -> dict[str, float]:
     """Measure how varied captions, as tokens, are.
 
     `distinct-1` and `distinct-2` (Li et al. 2016) are the different n-grams as a share of all, `words` those that are
-    used, `length` in words on average, and `novel` the share that no caption of `train` equals.
+    used, `length` in words on average, `bad-endings` the share that ends in the middle of a phrase (in a language whose
+    function words are known), and `novel` the share that no caption of `train` equals.
     """
     worded = [without_punctuation(tokens) for tokens in captions]
     pairs = [pair for words in worded for pair in pairwise(words)]
@@ -31,6 +33,8 @@ def diversity(captions: Collection[list[str]], train: "TrainCaptions | None" = N
         "words": len(set(single)),
         "length": len(single) / max(len(worded), 1),
     }
+    if knows_endings(language):
+        found["bad-endings"] = sum(ends_badly(words, language) for words in worded) / max(len(worded), 1)
     return found | ({"novel": train.novelty(worded)} if train is not None else {})
 
 

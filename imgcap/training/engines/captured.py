@@ -25,7 +25,7 @@ from imgcap.training.engines.exchange import average_
 from imgcap.training.engines.protocol import Numbers, Outcome, Step, StepResult
 from imgcap.training.engines.state import share_weights
 from imgcap.training.objectives.base import Objective
-from imgcap.types import Batch
+from imgcap.types import Batch, Sampled
 
 ALIGNED = 64  # numbers: fused updates read several at once where a tensor begins at a multiple of their size
 
@@ -39,7 +39,7 @@ def say_plainly(world: World, reason: str) -> None:
 class Inputs(NamedTuple):
     """All that changes from step to step, at addresses that stay."""
 
-    micro_batches: list[Batch]
+    micro_batches: list[Batch | Sampled]
     numbers: Numbers
     tokens: Tensor
 
@@ -68,7 +68,7 @@ class CapturedEngine(DDPEngine):
         return self.objective
 
     def run(self, step: Step) -> Outcome:
-        inputs = Inputs(step.micro_batches, step.numbers, step.tokens())
+        inputs = Inputs(list(step.micro_batches), step.numbers, step.tokens())
         if self._inputs is None:
             self._inputs = Static(inputs)
         self._inputs.put(inputs)
@@ -91,6 +91,7 @@ class CapturedEngine(DDPEngine):
 
     def release(self) -> None:
         self._kinds.clear()
+        self._inputs = None
 
     def exchange(self) -> None:
         """Average the gradient over the ranks."""

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from imgcap.training.engines.protocol import Outcome, Step, StepResult, run_plai
 from imgcap.training.engines.state import check_names, load_whole_state, share_buffers, trainable, whole_state
 from imgcap.training.objectives.base import Objective
 from imgcap.training.optim.groups import base_rates, build_optimizer, set_rates
-from imgcap.types import Batch, StepInputs
+from imgcap.types import Batch, Sampled, StepInputs
 
 # Nothing reads BatchNorm's running statistics before whole_model() shares them. The argument's name has changed.
 _NAMES = inspect.signature(DistributedDataParallel.__init__).parameters
@@ -87,11 +87,11 @@ class DDPEngine:
         with nullcontext() if last or alone else self.wrapped.no_sync():  # type: ignore[operator]
             yield
 
-    def loss(self, batch: Batch, step: StepInputs) -> Loss:
+    def loss(self, batch: Batch | Sampled, step: StepInputs) -> Loss:
         doing("forward")
         return self.wrapped(batch, step)
 
-    def warm_up(self, batch: Batch, step: StepInputs) -> None:
+    def warm_up(self, batch: Batch | Sampled, step: StepInputs) -> None:
         """Run a micro-batch that counts for nothing, after which DDP's buckets have the layout that they keep.
 
         How a sum over three ranks or more is rounded depends on its place in a bucket: a run that was resumed would
@@ -133,6 +133,9 @@ class DDPEngine:
     def _loss_scale(self) -> Tensor:
         scale = self.scaler._scale if self.scaler.is_enabled() else None  # get_scale() would wait for the device
         return torch.ones((), device=self.world.device) if scale is None else scale.detach().clone()
+
+    def weights(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @contextmanager
     def whole_model(self) -> Iterator[Captioner]:

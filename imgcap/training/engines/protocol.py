@@ -1,6 +1,6 @@
 """What the trainer may ask of an engine. The trainer has no branch on which engine it drives."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
@@ -11,7 +11,7 @@ from imgcap.models.captioner import Captioner
 from imgcap.models.losses import Loss
 from imgcap.training.objectives.base import Objective
 from imgcap.training.optim.groups import rate_on
-from imgcap.types import Batch, StepInputs
+from imgcap.types import Batch, Sampled, StepInputs
 
 
 class Numbers(NamedTuple):
@@ -31,10 +31,10 @@ def numbers_on(device: torch.device, step: int, ratio: float, factor: float) -> 
 class Step(NamedTuple):
     """A step over a global batch. Steps of one `kind` compute the same but for the values of tensors."""
 
-    micro_batches: list[Batch]  # this rank's, on the device
+    micro_batches: Sequence[Batch | Sampled]  # this rank's, on the device
     numbers: Numbers
     tokens: Callable[[], Tensor]  # waits for the number of targets, over all ranks and micro-batches
-    inputs: Callable[[Batch, Numbers], StepInputs]  # of the objective
+    inputs: Callable[[Any, Numbers], StepInputs]  # of the objective
     kind: Hashable  # all that `inputs` decides on the host
     updated: Callable[[], None]  # follows the update of the weights: their average
 
@@ -74,10 +74,10 @@ class Engine(Protocol):
     def warm(self) -> bool:
         """Whether the next loss needs no warm-up before it."""
 
-    def warm_up(self, batch: Batch, step: StepInputs) -> None:
+    def warm_up(self, batch: Batch | Sampled, step: StepInputs) -> None:
         """Run a micro-batch that counts for nothing: no gradient, statistic or random draw of it stays."""
 
-    def loss(self, batch: Batch, step: StepInputs) -> Loss:
+    def loss(self, batch: Batch | Sampled, step: StepInputs) -> Loss:
         """Compute the objective of a micro-batch: sums over this rank's part of it."""
 
     def backward(self, loss_sum: Tensor, global_tokens: Tensor) -> None:
@@ -85,6 +85,9 @@ class Engine(Protocol):
 
     def step(self, rate: Tensor) -> StepResult:
         """Clip, update with the groups' base learning rates times `rate` (0-D), and clear the gradients."""
+
+    def weights(self) -> AbstractContextManager[None]:
+        """Context in which every rank has all weights, to compute with them outside of a step's loss."""
 
     def whole_model(self) -> AbstractContextManager[Captioner]:
         """Context of the raw model with all its weights on every rank, to be evaluated or saved. Entered on all ranks.

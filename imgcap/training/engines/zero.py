@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import deepspeed
@@ -38,7 +38,7 @@ from imgcap.training.engines.protocol import Outcome, Step, StepResult, run_plai
 from imgcap.training.engines.state import MOMENTS, check_names, load_whole_state, share_buffers, trainable, whole_state
 from imgcap.training.objectives.base import Objective
 from imgcap.training.optim.groups import base_rates, build_optimizer, rate_on, set_rates
-from imgcap.types import Batch, StepInputs
+from imgcap.types import Batch, Sampled, StepInputs
 
 
 class DeepSpeedEngine:
@@ -91,10 +91,10 @@ class DeepSpeedEngine:
 
     warm = True
 
-    def warm_up(self, batch: Batch, step: StepInputs) -> None:
+    def warm_up(self, batch: Batch | Sampled, step: StepInputs) -> None:
         raise NotImplementedError("a DeepSpeed engine is warm from its start")
 
-    def loss(self, batch: Batch, step: StepInputs) -> Loss:
+    def loss(self, batch: Batch | Sampled, step: StepInputs) -> Loss:
         doing("forward")
         if self.stage == 3:
             return Loss(*self.deepspeed(batch, step, torch.zeros((), device=self.world.device, requires_grad=True)))
@@ -131,11 +131,14 @@ class DeepSpeedEngine:
         self._partitioned.grad_scale, self._partitioned.found_inf = None, (~torch.isfinite(grad_norm)).float()
         return grad_norm
 
+    def weights(self) -> AbstractContextManager[None]:
+        parameters = list(self.raw_model.parameters()) if self.stage == 3 else []
+        return deepspeed.zero.GatheredParameters(parameters, enabled=self.stage == 3)
+
     @contextmanager
     def whole_model(self) -> Iterator[Captioner]:
         share_buffers(self.raw_model)
-        parameters = list(self.raw_model.parameters()) if self.stage == 3 else []
-        with deepspeed.zero.GatheredParameters(parameters, enabled=self.stage == 3):
+        with self.weights():
             yield self.raw_model
 
     def freeze_encoder(self, stages: int) -> None:
@@ -205,7 +208,7 @@ class _GatheredAtOnce(nn.Module):
         super().__init__()
         self.objective = objective
 
-    def forward(self, batch: Batch, step: StepInputs, anchor: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, batch: Batch | Sampled, step: StepInputs, anchor: Tensor) -> tuple[Tensor, ...]:
         """Compute the loss as a plain tuple: a module's backward hooks see no tensor inside of another."""
         total, *others = self.objective(batch, step)
         return total + 0 * anchor, *others

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 METRICS = "metrics.jsonl"
 WANDB_ID = "wandb-id"
 # TensorBoard puts its groups in the order of their names, so they are numbered: the first is what one looks for first.
-_LOSSES, _SCORES, _WORDS, _OPTIMISER, _SPEED, _DATA = (
-    f"{place} {group}" for place, group in enumerate(("loss", "scores", "words", "optimiser", "speed", "data"), start=1)
+_GROUP_NAMES = ("loss", "scores", "words", "optimiser", "speed", "data", "drawn captions")
+_LOSSES, _SCORES, _WORDS, _OPTIMISER, _SPEED, _DATA, _DRAWN = (
+    f"{place} {group}" for place, group in enumerate(_GROUP_NAMES, start=1)
 )
 _SHOWN_AS = {  # of TensorBoard's tags, where the group isn't the name's own first part
     "train/loss": f"{_LOSSES}/train",
@@ -33,7 +34,7 @@ _SHOWN_AS = {  # of TensorBoard's tags, where the group isn't the name's own fir
     "train/top5_accuracy": f"{_WORDS}/share among the likeliest 5",
     "train/images": f"{_DATA}/images",
 }
-_GROUPS = {"train": _OPTIMISER, "optim": _OPTIMISER, "perf": _SPEED, "data": _DATA}
+_GROUPS = {"train": _OPTIMISER, "optim": _OPTIMISER, "perf": _SPEED, "data": _DATA, "sampled": _DRAWN}
 _HIDDEN = ("train/batch_hash",)  # no quantity: it is for comparing lines of metrics.jsonl
 MAIN_VALUES = (  # of a configuration: the columns by which TensorBoard compares runs
     "model.encoder.name", "model.encoder.weights", "model.encoder.train", "model.decoder.type",

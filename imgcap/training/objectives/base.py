@@ -4,7 +4,7 @@ from torch import nn
 
 from imgcap.models.captioner import Captioner
 from imgcap.models.losses import Loss
-from imgcap.types import Batch, StepInputs
+from imgcap.types import Batch, Sampled, StepInputs
 
 
 class Objective(nn.Module):
@@ -17,6 +17,6 @@ class Objective(nn.Module):
         super().__init__()
         self.captioner = captioner
 
-    def forward(self, batch: Batch, step: StepInputs) -> Loss:
+    def forward(self, batch: Batch | Sampled, step: StepInputs) -> Loss:
         """Compute sums over the batch, which ranks and micro-batches add up. All is on the device, nothing is read."""
         raise NotImplementedError

@@ -18,7 +18,7 @@ from imgcap.models.losses import Loss, caption_loss
 from imgcap.models.precision import autocast
 from imgcap.ranks.progress import say, telling
 from imgcap.training.objectives.base import Objective
-from imgcap.types import Batch, StepInputs
+from imgcap.types import Batch, Sampled, StepInputs
 
 # torch's modes that capture graphs of their own overwrite what the next part still reads: `train.capture` is ours.
 _MODES = {"auto": "default", "reduce-overhead": "default", "max-autotune": "max-autotune-no-cudagraphs"}
@@ -64,7 +64,7 @@ class CrossEntropy(Objective):
             say(f"train.compile: the encoder is not compiled ({reason})")
         self._encode = self.captioner.encode
 
-    def forward(self, batch: Batch, step: StepInputs) -> Loss:
+    def forward(self, batch: Batch | Sampled, step: StepInputs) -> Loss:
         with autocast(batch.images_BCHW.device, self.precision):
             self.captioner.encoder.fold()  # before any compiling, and while all weights are there
             features_BPE = self.encode(batch.images_BCHW)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from imgcap.evaluation.metrics.diversity import TrainCaptions, diversity, train_split
+from imgcap.evaluation.metrics.endings import ends_badly, knows_endings
 from imgcap.evaluation.metrics.languages import without_punctuation
 from imgcap.shards.builder import build
 from imgcap.shards.reader import ShardReader
@@ -19,9 +20,17 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_words_and_pairs_counted_by_hand() -> None:
-    found = diversity([["a", "dog", "."], ["a", "dog", "runs"], ["a", "cat"]])
-    assert found == {"distinct-1": 4 / 7, "distinct-2": 3 / 4, "words": 4, "length": pytest.approx(7 / 3)}
-    assert diversity([[], ["."]]) == {"distinct-1": 0, "distinct-2": 0, "words": 0, "length": 0}
+    found = diversity([["a", "dog", "."], ["a", "dog", "runs"], ["a", "cat"]], "en")
+    counted = {"distinct-1": 4 / 7, "distinct-2": 3 / 4, "words": 4, "length": pytest.approx(7 / 3)}
+    assert found == {**counted, "bad-endings": 0}
+    assert diversity([[], ["."]], "fi") == {"distinct-1": 0, "distinct-2": 0, "words": 0, "length": 0}
+
+
+def test_captions_that_end_in_the_middle_of_a_phrase() -> None:
+    ends = ["a man with a", "a man with a .", "a boy looks up", "a dog runs on the", "", "two dogs in"]
+    assert [ends_badly(caption.split(), "en") for caption in ends] == [True, True, False, True, True, True]
+    assert diversity([caption.split() for caption in ends], "en")["bad-endings"] == 5 / 6
+    assert ends_badly(["ein", "mann", "mit", "einem"], "de") and not knows_endings("fi")
 
 
 @pytest.fixture
@@ -50,7 +59,9 @@ def test_a_caption_of_the_train_split_is_not_novel(both: ShardReader) -> None:
     assert train is not None
     known = [tokens for i in range(len(train)) for tokens in train.read_text(i).tokens]
     unsaid = [known[0], [*known[1], "!"], known[2][:-1], known[3][::-1], ["never", "said"]]
-    assert diversity(unsaid, TrainCaptions(train))["novel"] == pytest.approx(2 / 5), "punctuation makes nothing new"
+    assert diversity(unsaid, "en", TrainCaptions(train))["novel"] == pytest.approx(2 / 5), (
+        "punctuation makes nothing new"
+    )
 
 
 def test_hashes_are_made_once_and_a_damaged_caption_is_left_out(both: ShardReader, tmp_path: Path) -> None:

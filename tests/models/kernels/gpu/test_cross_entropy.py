@@ -60,3 +60,24 @@ def test_padding_is_zero_with_a_zero_gradient(everywhere):
     loss = caption_loss(readout_BKTR, nn.Linear(R, 50, device=everywhere), tokens_BKT, 0.1, count_correct=True)
     assert loss.total == 0 and loss.cross_entropy == 0 and not loss.correct.any()
     assert not torch.autograd.grad(loss.total, readout_BKTR)[0].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_captions_count_by_their_weights_and_what_is_never_drawn_not_at_all(dtype, everywhere):
+    random = torch.Generator().manual_seed(0)
+    tokens_BKT = torch.randint(4, 50, (3, 2, 5), generator=random).to(everywhere)
+    tokens_BKT[1, :, -1], tokens_BKT[2, 1] = PAD, PAD
+    head = nn.Linear(R, 50, device=everywhere)
+    head.bias.data[:2] = -torch.inf
+    weights_BK = torch.tensor([[0.5, -1.5], [2.0, 0.0], [-0.25, 1.0]], device=everywhere)
+    readout_BKTR = torch.randn(3, 2, 4, R, generator=random).to(everywhere, dtype).requires_grad_()
+    learned = [readout_BKTR, head.weight, head.bias]
+    loss = caption_loss(readout_BKTR, head, tokens_BKT, 0.0, count_correct=True, weights_BK=weights_BK)
+    exact = [x.detach().to(dtype).double().requires_grad_() for x in learned]
+    logits_BVKT, targets_BKT = F.linear(*exact).movedim(-1, 1), tokens_BKT[..., 1:]
+    each_BKT = F.cross_entropy(logits_BVKT, targets_BKT, ignore_index=PAD, reduction="none")
+    expected = (each_BKT.sum(-1) * weights_BK).sum()
+    assert_near(loss.total, expected, dtype)
+    found = torch.autograd.grad(loss.total, learned)
+    for x, y in zip(found, torch.autograd.grad(expected, exact), strict=True):
+        assert_near(x, y, dtype)

@@ -1,0 +1,157 @@
+"""Self-critical runs as users start them: the same at any scale, across stops, on every engine, and signed."""
+
+import importlib.util
+import json
+import os
+import signal
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytestmark = [pytest.mark.dist, pytest.mark.slow]
+
+STEPS = 50
+SETTINGS = ["train.objective=self_critical", f"train.max_steps={STEPS}", "optim.lr=2e-5", "optim.schedule=constant"]
+SETTINGS += ["train.self_critical.reward.CIDEr=1", "train.self_critical.reward.BLEU-4=0.5", "data.augment=off"]
+TRANSFORMER = ["model.decoder.type=transformer", "model.decoder.width=16", "model.decoder.heads=2"]
+TRANSFORMER += ["model.decoder.layers=2", "model.decoder.feedforward=24", "model.decoder.image_layers=1"]
+DECODERS = {"lstm": [], "transformer": TRANSFORMER}
+
+
+def done(process):
+    assert process.returncode == 0, process.stderr
+    return process
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def trained(kept, launch):
+    """A run that cross-entropy has taught to say something, made once for a decoder."""
+
+    def train(decoder):
+        run = kept / decoder
+        if not run.exists():
+            fast = ["train.max_steps=80", "optim.lr=1e-2", "optim.schedule=constant", "data.augment=off"]
+            done(launch(run, *DECODERS[decoder], *fast))
+        return run
+
+    return train
+
+
+@pytest.fixture
+def one_rank(kept, launch, trained):
+    """The lines of a self-critical run of one rank, made once for a decoder."""
+
+    def run(decoder, metrics):
+        folder = kept / f"{decoder}-one"
+        if not folder.exists():
+            done(launch(folder, *SETTINGS, f"init_from={trained(decoder)}"))
+        return metrics(folder)
+
+    return run
+
+
+def alike(found, expected):
+    """Whether two runs have drawn the same captions and learnt the same of them."""
+    assert sorted(found) == sorted(expected) == list(range(1, STEPS + 1))
+    for step, line in expected.items():
+        for name in ("batch_hash", "images"):
+            assert found[step][f"train/{name}"] == line[f"train/{name}"]
+        for name in ("reward", "reward_spread", "baseline", "advantage", "length", "distinct_2", "repeats"):
+            assert found[step][f"sampled/{name}"] == pytest.approx(line[f"sampled/{name}"], rel=1e-9, abs=1e-9), step
+        assert found[step]["train/loss"] == pytest.approx(line["train/loss"], rel=1e-4)
+        assert found[step]["train/objective"] == pytest.approx(line["train/objective"], abs=1e-4)
+    assert max(line["sampled/advantage"] for line in expected.values()) > 0.05, "nothing was to be learnt"
+
+
+@pytest.mark.parametrize(
+    "decoder, ranks, micro_batch",
+    [
+        ("lstm", 2, "2"),
+        ("transformer", 2, "null"),
+        pytest.param("lstm", 4, "null", marks=pytest.mark.exhaustive),
+        pytest.param("transformer", 4, "1", marks=pytest.mark.exhaustive),
+        pytest.param("lstm", 1, "4", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_it_is_the_same_run_at_any_scale(tmp_path, launch, metrics, trained, one_rank, decoder, ranks, micro_batch):
+    expected = one_rank(decoder, metrics)
+    settings = [*SETTINGS, f"init_from={trained(decoder)}", f"train.micro_batch={micro_batch}"]
+    done(launch(tmp_path / "run", *settings, ranks=ranks))
+    alike(metrics(tmp_path / "run"), expected)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs DeepSpeed")
+@pytest.mark.parametrize("stage", [3, *(pytest.param(stage, marks=pytest.mark.exhaustive) for stage in (0, 1, 2))])
+def test_deepspeed_draws_and_learns_the_same(tmp_path, launch, metrics, trained, one_rank, stage):
+    expected = one_rank("lstm", metrics)
+    engine = ["engine.name=deepspeed", f"engine.zero_stage={stage}"]
+    done(launch(tmp_path / "run", *SETTINGS, f"init_from={trained('lstm')}", *engine, ranks=2))
+    alike(metrics(tmp_path / "run"), expected)
+
+
+def test_a_run_that_turns_to_it_and_stops_goes_on_to_the_very_same_weights(tmp_path, launch, metrics):
+    settings = ["train.objective=self_critical", "train.objective_from=4", "optim.schedule=constant"]
+    settings += ["train.self_critical={samples: 3, baseline: greedy, cross_entropy: 0.2, temperature: 0.8}"]
+    settings += ["train.teacher_forcing={start: 0.8}", "model.encoder.train=last_block"]
+    whole = done(launch(tmp_path / "whole", *settings, "train.max_steps=11"))
+    for steps in (3, 5, 7, 11):
+        done(launch(tmp_path / "parts", *settings, f"train.max_steps={steps}"))
+    assert "step 5: self-critical from here on, 3 captions an image rewarded by 1 CIDEr" in whole.stderr
+    lines = [metrics(tmp_path / name) for name in ("whole", "parts")]
+    assert "sampled/reward" not in lines[0][4] and "sampled/reward" in lines[0][5]
+    for step in range(1, 12):
+        different = [name for name, value in lines[0][step].items() if lines[1][step][name] != value]
+        assert all(name.startswith("perf/") for name in different), (step, different)
+    saved = [load_file(tmp_path / n / "checkpoints/step-00000011/model.safetensors") for n in ("whole", "parts")]
+    assert all(torch.equal(weight, saved[1][name]) for name, weight in saved[0].items())
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path, launch, metrics, trained, decoder):
+    settings = [*SETTINGS, f"init_from={trained(decoder)}", "train.max_steps=40", "checkpoint.every=6"]
+    settings += ["model.encoder.train=all", "data.workers=2", "data.augment=light"]
+    done(launch(tmp_path / "whole", *settings))
+    process = launch(tmp_path / "killed", *settings, wait=False)
+    lines = tmp_path / "killed" / "metrics.jsonl"
+    while not lines.exists() or len(lines.read_text().splitlines()) < 15:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    saved = sorted((tmp_path / "killed" / "checkpoints").glob("step-*"))
+    assert saved and saved[-1].name < "step-00000040", "it was killed too late to show anything"
+    done(launch(tmp_path / "killed", *settings))
+    whole, killed = (metrics(tmp_path / name) for name in ("whole", "killed"))
+    for step in range(1, 41):
+        for name in ("train/loss", "train/objective", "train/batch_hash", "sampled/reward", "sampled/advantage"):
+            assert killed[step][name] == whole[step][name]
+    saved = [load_file(tmp_path / n / "checkpoints/step-00000040/model.safetensors") for n in ("whole", "killed")]
+    assert all(torch.equal(weight, saved[1][name]) for name, weight in saved[0].items())
+
+
+def test_scores_and_artefact_say_what_the_model_was_trained_for(tmp_path, shards, launch, trained, command):
+    run, out = tmp_path / "run", tmp_path / "artefact"
+    settings = ["train.max_steps=2", "eval.metrics=[BLEU]"]
+    done(launch(run, *SETTINGS, f"init_from={trained('lstm')}", *settings))
+    signature = json.loads((run / "results/val-scores.json").read_text())["signature"]
+    (said,) = [part for part in signature.split("|") if part.startswith("objective:")]
+    assert said.startswith("objective:self_critical,samples=5,baseline=others,CIDEr=1,BLEU-4=0.5,eos,references=")
+    assert command("imgcap", "export", run, "--out", out).returncode == 0
+    assert json.loads((out / "config.json").read_text())["objective"] == said.removeprefix("objective:")
+    for model in (run, out):
+        scored = command("imgcap", "evaluate", model, "--split", "val", "eval.limit=4", f"data.shards={shards}")
+        assert scored.returncode == 0, scored.stderr
+        assert f"|{said}|" in json.loads(scored.stdout.splitlines()[-1])["signature"]
+
+
+def test_a_vocabulary_by_characters_is_refused(tmp_path, launch):
+    ended = launch(tmp_path / "run", *SETTINGS, "vocab.oov=characters", "train.max_steps=1")
+    assert ended.returncode == 2 and "set vocab.oov=unk" in ended.stderr.splitlines()[-1], ended.stderr
