@@ -121,6 +121,9 @@ class Counting:
     def __init__(self, decoder: Decoder):
         self.init, self.attends, self.decoder, self.images = decoder.init, decoder.attends, decoder, 0
 
+    def eager(self, state: DecoderState, attention: bool) -> DecoderState:
+        return self.decoder.eager(state, attention)
+
     def step(self, state: DecoderState, token_BK: torch.Tensor) -> tuple:
         self.images += len(token_BK)
         return self.decoder.step(state, token_BK)

@@ -53,6 +53,9 @@ class Table:
     def init(self, features_BPE: torch.Tensor, rows: int, length: int) -> Images:
         return Images(torch.arange(len(features_BPE)))
 
+    def eager(self, state: Images, attention: bool) -> Images:
+        return state
+
     def step(self, state: Images, token_BK: torch.Tensor) -> tuple[torch.Tensor, Images, None]:
         self.images.append(len(token_BK))
         return self.probability_BVV[state.number_B[:, None], token_BK].log(), state, None

@@ -32,7 +32,7 @@ def weight_gradient(d_y: Tensor, x: Tensor) -> Tensor:
 def packed(weight: Tensor) -> Tensor:
     """Lay a weight out as oneDNN multiplies it, where that pays: for many products, which would each do it anew.
 
-    Only `linear` reads what is returned, without gradients and compilation; the products stay the same to the bit.
+    Only `linear` reads what is returned, without gradients and compilation.
     """
     by_onednn = _by_onednn(weight) or (weight.dtype == torch.bfloat16 and _bfloat16_by_onednn(weight.device))
     return torch.ops.mkldnn._reorder_linear_weight(weight.detach()) if by_onednn else weight
@@ -40,7 +40,7 @@ def packed(weight: Tensor) -> Tensor:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute `torch.nn.functional.linear`, in float32 on an x86 processor by oneDNN."""
-    if weight.is_mkldnn:
+    if not torch.compiler.is_compiling() and weight.is_mkldnn:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     if _by_onednn(x) and weight.dtype == x.dtype:
         return _Linear.apply(x, weight, bias)

@@ -113,6 +113,34 @@ def test_step_by_step_with_a_cache_is_one_pass(config, grad):
             torch.testing.assert_close(attention_BKP, attention_BKTP[:, :, t], rtol=1e-5, atol=1e-5)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("images", [2, 9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_search_on_the_host_steps_as_one_of_fixed_shapes(dtype, images):
+    """Through every size of its cache, with rows that multiply and change places, and images that leave."""
+    decoder, tokens = random_decoder(SMALL, torch.float32), 12
+    features_BPE = torch.randn(images, 9, ENCODER_WIDTH)
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        fixed = decoder.init(features_BPE, 1, tokens)
+        counted = decoder.eager(decoder.init(features_BPE, 1, tokens), attention=False)
+        rows, places = 1, []
+        for t in range(tokens):
+            token_BK = torch.randint(4, VOCABULARY, (len(fixed.place_BKT), rows))
+            expected_BKV, fixed, seen_BKP = decoder.step(fixed, token_BK)
+            logits_BKV, counted, unseen = decoder.step(counted, token_BK)
+            assert seen_BKP is not None and unseen is None
+            torch.testing.assert_close(
+                logits_BKV, expected_BKV, rtol=2e-2 if dtype != torch.float32 else 1e-4, atol=1e-4
+            )
+            parent_BW = torch.randint(rows, (len(token_BK), 3))
+            fixed, counted, rows = fixed.reorder(parent_BW), counted.reorder(parent_BW), 3
+            if t == 6:
+                fixed, counted = (state.select(torch.arange(images - 1)) for state in (fixed, counted))
+            places.append(counted.cache_LJBNTKC.shape[4])
+    assert places == [5] * 5 + [10] * 5 + [12] * 2
+    assert torch.equal(counted.place_BKT, fixed.place_BKT)
+
+
 def test_without_attention_asked_for_the_logits_are_the_same():
     decoder, (features_BPE, tokens_BKT) = random_decoder(SMALL), batch()
     state = decoder.init(features_BPE, 2, 0)
