@@ -50,7 +50,7 @@ def tiny(
         if isinstance(config, TransformerConfig):  # fresh, it hardly looks at words and cells
             for parameter in decoder.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=0.3)
-            sharp = 4
+            sharp = min(sharp, 4)
         decoder.output.weight.mul_(sharp)
     return decoder, torch.randn(IMAGES, 4, encoder_width)
 
