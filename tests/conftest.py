@@ -1,5 +1,6 @@
 """What all tests share: real data where there is some, a small shard set, training as a user starts it."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -86,6 +87,15 @@ def _freed_memory_goes_back() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(imgcap.ranks.world, "_keep_freed_memory", lambda: None)
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_goes_back() -> Iterator[None]:
+    """What torch has compiled in this process goes with its module: over a suite it is gigabytes."""
+    yield
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
+    gc.collect()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -31,6 +31,13 @@ DECODERS = {
 FORCINGS = ("none", "in_turn", "two_pass")
 
 
+@pytest.fixture(autouse=True)
+def _each_alone():
+    """What a test has compiled goes with it: together that is gigabytes."""
+    yield
+    torch._dynamo.reset()
+
+
 def captioner(**decoder):
     torch.manual_seed(0)
     encoder = EncoderConfig(name="resnet18", weights=None)
