@@ -5,7 +5,7 @@ Dimensions: B images, S samples of each, K = S and true captions, L words of the
 
 from collections.abc import Hashable
 from functools import cache
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -23,22 +23,16 @@ from imgcap.training.objectives.self_critical import Drawn, SelfCritical
 from imgcap.training.watched import Watched
 from imgcap.types import PAD, SOS, Batch, Sampled, StepInputs
 
+if TYPE_CHECKING:
+    from imgcap.evaluation.metrics.reward import Rewards
+
 UNTRAINED = 0.05  # a mean reward below it is that of captions which say nothing of their images
-
-
-class Rewards(Protocol):
-    """Scores captions, as tokens, against the references of their images; see `imgcap.evaluation.metrics.reward`."""
-
-    digest: str  # of the references and their document frequencies
-
-    def __call__(self, images_N: np.ndarray, captions_NL: np.ndarray) -> np.ndarray:
-        """Score captions (words, <eos>, <pad>) of the images of these ids: float64, shape (N,)."""
 
 
 class Critic:
     """Turns a step over true captions into one over drawn ones, from step `first` (finished ones) on."""
 
-    def __init__(self, objective: SelfCritical, rewards: Rewards, watched: Watched, first: int, world: World):
+    def __init__(self, objective: SelfCritical, rewards: "Rewards", watched: Watched, first: int, world: World):
         self.objective, self.rewards, self.watched = objective, rewards, watched
         self.first, self.world = first, world
 

@@ -1,27 +1,17 @@
 """One run is the same run on any number of ranks, workers and accumulation steps, and across a kill -9."""
 
-import os
 import signal
 import time
 
 import pytest
 import torch
+from launched import TRANSFORMER, done, whole_and_killed
 from safetensors.torch import load_file
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 FIXED = ["model.decoder.dropout=0", "train.teacher_forcing.start=0.8", "train.teacher_forcing.end=0.5"]
 FIXED += ["train.teacher_forcing.schedule=linear", "train.max_steps=50", "train.attention_penalty=0.5"]
-
-
-def done(process):
-    assert process.returncode == 0, process.stderr
-    return process
-
-
-# TINY's keys of the LSTMs are dropped; a decoder of another type has its own.
-TRANSFORMER = ["model.decoder.type=transformer", "model.decoder.width=16", "model.decoder.heads=2"]
-TRANSFORMER += ["model.decoder.layers=2", "model.decoder.feedforward=24", "model.decoder.image_layers=1"]
 
 
 @pytest.fixture(scope="module")
@@ -79,18 +69,7 @@ def test_batches_and_losses_are_the_same_at_any_scale(tmp_path, one_rank, launch
 def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path, launch, metrics, decoder):
     settings = [*decoder, "train.max_steps=40", "data.workers=2", "checkpoint.every=6", "model.encoder.train=all"]
     settings += ["train.teacher_forcing.start=0.7", "train.teacher_forcing.end=0.7"]
-    done(launch(tmp_path / "whole", *settings))
-    process = launch(tmp_path / "killed", *settings, wait=False)
-    lines = tmp_path / "killed" / "metrics.jsonl"
-    while not lines.exists() or len(lines.read_text().splitlines()) < 15:
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    saved = sorted((tmp_path / "killed" / "checkpoints").glob("step-*"))
-    assert saved and saved[-1].name < "step-00000040", "it was killed too late to show anything"
-    done(launch(tmp_path / "killed", *settings))
-    whole, killed = (metrics(tmp_path / name) for name in ("whole", "killed"))
+    whole, killed = (metrics(run) for run in whole_and_killed(tmp_path, launch, settings))
     assert sorted(killed) == sorted(whole) == list(range(1, 41))
     for step in whole:
         assert killed[step]["train/batch_hash"] == whole[step]["train/batch_hash"]

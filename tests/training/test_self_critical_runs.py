@@ -2,12 +2,10 @@
 
 import importlib.util
 import json
-import os
-import signal
-import time
 
 import pytest
 import torch
+from launched import TRANSFORMER, done, whole_and_killed
 from safetensors.torch import load_file
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
@@ -15,14 +13,7 @@ pytestmark = [pytest.mark.dist, pytest.mark.slow]
 STEPS = 50
 SETTINGS = ["train.objective=self_critical", f"train.max_steps={STEPS}", "optim.lr=2e-5", "optim.schedule=constant"]
 SETTINGS += ["train.self_critical.reward.CIDEr=1", "train.self_critical.reward.BLEU-4=0.5", "data.augment=off"]
-TRANSFORMER = ["model.decoder.type=transformer", "model.decoder.width=16", "model.decoder.heads=2"]
-TRANSFORMER += ["model.decoder.layers=2", "model.decoder.feedforward=24", "model.decoder.image_layers=1"]
 DECODERS = {"lstm": [], "transformer": TRANSFORMER}
-
-
-def done(process):
-    assert process.returncode == 0, process.stderr
-    return process
 
 
 @pytest.fixture(scope="module")
@@ -118,18 +109,7 @@ def test_a_run_that_turns_to_it_and_stops_goes_on_to_the_very_same_weights(tmp_p
 def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path, launch, metrics, trained, decoder):
     settings = [*SETTINGS, f"init_from={trained(decoder)}", "train.max_steps=40", "checkpoint.every=6"]
     settings += ["model.encoder.train=all", "data.workers=2", "data.augment=light"]
-    done(launch(tmp_path / "whole", *settings))
-    process = launch(tmp_path / "killed", *settings, wait=False)
-    lines = tmp_path / "killed" / "metrics.jsonl"
-    while not lines.exists() or len(lines.read_text().splitlines()) < 15:
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    saved = sorted((tmp_path / "killed" / "checkpoints").glob("step-*"))
-    assert saved and saved[-1].name < "step-00000040", "it was killed too late to show anything"
-    done(launch(tmp_path / "killed", *settings))
-    whole, killed = (metrics(tmp_path / name) for name in ("whole", "killed"))
+    whole, killed = (metrics(run) for run in whole_and_killed(tmp_path, launch, settings))
     for step in range(1, 41):
         for name in ("train/loss", "train/objective", "train/batch_hash", "sampled/reward", "sampled/advantage"):
             assert killed[step][name] == whole[step][name]
