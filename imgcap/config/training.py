@@ -51,6 +51,10 @@ class SelfCriticalConfig(Section):
     cross_entropy: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="share of the cross-entropy of the true captions in what is minimised"
     )
+    kl: NonNegativeFloat | None = Field(
+        None, description="factor of the divergence from the model it began with, taken off the rewards; 0: only "
+        "watched; null: neither"
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _check(self) -> "SelfCriticalConfig":

@@ -36,6 +36,7 @@ from imgcap.training.optim.ema import WeightAverage
 from imgcap.training.optim.learning_rate import LearningRate
 from imgcap.training.preemption import PreemptionNotice, remove_marker
 from imgcap.training.resumption import Resumption, another_name
+from imgcap.training.start_model import StartModel
 from imgcap.training.starts import record_start
 from imgcap.training.trainer import Timetable, Trainer
 from imgcap.training.training_data import TrainingData, open_shards, open_training_data, warn_of_unknown
@@ -150,7 +151,12 @@ def _critic(
     rewards = Rewards.of_split(data.readers, vocabulary, weights, drawing.end_token)
     first = steps_of(config.train.objective_from, data.plan.steps_per_epoch)
     watched = Watched(vocabulary, config.data.language, world.device)
-    return Critic(objective, rewards, watched, first, world)
+    start = None
+    if drawing.kl is not None:
+        model = Captioner(config.model, len(vocabulary)).to(world.device)
+        train = config.train.model_copy(update={"compile": "off"})
+        start = StartModel(SelfCritical(model, train, config.seed, config.data.max_tokens), config.run_path)
+    return Critic(objective, rewards, watched, first, world, start)
 
 
 def _timetable(config: Config, steps_per_epoch: int) -> Timetable:

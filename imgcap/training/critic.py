@@ -20,6 +20,7 @@ from imgcap.ranks.watchdog import doing
 from imgcap.ranks.world import World
 from imgcap.training.engines.protocol import Engine, Numbers, Step
 from imgcap.training.objectives.self_critical import Drawn, SelfCritical
+from imgcap.training.start_model import StartModel
 from imgcap.training.watched import Watched
 from imgcap.types import PAD, SOS, Batch, Sampled, StepInputs
 
@@ -32,9 +33,17 @@ UNTRAINED = 0.05  # a mean reward below it is that of captions which say nothing
 class Critic:
     """Turns a step over true captions into one over drawn ones, from step `first` (finished ones) on."""
 
-    def __init__(self, objective: SelfCritical, rewards: "Rewards", watched: Watched, first: int, world: World):
+    def __init__(
+        self,
+        objective: SelfCritical,
+        rewards: "Rewards",
+        watched: Watched,
+        first: int,
+        world: World,
+        start: StartModel | None = None,
+    ):
         self.objective, self.rewards, self.watched = objective, rewards, watched
-        self.first, self.world = first, world
+        self.first, self.world, self.start = first, world, start
 
     def has_begun(self, step: int) -> bool:
         """Whether the update after `step` finished ones is a self-critical one."""
@@ -52,11 +61,15 @@ class Critic:
         doing("drawing captions")
         with engine.weights():
             drawn = [self.objective.draw(batch, number) for batch in on_device]
+            sampled = [_sampled(each, batch) for each, batch in zip(drawn, host, strict=True)]
+            gone = [None if self.start is None else self.start.divergence(self.objective, each) for each in sampled]
         doing("rewarding captions")
-        advantages = [self._advantages(batch.image_ids.numpy(), each) for batch, each in zip(host, drawn, strict=True)]
+        for place, batch in enumerate(host):
+            advantage_BS = self._advantages(batch.image_ids.numpy(), drawn[place], gone[place])
+            weights_BS = torch.from_numpy(advantage_BS).float().to(self.world.device)
+            sampled[place] = sampled[place]._replace(weights_BK=weights_BS)
         if number == self.first:
             self._warn_of_untrained()
-        sampled = [_sampled(each, batch, worth) for each, batch, worth in zip(drawn, host, advantages, strict=True)]
         count = torch.stack([(batch.tokens_BKT[..., 1:] != PAD).sum() for batch in sampled]).sum()
         wait = begin_sum_across_ranks(count)
         tokens = cache(lambda: wait().clamp(min=1))
@@ -73,20 +86,28 @@ class Critic:
 
     def read(self, entropy: float) -> dict[str, float]:
         """Read what was drawn since the last reading, on all ranks; `entropy` is the mean of -log P a token."""
-        return {**self.watched.read(), "sampled/entropy": entropy}
+        values = {**self.watched.read(), "sampled/entropy": entropy}
+        return values if self.start is not None else {k: v for k, v in values.items() if k != "sampled/kl"}
 
     def _begin(self, engine: Engine, number: int) -> None:
         """Let the model be as it is when it captions, the same on all ranks, from here on."""
-        with engine.whole_model():
+        with engine.whole_model() as whole:
             self.objective.eval()
+            if self.start is not None and number == self.first:
+                self.start.keep(whole)
+            elif self.start is not None:
+                self.start.take_up()
         engine.release()  # steps have other inputs now
         if self.world.is_main:
             drawing = self.objective.drawing
             by = " + ".join(f"{weight:g} {name}" for name, weight in drawing.reward.items() if weight)
             say(f"step {number + 1}: self-critical from here on, {drawing.samples} captions an image rewarded by {by}")
 
-    def _advantages(self, ids_B: np.ndarray, drawn: Drawn) -> np.ndarray:
-        """What each caption is worth, (B, S): its reward less its baseline; 0 where an image doesn't count."""
+    def _advantages(self, ids_B: np.ndarray, drawn: Drawn, gone_BS: Tensor | None) -> np.ndarray:
+        """What each caption is worth, (B, S): its reward less its baseline; 0 where an image doesn't count.
+
+        `gone_BS` is how much likelier than at the start each has become, in nats, which `kl` takes off its reward.
+        """
         real_B, samples_BSL = counts(ids_B), drawn.samples_BSL.cpu().numpy()
         count, (samples, length) = int(real_B.sum()), samples_BSL.shape[1:]
         advantage_BS = np.zeros((len(ids_B), samples))
@@ -99,9 +120,11 @@ class Critic:
             images.append(images_N)
         rewards = self.rewards(np.concatenate(images), np.concatenate(captions))
         reward_NS, greedy_N = rewards[: count * samples].reshape(count, samples), rewards[count * samples :]
-        baseline_NS = others(reward_NS) if drawn.likeliest_BL is None else greedy_N[:, None].repeat(samples, 1)
-        self.watched.add(samples_NSL, reward_NS, baseline_NS)
-        advantage_BS[real_B] = reward_NS - baseline_NS
+        gone_NS = np.zeros_like(reward_NS) if gone_BS is None else gone_BS.double().cpu().numpy()[real_B]
+        worth_NS = reward_NS - (self.objective.drawing.kl or 0.0) * gone_NS
+        baseline_NS = others(worth_NS) if drawn.likeliest_BL is None else greedy_N[:, None].repeat(samples, 1)
+        advantage_BS[real_B] = worth_NS - baseline_NS
+        self.watched.add(samples_NSL, reward_NS, baseline_NS, advantage_BS[real_B], gone_NS)
         return advantage_BS
 
     def _warn_of_untrained(self) -> None:
@@ -132,15 +155,19 @@ def signed(drawing: SelfCriticalConfig, digest: str) -> str:
     parts += ["eos"] if drawing.end_token else ["no-eos"]
     parts += [f"temperature={drawing.temperature:g}"] if drawing.temperature != 1 else []
     parts += [f"cross_entropy={drawing.cross_entropy:g}"] if drawing.cross_entropy else []
+    parts += [f"kl={drawing.kl:g}"] if drawing.kl else []
     return ",".join([*parts, f"references={digest[:12]}"])
 
 
-def _sampled(drawn: Drawn, host: Batch, advantage_BS: np.ndarray) -> Sampled:
-    """Lay drawn captions out as tokens to be predicted. An <eos> behind the longest caption is certain: left out."""
+def _sampled(drawn: Drawn, host: Batch) -> Sampled:
+    """Lay drawn captions out as tokens to be predicted, worth nothing yet.
+
+    An <eos> behind the longest caption is certain: left out.
+    """
     tokens_BST = F.pad(drawn.samples_BSL[..., :-1], (1, 0), value=SOS)
     real_B = torch.from_numpy(counts(host.image_ids.numpy())).to(tokens_BST.device)
     tokens_BST = tokens_BST.masked_fill(~real_B[:, None, None], PAD)
-    return Sampled(drawn.images_BCHW, tokens_BST, torch.from_numpy(advantage_BS).float().to(tokens_BST.device))
+    return Sampled(drawn.images_BCHW, tokens_BST, torch.zeros(tokens_BST.shape[:2], device=tokens_BST.device))
 
 
 def _with_true(sampled: Sampled, tokens_BKT: Tensor, weight: Tensor, share: float) -> Sampled:

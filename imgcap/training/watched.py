@@ -23,6 +23,7 @@ _SUMS = (
     "repeats",
     "images",
     "distinct",
+    "kl",  # new ones come last: a checkpoint may have fewer
 )
 
 
@@ -36,8 +37,15 @@ class Watched:
         self._cannot_end_V = np.array([cannot_end(word, language) for word in words])
         self.sums = np.zeros(len(_SUMS))
 
-    def add(self, samples_NSL: np.ndarray, reward_NS: np.ndarray, baseline_NS: np.ndarray) -> None:
-        """Count captions (words, <eos>, <pad>) with their rewards and baselines."""
+    def add(
+        self,
+        samples_NSL: np.ndarray,
+        reward_NS: np.ndarray,
+        baseline_NS: np.ndarray,
+        advantage_NS: np.ndarray,
+        gone_NS: np.ndarray,
+    ) -> None:
+        """Count captions (words, <eos>, <pad>) with their rewards, and how much likelier each is than at the start."""
         words_NSL = samples_NSL >= len(SPECIAL_TOKENS)
         pairs_NX = ngrams(samples_NSL, words_NSL, 2, self.size).reshape(len(samples_NSL), -1)
         different_N, all_N = distinct(pairs_NX)
@@ -48,12 +56,13 @@ class Watched:
             reward_NS.sum(),
             np.square(reward_NS).sum(),
             baseline_NS.sum(),
-            np.square(reward_NS - baseline_NS).sum(),
+            np.square(advantage_NS).sum(),
             self._end_badly(samples_NSL, words_NSL).sum(),
             words_NSL.sum(),
             (different_NS < all_NS).sum(),
             len(samples_NSL),
             (different_N / np.maximum(all_N, 1)).sum(),
+            gone_NS.sum(),
         )
 
     def total_reward(self) -> torch.Tensor:
@@ -75,6 +84,7 @@ class Watched:
             "sampled/length": total["words"] / captions,
             "sampled/repeats": total["repeats"] / captions,
             "sampled/distinct_2": total["distinct"] / images,
+            "sampled/kl": total["kl"] / captions,
         }
         return values if self.knows_endings else {k: v for k, v in values.items() if k != "sampled/bad_endings"}
 
@@ -85,7 +95,9 @@ class Watched:
         return total
 
     def load_state(self, sums: torch.Tensor, is_main: bool) -> None:
-        self.sums = sums.double().numpy().copy() if is_main else np.zeros(len(_SUMS))
+        self.sums = np.zeros(len(_SUMS))
+        if is_main:
+            self.sums[: len(sums)] = sums.double().numpy()
 
     def _end_badly(self, samples_NSL: np.ndarray, words_NSL: np.ndarray) -> np.ndarray:
         """Which captions, of their words without punctuation, have none or end with one that needs another."""

@@ -9,6 +9,7 @@ import torch
 from imgcap.config.model import EncoderConfig, ModelConfig
 from imgcap.config.training import TrainConfig
 from imgcap.data.batch import NO_IMAGE, PADDING
+from imgcap.errors import UserError
 from imgcap.models.captioner import Captioner
 from imgcap.ranks.world import World
 from imgcap.text.vocabulary import Vocabulary
@@ -16,6 +17,7 @@ from imgcap.training.critic import Critic, others, signed
 from imgcap.training.engines.protocol import Step, numbers_on
 from imgcap.training.objectives.cross_entropy import CrossEntropy
 from imgcap.training.objectives.self_critical import SelfCritical
+from imgcap.training.start_model import FILE, StartModel
 from imgcap.training.watched import Watched
 from imgcap.types import EOS, PAD, SOS, SPECIAL_TOKENS, UNK, Batch, Sampled, StepInputs
 
@@ -169,6 +171,48 @@ class Engine:
         self.released += 1
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_log_probs_are_those_that_captions_are_drawn_by(decoder, temperature):
+    objective, features_BPE = made(decoder, samples=len(CAPTIONS), temperature=temperature)
+    found_BS = objective.log_probs(sampled(features_BPE, torch.zeros(len(CAPTIONS))))
+    expected_C = probabilities(objective, features_BPE, temperature).log()
+    torch.testing.assert_close(found_BS[0], expected_C.detach(), rtol=1e-9, atol=1e-9)
+
+
+def test_what_has_become_likelier_than_at_the_start_is_rewarded_less(tmp_path):
+    def started(kl):
+        objective, _ = made("attention_lstm", dtype=torch.float32, samples=4, kl=kl)
+        twin, _ = made("attention_lstm", dtype=torch.float32, samples=4, kl=kl)
+        twin.captioner.decoder.output.bias.data.zero_()  # other weights, until they are kept
+        watched = Watched(Vocabulary([*SPECIAL_TOKENS, *"abcde"]), "en", CPU.device)
+        critic = Critic(objective.train(), Longer(), watched, 0, CPU, StartModel(twin, tmp_path))
+        judged(objective, [2, 8], critic)
+        assert critic.read(0.0)["sampled/kl"] == 0, "nothing is trained yet"
+        objective.captioner.decoder.output.bias.data[4] += 1.0  # the word 4 becomes likelier
+        return objective, critic
+
+    for kl in (0.5, 0.0):  # 0 only watches
+        objective, critic = started(kl)
+        (batch,) = judged(objective, [2, 8], critic, number=1)[1].micro_batches
+        gone_BS = objective.log_probs(batch) - made("attention_lstm", torch.float32, samples=4)[0].log_probs(batch)
+        worth_BS = (batch.tokens_BKT >= len(SPECIAL_TOKENS)).sum(-1) - kl * gone_BS
+        torch.testing.assert_close(batch.weights_BK, worth_BS - (worth_BS.sum(1, keepdim=True) - worth_BS) / 3)
+        assert critic.read(0.0)["sampled/kl"] == pytest.approx(float(gone_BS.mean()), rel=1e-5)
+        assert gone_BS.abs().max() > 0.1
+
+
+def test_a_start_model_that_is_gone_is_named(tmp_path):
+    objective, _ = made("lstm", dtype=torch.float32, kl=0.1)
+    watched = Watched(Vocabulary([*SPECIAL_TOKENS, *"abcde"]), "en", CPU.device)
+    for content in (None, b"", b"no weights"):
+        if content is not None:
+            (tmp_path / FILE).write_bytes(content)
+        critic = Critic(objective.train(), Longer(), watched, 0, CPU, StartModel(made("lstm")[0], tmp_path))
+        with pytest.raises(UserError, match=f"{FILE}.* can't be read .*train.self_critical.kl needs it"):
+            judged(objective, [2], critic, number=3)
+
+
 def judged(objective, ids, critic=None, number=0):
     vocabulary = Vocabulary([*SPECIAL_TOKENS, "a", "dog", "with", ".", "runs"])
     critic = critic or Critic(objective, Longer(), Watched(vocabulary, "en", CPU.device), 0, CPU)
@@ -233,8 +277,10 @@ def test_what_is_watched_is_counted_by_hand():
     watched = Watched(vocabulary, "en", CPU.device)
     captions = [[4, 5, 8, 7, EOS], [4, 5, 6, 4, EOS], [4, 5, 4, 5, 4, 5, EOS], [EOS]]  # fine, "with a", repeats, none
     samples_NSL = np.array([[each + [PAD] * (7 - len(each)) for each in captions]])
-    watched.add(samples_NSL, np.array([[4.0, 2.0, 0.0, 2.0]]), np.full((1, 4), 1.0))
+    rewards, baselines = np.array([[4.0, 2.0, 0.0, 2.0]]), np.full((1, 4), 1.0)
+    watched.add(samples_NSL, rewards, baselines, rewards - baselines, np.array([[0.5, 0.0, -0.25, 0.75]]))
     values = watched.read()
+    assert values["sampled/kl"] == 1 / 4
     assert values["sampled/bad_endings"] == 2 / 4 and values["sampled/repeats"] == 1 / 4
     assert values["sampled/length"] == 14 / 4 and values["sampled/reward"] == 2.0
     pairs = {(4, 5), (5, 8), (8, 7), (5, 6), (6, 4), (5, 4)}
@@ -247,12 +293,16 @@ def test_what_is_watched_is_counted_by_hand():
 def test_what_is_watched_goes_on_where_it_was_saved():
     watched, resumed = (Watched(Vocabulary([*SPECIAL_TOKENS, *"abcde"]), "en", CPU.device) for _ in range(2))
     for part in (watched, resumed):
-        part.add(np.array([[[4, 5, EOS], [6, EOS, PAD]]]), np.array([[1.0, 3.0]]), np.array([[2.0, 2.0]]))
+        numbers = np.array([[1.0, 3.0]]), np.array([[2.0, 2.0]]), np.array([[-1.0, 1.0]]), np.array([[0.1, 0.2]])
+        part.add(np.array([[[4, 5, EOS], [6, EOS, PAD]]]), *numbers)
     resumed.load_state(watched.state(is_main=True), is_main=True)
     other_rank = Watched(Vocabulary([*SPECIAL_TOKENS, *"abcde"]), "en", CPU.device)
     other_rank.load_state(watched.state(is_main=True), is_main=False)
     assert resumed.sums.tolist() == watched.sums.tolist() and not other_rank.sums.any()
     assert resumed.read() == watched.read()
+    older = torch.arange(1.0, len(watched.sums))  # of a checkpoint from before there was `kl`
+    resumed.load_state(older, is_main=True)
+    assert resumed.sums.tolist() == [*older.tolist(), 0.0]
 
 
 def test_a_signature_says_what_a_model_was_trained_for():
@@ -260,8 +310,10 @@ def test_a_signature_says_what_a_model_was_trained_for():
     critic, *_ = judged(objective, [2])
     said = "self_critical,samples=5,baseline=others,CIDEr=1,eos,references=ffffffffffff"
     assert critic.signed(0) is None and critic.signed(1) == said
-    drawing = TrainConfig(self_critical={"end_token": False, "reward": {"CIDEr": 1, "BLEU-4": 0.5}}).self_critical
-    assert signed(drawing, "ab") == "self_critical,samples=5,baseline=others,CIDEr=1,BLEU-4=0.5,no-eos,references=ab"
+    section = {"end_token": False, "reward": {"CIDEr": 1, "BLEU-4": 0.5}, "kl": 0.1}
+    said = "self_critical,samples=5,baseline=others,CIDEr=1,BLEU-4=0.5,no-eos,kl=0.1,references=ab"
+    assert signed(TrainConfig(self_critical=section).self_critical, "ab") == said
+    assert "kl" not in signed(TrainConfig(self_critical={"kl": 0}).self_critical, "ab"), "it only watches"
 
 
 def test_an_untrained_model_is_warned_of_by_its_reward(capsys):

@@ -82,14 +82,16 @@ def test_it_is_the_same_run_at_any_scale(tmp_path, launch, metrics, trained, one
 @pytest.mark.parametrize("stage", [3, *(pytest.param(stage, marks=pytest.mark.exhaustive) for stage in (0, 1, 2))])
 def test_deepspeed_draws_and_learns_the_same(tmp_path, launch, metrics, trained, one_rank, stage):
     expected = one_rank("lstm", metrics)
-    engine = ["engine.name=deepspeed", f"engine.zero_stage={stage}"]
+    engine = ["engine.name=deepspeed", f"engine.zero_stage={stage}", "train.self_critical.kl=0"]  # which only watches
     done(launch(tmp_path / "run", *SETTINGS, f"init_from={trained('lstm')}", *engine, ranks=2))
-    alike(metrics(tmp_path / "run"), expected)
+    lines = metrics(tmp_path / "run")
+    alike(lines, expected)
+    assert lines[1]["sampled/kl"] == 0 < lines[STEPS]["sampled/kl"]
 
 
 def test_a_run_that_turns_to_it_and_stops_goes_on_to_the_very_same_weights(tmp_path, launch, metrics):
     settings = ["train.objective=self_critical", "train.objective_from=4", "optim.schedule=constant"]
-    settings += ["train.self_critical={samples: 3, baseline: greedy, cross_entropy: 0.2, temperature: 0.8}"]
+    settings += ["train.self_critical={samples: 3, baseline: greedy, cross_entropy: 0.2, temperature: 0.8, kl: 0.1}"]
     settings += ["train.teacher_forcing={start: 0.8}", "model.encoder.train=last_block"]
     whole = done(launch(tmp_path / "whole", *settings, "train.max_steps=11"))
     for steps in (3, 5, 7, 11):
@@ -97,6 +99,7 @@ def test_a_run_that_turns_to_it_and_stops_goes_on_to_the_very_same_weights(tmp_p
     assert "step 5: self-critical from here on, 3 captions an image rewarded by 1 CIDEr" in whole.stderr
     lines = [metrics(tmp_path / name) for name in ("whole", "parts")]
     assert "sampled/reward" not in lines[0][4] and "sampled/reward" in lines[0][5]
+    assert lines[0][5]["sampled/kl"] == 0 != lines[0][11]["sampled/kl"]
     for step in range(1, 12):
         different = [name for name, value in lines[0][step].items() if lines[1][step][name] != value]
         assert all(name.startswith("perf/") for name in different), (step, different)

@@ -66,6 +66,7 @@ PANELS = (
     Panel("Drawn captions that ...", ("bad_endings", "repeats"), share=True),
     Panel("Pairs of words that differ", ("distinct_2",), share=True),
     Panel("Entropy of drawn words (nats)", ("entropy",)),
+    Panel("Divergence from the start (nats a caption)", ("kl",)),
     Panel("Words of a drawn caption", ("length",)),
     Panel("Token accuracy", ("accuracy", "top5_accuracy"), share=True),
     Panel("Learning rate", ("lr", "encoder_lr"), rates=True),

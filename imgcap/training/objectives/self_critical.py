@@ -11,6 +11,7 @@ P grid cells, E encoder width, R readout width.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from imgcap.config.training import TrainConfig
@@ -20,6 +21,7 @@ from imgcap.decoding.ensemble import Ensemble
 from imgcap.decoding.frontier import Frontier, Likeliest, Samples
 from imgcap.decoding.search import search
 from imgcap.models.captioner import Captioner
+from imgcap.models.kernels.dtypes import exact_dtype
 from imgcap.models.losses import Head, Loss, caption_loss
 from imgcap.models.precision import autocast
 from imgcap.training.objectives.cross_entropy import CrossEntropy
@@ -90,6 +92,28 @@ class SelfCritical(CrossEntropy):
             readout_BKTR, self.captioner.decoder.output, tokens_BKT, self.smoothing, weights_BK=weights_BK
         )
         return loss._replace(total=loss.total + true.total)
+
+    @torch.no_grad()
+    def log_probs(self, batch: Sampled) -> Tensor:
+        """Compute log P of each drawn caption, (B, S): the sums that `forward` weighs."""
+        drawn = self.drawing.samples
+        with autocast(batch.images_BCHW.device, self.precision):
+            self.captioner.encoder.fold()
+            features_BPE = self.encode(batch.images_BCHW)
+            tokens_BST = batch.tokens_BKT[:, :drawn]
+            readout_BSTR, _ = self.unroll(features_BPE, tokens_BST, None, False)
+        head = self._policy
+        found = []
+        for readout_BTR, tokens_BT in zip(readout_BSTR.unbind(1), tokens_BST.unbind(1), strict=True):
+            logits_BTV = F.linear(readout_BTR, head.weight.to(readout_BTR.dtype), head.bias.to(readout_BTR.dtype))
+            loss_BT = F.cross_entropy(
+                logits_BTV.transpose(1, 2).to(exact_dtype(logits_BTV.dtype)),
+                tokens_BT[:, 1:],
+                ignore_index=PAD,
+                reduction="none",
+            )
+            found.append(-loss_BT.sum(1))
+        return torch.stack(found, dim=1)
 
     @property
     def _policy(self) -> Head:
