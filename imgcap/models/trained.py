@@ -185,8 +185,11 @@ def _fit(weights: Mapping[str, Tensor], config: Config, vocabulary: Vocabulary, 
             f"{path}/vocab.json has {len(vocabulary)} entries and the model was trained with {trained}; "
             "restore the vocab.json that belongs to it"
         )
-    model = Captioner(config.model, len(vocabulary))
-    model.encoder.check_size(config.data.image_size)
+    try:
+        model = Captioner(config.model, len(vocabulary))
+        model.encoder.check_size(config.data.image_size)
+    except UserError as error:
+        raise UserError(f"the model that {path} describes can't be built: {error}") from None
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

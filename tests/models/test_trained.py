@@ -93,6 +93,21 @@ def test_weights_of_another_model_are_refused(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("name: resnet18", "name: resne"), "encoder.name=resne is no encoder"),
+        (("name: resnet18", "name: vit_b_16"), "output_stride"),
+    ],
+)
+def test_a_configuration_that_no_model_can_be_built_of_is_named(run: Path, change: tuple[str, str], told: str) -> None:
+    described = (run / "config.yaml").read_text()
+    assert change[0] in described
+    (run / "config.yaml").write_text(described.replace(*change))
+    with pytest.raises(UserError, match=f"{run} describes can't be built: .*{told}"):
+        load_captioner(run)
+
+
+@pytest.mark.parametrize(
     ("kind", "lost"),
     [
         ("run", "vocab.json"),
