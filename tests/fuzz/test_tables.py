@@ -42,6 +42,8 @@ def check(outcome: tuple[Any, dict[str, list[str]]], lines: list[str], changed: 
     for photo, text in untouched:
         assert text in captions.get(f"{photo}.jpg", []), (photo, text, captions)
     for photo, text in untouched:
+        if changed.data.count(text.encode()) > 1:
+            continue  # what was put there twice makes a row of another picture with this text
         others = [name for name, texts in captions.items() if name and name != f"{photo}.jpg" and text in texts]
         assert not others, (photo, text, others)
 
