@@ -7,7 +7,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 from imgcap.config.section import Count, Duration, Fraction, Off, On, Positive, Section
 from imgcap.errors import nearest
 
-REWARDED = ("CIDEr", "BLEU-4")  # scores that can be computed of thousands of captions a second
+BLEU = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")
+REWARDED = ("CIDEr", *BLEU)  # scores that can be computed of thousands of captions a second
 
 
 class TeacherForcingConfig(Section):
@@ -42,7 +43,7 @@ class SelfCriticalConfig(Section):
         "reward of the likeliest words"
     )  # fmt: skip
     reward: dict[str, NonNegativeFloat] = Field(
-        {"CIDEr": 1.0}, description="weights of the scores that are rewarded: CIDEr (that is CIDEr-D), BLEU-4"
+        {"CIDEr": 1.0}, description="weights of the scores that are rewarded: CIDEr (that is CIDEr-D), BLEU-1 to BLEU-4"
     )
     end_token: bool = Field(
         True, description="count <eos> as a word in the reward; without it captions learn to end in `with a`"

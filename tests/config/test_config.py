@@ -261,7 +261,7 @@ def test_every_key_has_a_reader() -> None:
     [
         (["train.self_critical.samples=1"], "one sample has no others to be held against; set samples to 2 or more"),
         (["train.self_critical.reward.METEOR=1"], "METEOR is no score that can be rewarded"),
-        (["train.self_critical.reward.CIDEr-D=1"], "the nearest is 'CIDEr' (there are CIDEr, BLEU-4)"),
+        (["train.self_critical.reward.CIDEr-D=1"], "the nearest is 'CIDEr' (there are CIDEr, BLEU-1,"),
         (["train.self_critical.reward.CIDEr=0"], "reward gives no score a weight; set reward.CIDEr=1"),
         (["train.self_critical.cross_entropy=1"], "train.self_critical.cross_entropy"),
         (["train.objective_from=2ep"], "set train.objective=self_critical too"),

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from imgcap.config.training import REWARDED
 from imgcap.errors import UserError
-from imgcap.evaluation.metrics.reward import METRICS, Rewards, count_references
+from imgcap.evaluation.metrics.reward import Rewards, count_references
 from imgcap.files.arrays import map_arrays, write_arrays
 from imgcap.types import EOS, PAD, SPECIAL_TOKENS
 from tools.bench.timing import alternate, row, timed
@@ -47,8 +48,8 @@ Batch = tuple[np.ndarray, np.ndarray]  # images_N and captions_NL
 def bench_reward(arguments: argparse.Namespace) -> dict[str, Any]:
     """Rewards of sampled captions at COCO's size: rate by threads and processes, memory, time to count references."""
     metrics = arguments.metrics or ["CIDEr"]
-    if unknown := set(metrics) - set(METRICS):
-        raise UserError(f"no reward {sorted(unknown)[0]!r}; there are {', '.join(METRICS)}")
+    if unknown := set(metrics) - set(REWARDED):
+        raise UserError(f"no reward {sorted(unknown)[0]!r}; there are {', '.join(REWARDED)}")
     draw = Drawn(arguments)
     began = time.perf_counter()
     arrays = count_references(enumerate(draw.references()), end_token=True)

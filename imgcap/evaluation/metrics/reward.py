@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imgcap.config.training import BLEU, REWARDED
 from imgcap.errors import UserError
 from imgcap.evaluation.metrics.bleu import bleu_of_counts, compared_counts
 from imgcap.evaluation.metrics.cider import cider_d
@@ -29,8 +30,6 @@ from imgcap.shards.reader import ShardReader
 from imgcap.text.vocabulary import Vocabulary
 from imgcap.types import EOS, PAD
 
-BLEU = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4")
-METRICS = ("CIDEr", *BLEU)
 FORMAT = b"rewards 1"  # of what is kept on disk; part of its name
 KEPT = 4  # files; the ones made longest ago go first
 
@@ -42,7 +41,8 @@ class Rewards:
 
     def __init__(self, arrays: Mapping[str, np.ndarray], weights: Mapping[str, float], end_token: bool):
         """Take arrays of `count_references`; the other arguments are those of `of_references`."""
-        self.weights = _checked(weights)
+        self.weights = {name: float(weights[name]) for name in REWARDED if weights.get(name)}
+        assert self.weights and weights.keys() <= set(REWARDED), f"no reward by {weights}"
         self.end_token = end_token
         self._known = KnownReferences(arrays)
         self._order_I = np.argsort(arrays["image_ids"])
@@ -60,10 +60,9 @@ class Rewards:
     ) -> "Rewards":
         """Take the captions of each image as word ids, without special tokens but <unk>.
 
-        `weights` are those of METRICS that a reward is the sum of; UserError for another name. With `end_token` <eos>
-        is a word behind each caption, also in document frequencies. Images go by their place where they have no ids.
+        `weights` are those of REWARDED that a reward is the sum of. With `end_token` <eos> is a word behind each
+        caption, also in document frequencies. Images go by their place where they have no ids.
         """
-        _checked(weights)
         references = list(references)
         return cls(
             count_references(zip(image_ids or range(len(references)), references, strict=True), end_token),
@@ -85,7 +84,6 @@ class Rewards:
         manifests and the words: made by the first process that asks, mapped by all of its machine. Raises UserError
         for a vocabulary that spells, for an id that two images have, and for damaged captions.
         """
-        _checked(weights)
         if vocabulary.oov != "unk":
             raise UserError(
                 "a reward counts whole words, and the vocabulary spells those that it lacks; set vocab.oov=unk"
@@ -131,17 +129,6 @@ class Rewards:
         if self.end_token:
             lengths_N += (captions_NL == EOS)[np.arange(len(ends)), np.minimum(lengths_N, captions_NL.shape[1] - 1)]
         return Texts(captions_NL[np.arange(captions_NL.shape[1]) < lengths_N[:, None]], lengths_N)
-
-
-def _checked(weights: Mapping[str, float]) -> dict[str, float]:
-    """The weights that aren't 0, in the order of METRICS."""
-    for name in weights:
-        if name not in METRICS:
-            raise UserError(f"train.self_critical.reward: there is no {name!r}; there are {', '.join(METRICS)}")
-    chosen = {name: float(weights[name]) for name in METRICS if weights.get(name)}
-    if not chosen:
-        raise UserError(f"train.self_critical.reward has no weight but 0; weigh one of {', '.join(METRICS)}")
-    return chosen
 
 
 def count_references(images: Iterable[tuple[int, Captions]], end_token: bool) -> dict[str, np.ndarray]:
