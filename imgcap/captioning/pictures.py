@@ -24,7 +24,7 @@ def one_or_many(pictures: "Picture | Iterable[Picture]") -> Iterator[Picture]:
     if isinstance(pictures, np.ndarray | Tensor):
         alone = pictures.ndim < 4
     else:
-        whole = str | bytes | bytearray | memoryview | os.PathLike | Image.Image | Mapping
+        whole = (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, Mapping)
         alone = isinstance(pictures, whole) or hasattr(pictures, "read")
     yield from (pictures,) if alone or not isinstance(pictures, Iterable) else pictures  # type: ignore[misc]
 
