@@ -4,7 +4,7 @@ Dimensions: C colour channels, H W pixels.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -24,7 +24,8 @@ def one_or_many(pictures: "Picture | Iterable[Picture]") -> Iterator[Picture]:
     if isinstance(pictures, np.ndarray | Tensor):
         alone = pictures.ndim < 4
     else:
-        alone = isinstance(pictures, str | bytes | bytearray | os.PathLike | Image.Image) or hasattr(pictures, "read")
+        whole = (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, Mapping)
+        alone = isinstance(pictures, whole) or hasattr(pictures, "read")
     yield from (pictures,) if alone or not isinstance(pictures, Iterable) else pictures  # type: ignore[misc]
 
 
@@ -44,7 +45,7 @@ def as_picture(picture: Picture, size: int, urls: bool = False) -> Image.Image:
         if picture.ndim not in (2, 3) or (picture.ndim == 3 and picture.shape[2] not in _CHANNELS):
             raise UnreadableImage(f"an array is (H, W, C) with 1, 3 or 4 channels, and this is {picture.shape}")
         return _of_pixels(picture)
-    if isinstance(picture, bytes | bytearray):
+    if isinstance(picture, bytes | bytearray | memoryview):
         return decode(bytes(picture), size)
     if isinstance(picture, str) and is_address(picture):
         return _fetched(picture, size, urls)

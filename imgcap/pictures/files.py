@@ -34,7 +34,10 @@ def find_pictures(paths: Iterable[Path]) -> list[Path]:
 
 
 def files_beneath(folder: Path) -> Iterator[Path]:
-    """Find the files of a folder and of its subfolders, through links too (each folder once); hidden ones left out."""
+    """Find the files of a folder and of its subfolders, through links too (each folder once); hidden ones left out.
+
+    So are pipes and sockets, of which a reader would wait for ever. A link that leads nowhere is a file.
+    """
     seen: set[tuple[int, int]] = set()
     for root, folders, files in os.walk(folder, followlinks=True):
         status = os.stat(root)
@@ -43,7 +46,8 @@ def files_beneath(folder: Path) -> Iterator[Path]:
             continue
         seen.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(root, name) for name in files if not name.startswith("."))
+        inside = (Path(root, name) for name in files if not name.startswith("."))
+        yield from (file for file in inside if file.is_file() or file.is_symlink())
 
 
 def left_out(files: Iterable[Path]) -> str:

@@ -56,6 +56,8 @@ def decode(data: bytes, size: int | None = None) -> Image.Image:
 
 def open_picture(path: Path, size: int | None = None) -> Image.Image:
     """Open a file as `decode` does its bytes; `UnreadableImage` also where they can't be read."""
+    if "\0" in str(path):
+        raise UnreadableImage("its name holds a NUL, which that of no file does")
     with named_errors():
         data = path.read_bytes()
     return decode(data, size)

@@ -7,7 +7,9 @@ the tars by their place.
 import dataclasses
 import glob
 import json
+import math
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -41,6 +43,8 @@ _SPLITS = {"train": 0, "val": 1, "test": 2}  # in this order, others behind them
 _HELD_OUT = 0.05  # of the images, for `val` and the same again for `test`
 _FETCHED = ".indexing"  # in the set's folder, until it is whole: what has come of the tars behind addresses
 _TOLD = 20  # missing tars, by name
+_MOST_TARS = 1_000_000
+_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)[^{}]*\}")
 _TAKE_REST = "check the names, or take what is there with --skip-missing"
 
 
@@ -81,6 +85,8 @@ def named_splits(patterns: list[str], split: str | None = None) -> tuple[list[st
 def _found(patterns: Iterable[str], others: tuple[str, ...]) -> list[str]:
     found: list[str] = []
     for pattern in patterns:
+        if math.prod(abs(int(last) - int(first)) + 1 for first, last in _RANGE.findall(pattern)) > _MOST_TARS:
+            raise UserError(f"{pattern} means more than {_MOST_TARS:,} tars; write the ranges of those that there are")
         try:
             names = list(braceexpand.braceexpand(pattern))
         except ValueError as error:

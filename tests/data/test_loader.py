@@ -1,10 +1,12 @@
 """The loader: damage never shifts a sample, captions are chosen by key, workers end with their reader."""
 
 import io
+import os
 import subprocess
 import sys
 import textwrap
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -162,6 +164,13 @@ def test_a_batch_lives_until_two_steps_more_have_been_taken(workers):
         held = [*held[-4:], (found, batch)]  # a step here has two micro-batches
         time.sleep(0.03)  # now the workers are as far ahead as they can be
         assert all(torch.equal(a, b) for pair in held for a, b in zip(*pair, strict=True))
+
+
+def test_more_workers_than_cores_are_no_warning_of_torchs():
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        batches(len(os.sched_getaffinity(0)) + 1)
+    assert not warned
 
 
 def test_steps_are_told_to_the_prefetch_before_they_are_read():

@@ -1,6 +1,7 @@
 """Pictures found in folders, and what is left out of them."""
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,14 @@ def test_folders_behind_links_are_searched_once_and_hidden_ones_are_not(photo: P
     (tmp_path / "photos" / "linked").symlink_to(inside.parent)
     (tmp_path / "photos" / "back").symlink_to(tmp_path / "photos")
     assert find_pictures([tmp_path / "photos"]) == [tmp_path / "photos" / "linked" / "a.jfif"]
+
+
+def test_a_pipe_in_a_folder_is_no_file_and_a_link_that_leads_nowhere_is_one(photo: Photo, tmp_path: Path) -> None:
+    """A pipe that nobody writes to would be read for ever; the link can be told with its reason."""
+    linked = tmp_path / "linked.jpg"
+    linked.symlink_to("nowhere.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert find_pictures([tmp_path]) == [linked]
 
 
 def test_pictures_that_are_not_read_are_counted(

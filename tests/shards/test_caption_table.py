@@ -157,10 +157,13 @@ def test_a_quoted_caption_may_go_on_over_lines(tmp_path: Path) -> None:
 
 def test_a_missing_value_is_an_empty_caption(tmp_path: Path) -> None:
     path = tmp_path / "captions.csv"
-    path.write_text("image,caption\n1.jpg,nan\n2.jpg,None\n3.jpg,NaN\n4.jpg,A dog .\n")
+    path.write_text("image,caption\n1.jpg,nan\n2.jpg,None\n3.jpg,N/A\n4.jpg,A dog .\n5.jpg,\u200b\n6.jpg,-\n", "utf-8")
     table = read_table(path)
-    assert {image: texts for image, texts in table.captions.items() if texts} == {"4.jpg": ["A dog ."]}
-    assert table.skipped == [Skipped(f"{number}.jpg", "empty caption") for number in (1, 2, 3)]
+    assert {image: texts for image, texts in table.captions.items() if texts} == {
+        "4.jpg": ["A dog ."],
+        "6.jpg": ["-"],
+    }
+    assert table.skipped == [Skipped(f"{number}.jpg", "empty caption") for number in (1, 2, 3, 5)]
 
 
 FORMS = {

@@ -298,6 +298,12 @@ def test_a_pattern_of_nothing_is_an_error(tmp_path, pattern):
         expand([f"{tmp_path}/{pattern}"])
 
 
+def test_a_range_of_more_tars_than_anybody_has_is_refused_at_once():
+    for pattern in ("a/{0..99999999}.tar", "{000..999}/{0000..9999}.tar"):
+        with pytest.raises(UserError, match=r"means more than 1,000,000 tars; write the ranges"):
+            expand([pattern])
+
+
 def test_a_tar_named_twice_is_an_error(two):
     with pytest.raises(UserError, match="named twice"):
         expand([f"{two}/*.tar", f"{two}/00000.tar"])

@@ -1,5 +1,6 @@
 """Pretrained weights of an encoder: its library's own, or a local file of the same names."""
 
+from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from imgcap.models.encoders.base import Encoder
 from imgcap.models.encoders.networks import is_timms
 
 # What trainers put around a state dict, an average of the weights first, and before the names in it.
-ENTRIES = ("model_ema", "state_dict", "model_state_dict", "model")
+ENTRIES = ("model_ema", "state_dict_ema", "state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "model.", "backbone.", "encoder.", "_orig_mod.")
 COUNTERS = ("num_batches_tracked", "n_averaged")  # files may lack the first, and nothing here reads either
 
@@ -32,7 +33,7 @@ def load_pretrained(encoder: Encoder, weights: str | None) -> None:
     if weights == "DEFAULT":
         state, source = _download(encoder), f"DEFAULT of {encoder.name}"
     else:
-        state, source = _unwrapped(_read_state(Path(weights)), encoder), weights
+        state, source = _unwrapped(_read_state(Path(weights)), encoder, weights), weights
         _check_finite(state, source)
     if is_timms(encoder.name) and next(_misfits(encoder, state), None) is not None:
         state = _converted(encoder, state, source)
@@ -55,15 +56,27 @@ def _read_state(path: Path) -> Mapping[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([Namespace]):  # the arguments of a trainer, which lie beside its weights
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load alone raises five kinds for a damaged file
-        reason = "it is no file of torch.save, a damaged one, or one that holds more than tensors"
+        reason = "it is no file of torch.save, or a damaged one"
         if path.suffix == ".safetensors":
             reason = "it is no file of safetensors, or a damaged one"
+        elif code := _code_in(path):
+            reason = f"it holds {code} beside tensors, which only running the file's own code would read"
         raise UserError(f"model.encoder.weights={path} can't be read ({reason}); give a plain state dict") from error
     if not isinstance(state, Mapping):
         raise UserError(f"model.encoder.weights={path} holds a {type(state).__name__}, not a state dict")
     return state
+
+
+def _code_in(path: Path) -> str | None:
+    """A name that a pickle would have to call, of those that `torch.load` does not take for tensors."""
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # it is no such file
+        return None
+    return min(set(found) - {"argparse.Namespace"}, default=None)
 
 
 def _download(encoder: Encoder) -> Mapping[str, Any]:
@@ -82,9 +95,9 @@ def _download(encoder: Encoder) -> Mapping[str, Any]:
         ) from error
 
 
-def _unwrapped(state: Mapping[str, Any], encoder: Encoder) -> dict[str, Tensor]:
+def _unwrapped(state: Mapping[str, Any], encoder: Encoder, source: str) -> dict[str, Tensor]:
     """Take off what trainers put around a state dict and before its names, as far as the names aren't the network's."""
-    while entry := next((name for name in ENTRIES if isinstance(state.get(name), Mapping)), None):
+    while entry := _entry(state, source):
         state = state[entry]
     wanted = encoder.backbone.state_dict()
 
@@ -94,6 +107,20 @@ def _unwrapped(state: Mapping[str, Any], encoder: Encoder) -> dict[str, Tensor]:
         return name
 
     return {plain(str(name)): tensor for name, tensor in state.items() if torch.is_tensor(tensor)}
+
+
+def _entry(state: Mapping[str, Any], source: str) -> str | None:
+    """Which entry holds the weights: one of a known name, or the only one with tensors where none lies beside it."""
+    inner = {name: value.values() for name, value in state.items() if isinstance(value, Mapping)}
+    if known := next((name for name in ENTRIES if name in inner), None):
+        return known
+    found = [name for name, values in inner.items() if any(map(torch.is_tensor, values))]
+    if any(map(torch.is_tensor, state.values())) or not found:
+        return None
+    if len(found) > 1:
+        names = ", ".join(found)
+        raise UserError(f"model.encoder.weights={source} holds {len(found)} state dicts: {names}; give a file of one")
+    return found[0]
 
 
 def _check_finite(state: Mapping[str, Tensor], source: str) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from imgcap.shards.source import Skipped, fault_of
 
-_NOTHING = {"nan", "none", "null", "<na>"}  # what other programs write where a caption is missing
+# What other programs write where a caption is missing.
+_NOTHING = {"nan", "none", "null", "na", "n/a", "<na>", "#n/a", "#na"}
 
 
 def cleaned(caption: str) -> str:
@@ -18,15 +19,15 @@ def cleaned(caption: str) -> str:
 def captions_in(value: Any, name: str, skipped: list[Skipped], place: str = "") -> list[str]:
     """Read the captions that a value holds: a text, or a list of texts, as such or written out in a table's cell.
 
-    What is empty, a missing value (`nan`, `None`, `null`), no text or too long is skipped under `name`, which stands at
-    a `place` such as `captions.csv line 3`.
+    What is empty, a missing value (`nan`, `None`, `N/A`), no text or too long is skipped under `name`, which stands at
+    a `place` such as `captions.csv line 3`. A text that nobody sees is empty.
     """
     found = []
     for caption in _listed(value) or [None]:
         text = cleaned(caption) if isinstance(caption, str) else ""
         if fault := fault_of(text):
             skipped.append(Skipped(name, fault, place))
-        elif text and text.lower() not in _NOTHING:
+        elif any(map(str.isprintable, text)) and text.lower() not in _NOTHING:
             found.append(text)
         else:
             nothing = isinstance(caption, str) or caption is None or _is_nan(caption)

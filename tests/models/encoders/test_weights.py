@@ -1,6 +1,7 @@
 """Pretrained weights from torchvision's cache and from local files, and the files that don't fit."""
 
 import copy
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -47,15 +48,22 @@ def test_a_torchvision_file_fills_the_encoder(published: Weights, tmp_path: Path
     assert_filled(build(save(published, tmp_path / f"weights{suffix}")), published)
 
 
-@pytest.mark.parametrize("entries", [(), ("state_dict",), ("model",), ("model_state_dict",), ("model", "model_ema")])
+@pytest.mark.parametrize("entries", [(), ("state_dict",), ("model",), ("net",), ("model", "model_ema")])
 @pytest.mark.parametrize("prefix", ["", "module.", "model.", "encoder.backbone.", "_orig_mod.module.model."])
 def test_a_trainers_wrapping_is_taken_off(
     published: Weights, tmp_path: Path, entries: tuple[str, ...], prefix: str
 ) -> None:
     wrapped: dict[str, object] = {f"{prefix}{name}": value for name, value in published.items()}
     for entry in reversed(entries):
-        wrapped = {"epoch": 3, "n_averaged": torch.tensor(2), entry: wrapped}
+        wrapped = {"epoch": 3, "args": Namespace(lr=0.1), "optimizer": {"state": {}}, entry: wrapped}
     assert_filled(build(save(wrapped, tmp_path / "wrapped.pth")), published)
+
+
+def test_of_weights_and_their_average_the_average_is_taken(published: Weights, tmp_path: Path) -> None:
+    others = {name: torch.zeros_like(value) for name, value in published.items()}
+    averaged = {"n_averaged": torch.tensor(2), **published}
+    for average, plain in (("model_ema", "model"), ("state_dict_ema", "state_dict")):  # torchvision's and timm's names
+        assert_filled(build(save({plain: others, average: averaged}, tmp_path / "both.pth")), published)
 
 
 def test_a_networks_own_names_are_kept(tmp_path: Path) -> None:
@@ -161,6 +169,8 @@ def _without(published: Weights) -> object:
         (lambda published: published | {"conv1.weight": torch.ones(64, 3, 3, 3)}, r"another shape of conv1\.weight"),
         (lambda published: list(published.values()), "holds a list"),
         (lambda published: {"state_dict": 3}, "lacks conv1"),
+        (lambda published: {"student": published, "teacher": published}, "holds 2 state dicts: student, teacher"),
+        (lambda _: torchvision.models.resnet18(), r"holds torch.*beside tensors.*; give a plain state dict"),
         (lambda published: published | {"bn1.bias": torch.full((64,), torch.nan)}, r"bn1\.bias holds .* NaN"),
         (lambda published: published | {"fc.bias": torch.full((1000,), torch.inf)}, r"fc\.bias holds .* infinite"),
     ],
