@@ -236,7 +236,7 @@ def _lines(panel: Panel, lines: dict[str, Series]) -> Iterator[tuple[str, Series
     while left:
         name = next(iter(left))
         points = left[name]
-        alike = [other for other in left if left[other] == points]
+        alike = [other for other in left if _equal(left[other], points)]
         label = ", ".join(_label(other, lines) for other in alike)
         is_best = panel.best is not None and name in evaluated
         if is_best:
@@ -245,6 +245,11 @@ def _lines(panel: Panel, lines: dict[str, Series]) -> Iterator[tuple[str, Series
             label += f", best {value:.3f}{at}" if len(evaluated) == 1 else f" {value:.3f}"
         yield label, points, is_best
         left = {other: left[other] for other in left if other not in alike}
+
+
+def _equal(one: Series, other: Series) -> bool:
+    """Whether two lines would hide each other: equal but for rounding, as mean reward and baseline may be."""
+    return one[0] == other[0] and bool(np.allclose(one[1], other[1], rtol=1e-6, atol=0))
 
 
 def _mark(axes: Axes, steps: list[int]) -> None:
