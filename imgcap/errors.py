@@ -45,7 +45,7 @@ _INSTALLED_AS = {
     "timm": "'imgcap[timm]'",
     "wandb": "'imgcap[wandb]'",
 }
-_ERROR_NAME = re.compile(r"\b(?:\w+\.)*[A-Z]\w*(?:Error|Exception)\b(?:: |(?=\())?")
+_ERROR_NAME = re.compile(r"\[Errno -?\d+\] |\b(?:\w+\.)*[A-Z]\w*(?:Error|Exception)\b(?:: |(?=\())?")
 # Of the process that heeds Ctrl-C: its number, whether its work has begun, was asked to stop, would go on if repeated.
 _state: dict[str, Any] = {"process": None, "begun": False, "asked": False, "goes_on": False}
 
@@ -75,6 +75,8 @@ def reason_of(error: Exception) -> str:
 
     >>> reason_of(KeyError("raw")), reason_of(TimeoutError()), reason_of(OSError("ReadError: it closed"))
     ("'raw' is missing", 'timeout', 'it closed')
+    >>> reason_of(OSError(28, "No space left on device"))
+    'No space left on device'
     """
     text = _ERROR_NAME.sub("", " ".join(str(error).split()))[:200]
     if not text:

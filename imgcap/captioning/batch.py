@@ -119,7 +119,11 @@ def _check_vocabulary(loaded: LoadedCaptioner, other: LoadedCaptioner) -> None:
     if other.vocabulary != loaded.vocabulary:
         pairs = zip_longest(*([member.vocabulary.oov, *member.vocabulary.words] for member in (loaded, other)))
         ours, theirs = next((ours, theirs) for ours, theirs in pairs if ours != theirs)
+        if ours is None or theirs is None:
+            differs = f"without {ours!r} and what follows" if theirs is None else f"with {theirs!r} and more besides"
+        else:
+            differs = f"first {theirs!r} in place of {ours!r}"
         raise UserError(
-            f"{other.path} has another vocabulary than {loaded.path}, first {theirs!r} in place of {ours!r}; "
+            f"{other.path} has another vocabulary than {loaded.path}, {differs}; "
             "an ensemble needs runs of one vocab.json"
         )

@@ -152,7 +152,7 @@ def _finish(journal: Journal, inputs: Inputs, settings: dict[str, Any], images_p
     for name, reason in skipped.items():
         print(f"skipped: {on_one_line(name)}: {reason}", file=sys.stderr, flush=True)
     if not captioned:
-        raise UserError(f"none of {len(rows)} images could be read; see the reasons above")
+        raise UserError("no image could be read; see the reasons above")
     summary = Summary(len(rows), len(captioned), len(skipped), round(images_per_s, 1))
     journal.finish(captioned, {**asdict(summary), "skipped": skipped, **settings})
     return summary

@@ -20,6 +20,7 @@ pictures. The last line of stdout counts them as JSON; OUT.summary.json names th
 
 import argparse
 import json
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -47,6 +48,7 @@ TYPES: dict[str, dict[str, Any]] = {
     "float": {"type": float, "metavar": "X"},
     "bool": {"action": "store_const", "const": True},
 }
+_KEY = re.compile(r"[a-z_]+(\.[a-z_]+)+\+?=")
 OF_EVALUATION = ("batch", *SHARED)  # flags that are keys of eval too
 
 
@@ -140,6 +142,9 @@ def print_captions(arguments: argparse.Namespace, world: "World") -> None:
 
     work_begins()
 
+    if keys := [text for text in arguments.inputs if _KEY.match(text) and not Path(text).exists()]:
+        told = f"{keys[0]} overrides a key of the configuration, which goes with --out"
+        raise UserError(f"{told}; without it take an option, such as --beam")
     paths, models = find_pictures(map(Path, arguments.inputs)), [arguments.model, *(arguments.others or [])]
     loaded, *others = (open_trained(model, world.device, arguments.which) for model in models)
     given = {option.name: getattr(arguments, option.name) for option in OPTIONS}
@@ -156,7 +161,7 @@ def print_captions(arguments: argparse.Namespace, world: "World") -> None:
     if arguments.json:
         print(json.dumps(entries, ensure_ascii="utf" not in (sys.stdout.encoding or "").lower(), indent=1))
     if not entries:
-        raise UserError(f"none of {len(paths)} pictures could be read; see the reasons above")
+        raise UserError("no picture could be read; see the reasons above")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -43,6 +43,7 @@ def main() -> None:
         except UserError as reason:  # timm has networks of other sorts too
             print(f"{name}: {reason}", file=sys.stderr, flush=True)
     if not pattern:
+        print("parameters are those with the classifier; imgcap encoders NAME tells all of a network without it")
         print(
             f"and {len(timms):,} of timm: imgcap encoders 'timm/*clip*' lists some"
             if timms

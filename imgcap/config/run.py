@@ -71,6 +71,11 @@ class Config(Section):
                 "train.objective=self_critical rewards captions by all references of the train split, which a stream "
                 "doesn't have; set data.mode=index"
             )
+        if self.train.objective == "self_critical" and self.vocab.oov == "characters":
+            raise ValueError(
+                "train.objective=self_critical rewards whole words, and vocab.oov=characters spells those that the "
+                "vocabulary lacks; set vocab.oov=unk"
+            )
         if self.vocab.adapt != "keep" and self.init_from is None:
             raise ValueError(
                 f"vocab.adapt={self.vocab.adapt} changes a trained model's vocabulary; name it by init_from"

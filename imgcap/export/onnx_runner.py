@@ -210,7 +210,7 @@ def captioned_files(
         if prepared:
             found += zip(prepared, captioner.captions(list(prepared.values()), beam), strict=True)
     if not found:
-        raise ValueError(f"none of {len(paths)} pictures could be read; see the reasons above")
+        raise ValueError("no picture could be read; see the reasons above")
     return found
 
 

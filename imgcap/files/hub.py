@@ -28,8 +28,8 @@ def download(name: str, files: list[str], revision: str | None = None) -> Path:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=files))
     except Exception as error:  # of the hub, its transport and the disk, each in classes of its own
         raise UserError(
-            f"there is no folder {name}, and the hub has no such model for us ({reason_of(error)}); check the name, "
-            "the network and, for a private one, `hf auth login`"
+            f"there is no folder {name}, and none of that name could be had from the hub ({reason_of(error)}); "
+            "check the name, the network and, for a private one, `hf auth login`"
         ) from None
 
 

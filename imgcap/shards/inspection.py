@@ -188,6 +188,12 @@ def _draw_pairs(readers: dict[str, ShardReader], pairs: list[DuplicatePair]) -> 
     return draw_sheet(cards, f"{len(cards)} images that are in two splits", about)
 
 
+def shares_by_length(lengths: Counter[int]) -> tuple[list[int], list[float]]:
+    """The lengths from the least to the greatest, each with its share of all captions, also where that is 0."""
+    every = list(range(min(lengths), max(lengths) + 1)) if lengths else []
+    return every, [lengths[length] / lengths.total() for length in every]
+
+
 def _draw_plots(name: str, facts: dict[str, SplitFacts]) -> Image.Image:
     with matplotlib.rc_context({"font.size": 9}):
         figure = Figure(figsize=(11, 4), layout="constrained")
@@ -195,12 +201,10 @@ def _draw_plots(name: str, facts: dict[str, SplitFacts]) -> Image.Image:
         left.set_prop_cycle(color=COLOURS)
         right.set_prop_cycle(color=COLOURS)
         for split, found in facts.items():
-            lengths = sorted(found.lengths)
-            shares = [found.lengths[length] / max(found.lengths.total(), 1) for length in lengths]
-            left.plot(lengths, shares, label=split)
+            left.plot(*shares_by_length(found.lengths), label=split)
             ranked = sorted(found.words.values(), reverse=True)
             right.loglog(range(1, len(ranked) + 1), ranked, label=split)
-        figure.suptitle(f"{name}: captions of {' and '.join(facts)}", x=0.01, ha="left", fontsize=13, fontweight="bold")
+        figure.suptitle(f"{name}: captions of {', '.join(facts)}", x=0.01, ha="left", fontsize=13, fontweight="bold")
         left.set(title="How long captions are", xlabel="words of a caption", ylabel="share of the split's captions")
         left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         right.set(title="How often words occur", xlabel="words, the most frequent first", ylabel="times in the split")

@@ -12,7 +12,7 @@ from typing import Any
 from imgcap.errors import UserError
 from imgcap.files.durable import write_whole
 from imgcap.shards.place import Place
-from imgcap.shards.source import Skipped
+from imgcap.shards.source import Skipped, is_of_caption
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -122,19 +122,26 @@ class Manifest:
         for reason, names in self.skipped.items():
             place = f", {names.places[0]}" if names.places and names.places[0] else ""
             lines.append(f"  skipped: {names.count} × {reason} (the first: {names.names[0]!a}{place})")
-        skipped = len({name for names in self.skipped.values() for name in names.names})
-        found = skipped + sum(info.images for info in self.splits.values())
-        if skipped > _MANY_SKIPPED * found:
-            lines.append(
-                f"  {skipped / found:.1%} of what was found is left out: imgcap verify {folder} shows examples, "
-                f"{folder / MANIFEST_NAME} names all of it"
-            )
+        if many := self._many_left_out():
+            shown = f"imgcap verify {folder} shows examples, {folder / MANIFEST_NAME} names all of it"
+            lines.append(f"  {', '.join(many)}: {shown}")
         if "val" not in self.splits:
             lines.append(
                 "  there is no val split, and training needs one: build with --val 0.1 (index: without --split), "
                 "or name another split with eval.split"
             )
         return "\n".join(lines)
+
+    def _many_left_out(self) -> list[str]:
+        """Tell the shares of images and of captions that were left out, where they are large."""
+        of_images = {reason: names for reason, names in self.skipped.items() if not is_of_caption(reason)}
+        images = len({name for names in of_images.values() for name in names.names})
+        captions = sum(names.count for reason, names in self.skipped.items() if reason not in of_images)
+        shares = (
+            ("of what was found is left out", images, sum(info.images for info in self.splits.values())),
+            ("of the captions are left out", captions, sum(info.captions for info in self.splits.values())),
+        )
+        return [f"{out / (out + kept):.1%} {told}" for told, out, kept in shares if out > _MANY_SKIPPED * (out + kept)]
 
     def skipped_table(self) -> str:
         """Tell in lines, by reason and the most frequent first, what was left out, with examples; empty for nothing."""

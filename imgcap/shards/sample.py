@@ -7,7 +7,7 @@ from typing import Protocol
 
 from imgcap.pictures.normalise import normalised_jpeg
 from imgcap.pictures.opening import UnreadableImage
-from imgcap.shards.source import Skipped, fault_of
+from imgcap.shards.source import EMPTY, Skipped, fault_of
 from imgcap.types import Record
 
 
@@ -76,5 +76,5 @@ def tokenised(
             kept.append(caption)
             tokens.append(words)
         else:
-            skipped.append(Skipped(name, "empty caption"))
+            skipped.append(Skipped(name, EMPTY))
     return kept, tokens

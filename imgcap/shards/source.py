@@ -10,6 +10,7 @@ from imgcap.types import Record
 _ID_BITS = 53  # any JSON reader keeps 53 bits exactly, those that read numbers as doubles too
 MOST_LETTERS = 20_000  # of a caption
 MOST_UNBROKEN = 2_000  # of those without white space between: spaCy takes the square of their number, here a second
+EMPTY = "empty caption"
 TOO_LONG = f"caption of more than {MOST_LETTERS:,} letters"
 _MAX_ID = 1 << 63  # batches hold 64 bits
 
@@ -37,6 +38,11 @@ class Source:
     origin: str = ""  # the reader and the files it read, by name only
     split_rule: str = "standard"  # where the splits come from
     notes: tuple[str, ...] = ()  # lines for people: what was recognised, what was not used
+
+
+def is_of_caption(reason: str) -> bool:
+    """Whether a reason is that of one caption, whose image may stay with its others."""
+    return reason == EMPTY or reason.startswith("caption ")
 
 
 def fault_of(caption: str) -> str | None:

@@ -35,7 +35,8 @@ def adapted(
         return Vocabulary(trained.words + new, trained.oov)
     lost = [word for word in new if UNK in trained.encode([word])]
     if lost:
-        examples = ", ".join(f"{word!r} {counts[word]:,} times" for word in lost[:EXAMPLES])
+        often = {word: f"{counts[word]:,} time{'s' if counts[word] > 1 else ''}" for word in lost[:EXAMPLES]}
+        examples = ", ".join(f"{word!r} {times}" for word, times in often.items())
         more = " ..." if len(lost) > EXAMPLES else ""
         share = sum(counts[word] for word in lost) / sum(counts.values())
         raise UserError(

@@ -121,9 +121,10 @@ def warn_of_unknown(vocabulary: Vocabulary, counts: TokenCounts, config: VocabCo
     """Say on stderr where the vocabulary leaves many of the train split's words out."""
     share, words = vocabulary.unknown_share(counts.counts), len(vocabulary) - len(SPECIAL_TOKENS)
     if world.is_main and share > _MUCH_UNKNOWN and vocabulary.oov == "unk":
-        limits = f"vocab.min_count={config.min_count}{f', vocab.size={config.size}' if config.size else ''}"
+        limits = f"vocab.min_count={config.min_count}"
+        limits += f", vocab.size={config.size} make" if config.size else " makes"
         print(
-            f"warning: {limits} make {share:.1%} of the words in train <unk>, {words:,} of {len(counts.counts):,} "
+            f"warning: {limits} {share:.1%} of the words in train <unk>, {words:,} of {len(counts.counts):,} "
             f"different ones are left; lower vocab.min_count{' or raise vocab.size' if config.size else ''}",
             file=sys.stderr,
             flush=True,

@@ -27,7 +27,8 @@ def test_a_pattern_lists_width_cells_and_costs(monkeypatch, capsys) -> None:
 
 
 def test_without_a_pattern_all_of_torchvision_s_are_there(monkeypatch, capsys) -> None:
-    _, *rows, last = listed(monkeypatch, capsys)
+    _, *rows, counted, last = listed(monkeypatch, capsys)
+    assert counted[:6] == ["parameters", "are", "those", "with", "the", "classifier;"]
     assert [row[0] for row in rows] == torchvision_networks.names()
     assert "timm" in " ".join(last)
 

@@ -269,6 +269,7 @@ def test_every_key_has_a_reader() -> None:
             ["train.objective=self_critical", "data.mode=stream", "data.stream=x.tar"],
             "which a stream doesn't have; set data.mode=index",
         ),
+        (["train.objective=self_critical", "vocab.oov=characters"], "rewards whole words, and vocab.oov=characters"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )

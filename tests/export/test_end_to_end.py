@@ -89,7 +89,7 @@ def test_mistakes_are_one_line_and_exit_2(
     assert "is an artefact already" in mistake("tools/export.py", out, "--out", tmp_path / "again")
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "void").mkdir()
-    assert "none of 1 pictures could be read" in mistake("tools/caption.py", out, tmp_path / "notes.txt")
+    assert "no picture could be read; see" in mistake("tools/caption.py", out, tmp_path / "notes.txt")
     assert "there is no picture in" in mistake("tools/caption.py", out, tmp_path / "void")
     assert "there is no picture or folder" in mistake("tools/caption.py", out, tmp_path / "nowhere.jpg")
     weights = out / "model.safetensors"

@@ -60,7 +60,7 @@ def test_pushed_and_loaded_by_its_name(small_run: Path, hub: Path, tmp_path: Pat
 
 def test_a_name_that_the_hub_has_not(hub: Path) -> None:
     with pytest.raises(
-        UserError, match=r"no folder runs/dmo, and the hub has no such model .*an outgoing connection f"
+        UserError, match=r"no folder runs/dmo, and none of that name could be had .*an outgoing connection f"
     ):
         imgcap.load("runs/dmo")
     with pytest.raises(UserError, match="no run and no artefact"):

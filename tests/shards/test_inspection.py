@@ -3,13 +3,14 @@
 import io
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from imgcap.shards.builder import build
-from imgcap.shards.inspection import inspect, perceptual_hash
+from imgcap.shards.inspection import inspect, perceptual_hash, shares_by_length
 from imgcap.shards.place import Place
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.source import Source, image_id_of
@@ -53,6 +54,12 @@ def test_images_of_two_splits_are_found_by_bytes_and_by_looks(leaking, tmp_path)
         with Image.open(path) as drawn:
             drawn.load()
             assert drawn.width > 500 and len(set(drawn.convert("L").tobytes())) > 10
+
+
+def test_lengths_that_no_caption_has_are_drawn_as_none():
+    """The line went straight from one length to the next that occurs, over those between, as if captions had them."""
+    assert shares_by_length(Counter({3: 3, 6: 1})) == ([3, 4, 5, 6], [0.75, 0, 0, 0.25])
+    assert shares_by_length(Counter()) == ([], [])
 
 
 def test_a_damaged_sample_is_counted_and_shifts_no_other(leaking, tmp_path):

@@ -173,7 +173,7 @@ MISTAKES = {
     empty: "holds nothing and no captions in a layout that is known; layouts are sidecar: a .txt or .caption",
     uncaptioned: "holds 10 pictures and no captions in a layout that is known; layouts are sidecar",
     silent: "was recognised as 10 .txt files beside pictures and holds no captions",
-    no_image_column: "captions.csv has the columns photograph, caption, and it isn't clear which hold image and",
+    no_image_column: "captions.csv has the columns photograph, caption, and it isn't clear which holds the image;",
     no_such_column: "captions.csv has no column 'captoin' (--caption-column); its columns are image, caption;",
     column_without_files: "none of the 10 captioned images lies in",
     missing_pictures: "others (the first is 0.jpg); give their folder with --images",
@@ -236,7 +236,27 @@ def test_pictures_that_are_missing_are_named_with_their_line_and_many_of_them_ar
     ended = build(photos)
     assert ended.returncode == 0
     assert "1 × captions without an image (the first: '4.jpg (captions.csv line 6)')" in ended.stdout
-    assert "10.0% of what was found is left out" in ended.stdout
+    assert "10.0% of what was found is left out: imgcap verify" in ended.stdout
+
+
+def test_a_picture_that_lost_one_of_its_captions_is_not_left_out(build: Build, photos: Path) -> None:
+    """Where half of the pictures lacked the second of two captions, half of what was found was said to be left out."""
+    rows = "".join(f"{number}.jpg,A photo .,{'Of mine .' if number % 2 else ''}\n" for number in range(10))
+    (photos / "captions.csv").write_text(f"image,caption_0,caption_1\n{rows}")
+    ended = build(photos)
+    assert ended.returncode == 0 and "25.0% of the captions are left out: imgcap verify" in ended.stdout
+    assert "of what was found" not in ended.stdout
+
+
+def test_a_column_that_is_not_used_and_names_splits_is_told(build: Build, photos: Path) -> None:
+    header = "image,caption,Used for,by"
+    path = captions(photos, header=header, tail=",train,me")
+    path.write_text(path.read_text().replace("3 .,train", "3 .,dev").replace("7 .,train", "7 .,test"))
+    told = "column 'Used for' is not used and names splits: --split-column 'Used for' takes them; column 'by' is not"
+    assert told in build(photos).stdout
+    assert "splits: column Used for" in build(photos, "--split-column", "Used for", "--force").stdout
+    path.write_text(path.read_text().replace("5 .,train", "5 .,"))
+    assert "column 'Used for' is not used; column 'by'" in build(photos, "--split-column", "none", "--force").stdout
 
 
 @pytest.mark.parametrize("layout", ["imagefolder", "coco"])
@@ -271,7 +291,7 @@ def test_pictures_that_are_called_as_columns_are(build: Build, photos: Path, tmp
     assert build(photos).returncode == 0
     assert sum(info.captions for info in Manifest.load(tmp_path / "set").splits.values()) == 10
     path.write_text(path.read_text().replace("image,caption", "image,beschreibung"))
-    assert "it isn't clear which hold image and captions" in build(photos, "--force").mistake
+    assert "it isn't clear which hold captions; name them" in build(photos, "--force").mistake
 
 
 def test_lists_without_suffixes_are_of_any_pictures(build: Build, photos: Path, tmp_path: Path) -> None:

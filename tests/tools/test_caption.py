@@ -201,8 +201,8 @@ def test_samples_are_the_pictures_own(caption, photos: Path) -> None:
 
 def test_an_ensemble_is_of_one_vocabulary(caption, model: Path, photos: Path, tmp_path_factory) -> None:
     folder = tmp_path_factory.mktemp("others")
-    other, stranger = folder / "other", folder / "stranger"
-    for path, words in ((other, WORDS), (stranger, [*WORDS[:-1], "over"])):
+    other, stranger, fewer = folder / "other", folder / "stranger", folder / "fewer"
+    for path, words in ((other, WORDS), (stranger, [*WORDS[:-1], "over"]), (fewer, WORDS[:-1])):
         path.mkdir()
         random_run(path, 2, words)
     alone = caption(photos, "--json").entries
@@ -215,6 +215,8 @@ def test_an_ensemble_is_of_one_vocabulary(caption, model: Path, photos: Path, tm
     refused = caption(photos, "--json", "--with", other, "--with", stranger)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert f"{stranger} has another vocabulary than {model}, first 'over' in place of" in refused.stderr
+    refused = caption(photos, "--json", "--with", fewer)
+    assert f"{fewer} has another vocabulary than {model}, without {WORDS[-1]!r} and what follows; an" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -222,6 +224,7 @@ def test_an_ensemble_is_of_one_vocabulary(caption, model: Path, photos: Path, tm
     [
         (("--require", "dgo"), "error: the vocabulary has no word 'dgo'; the nearest is 'dog'"),
         (("--top-p", 0.9), "error: top_p=0.9 is for method=sample; leave it out with method=beam"),
+        (("eval.beam=3",), "error: eval.beam=3 overrides a key of the configuration, which goes with --out; without"),
         (("--method", "diverse", "--groups", 3), "error: groups=3 must divide the beam of 5"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 
 import pytest
 import torch
@@ -97,6 +98,10 @@ def test_a_run_that_turns_to_it_and_stops_goes_on_to_the_very_same_weights(tmp_p
     for steps in (3, 5, 7, 11):
         done(launch(tmp_path / "parts", *settings, f"train.max_steps={steps}"))
     assert "step 5: self-critical from here on, 3 captions an image rewarded by 1 CIDEr" in whole.stderr
+    told = [re.search(r"^step (\d+)/11  (loss|reward) ", line) for line in whole.stderr.splitlines()]
+    assert {int(found[1]): found[2] for found in told if found} == {
+        step: "loss" if step < 5 else "reward" for step in range(1, 12)
+    }
     lines = [metrics(tmp_path / name) for name in ("whole", "parts")]
     assert "sampled/reward" not in lines[0][4] and "sampled/reward" in lines[0][5]
     assert lines[0][5]["sampled/kl"] == 0 != lines[0][11]["sampled/kl"]

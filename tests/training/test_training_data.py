@@ -104,7 +104,7 @@ def test_a_vocabulary_that_leaves_many_words_out_is_told_where_it_is_made(tmp_pa
     left = {word: count for word, count in counts.items() if count >= 100}
     share = 1 - sum(left.values()) / sum(counts.values())
     assert shown.returncode == 0 and share > 0.05
-    line = f"vocab.min_count=100 make {share:.1%} of the words in train <unk>, {len(left)} of "
+    line = f"vocab.min_count=100 makes {share:.1%} of the words in train <unk>, {len(left)} of "
     assert line in shown.stderr
     refused = launch(tmp_path / "run", f"vocab.min_count={max(counts.values()) + 1}", options=["--dry-run"])
     assert refused.returncode == 2 and "no word of the train split's" in refused.stderr

@@ -56,8 +56,10 @@ class ClipScorer:
                 )
             self._tokenise = open_clip.get_tokenizer(config.model)
         except Exception as error:  # of open_clip, torch and safetensors
+            others = "Error(s) in loading state_dict" in str(error)
+            reason = "its tensors are another network's" if others else reason_of(error)
             raise UserError(
-                f"eval.clip.weights={config.weights} can't be read as {config.model} ({reason_of(error)}); name "
+                f"eval.clip.weights={config.weights} can't be read as {config.model} ({reason}); name "
                 "open_clip's weights of eval.clip.model, as .safetensors or a state dict of torch.save"
             ) from None
         self._model = model.eval().requires_grad_(False).to(device)

@@ -41,13 +41,7 @@ class Columns:
         known = {name.strip().lower(): place for place, name in reversed(list(enumerate(names)))}
         if any(name.strip().lower() not in known for _, name in self.named):
             return None
-        usual = next((name for name in _IMAGES if name in known), None)
-        which = self.image or image or usual
-        texts = list(self.captions or captions)
-        if not texts:
-            texts = [name for name in _CAPTIONS if name in known and name != which][:1]
-        if not texts:
-            texts = [name for name in names if _NUMBERED.match(name.strip().lower())]
+        which, texts = self._found(names, image, captions)
         split = self.split or next((name for name in _SPLITS if name in known), NO_SPLIT)
         if which is None or not texts:
             return None
@@ -59,6 +53,15 @@ class Columns:
             place,
         )
 
+    def _found(self, names: Sequence[str], image: str | None, captions: Sequence[str]) -> tuple[str | None, list[str]]:
+        """The columns of images and of captions, as far as they are found."""
+        known = {name.strip().lower() for name in names}
+        which = self.image or image or next((name for name in _IMAGES if name in known), None)
+        texts = list(self.captions or captions)
+        if not texts:
+            texts = [name for name in _CAPTIONS if name in known and name != which][:1]
+        return which, texts or [name for name in names if _NUMBERED.match(name.strip().lower())]
+
     def refuse(self, told: str, names: Sequence[str]) -> UserError:
         """Make the error for a table in which the columns aren't found."""
         held = ", ".join(name.strip() for name in names)
@@ -68,10 +71,14 @@ class Columns:
                     f"{told} has no column {name!r} ({option}); its columns are {held}; the nearest is "
                     f"{nearest(name, [column.strip() for column in names])!r}"
                 )
-        return UserError(
-            f"{told} has the columns {held}, and it isn't clear which hold image and captions; name them with "
-            "--image-column and --caption-column"
-        )
+        which, texts = self._found(names, None, ())
+        if texts and which is None:
+            unclear = "which holds the image; name it with --image-column"
+        elif which and not texts:
+            unclear = "which hold captions; name them with --caption-column"
+        else:
+            unclear = "which hold image and captions; name them with --image-column and --caption-column"
+        return UserError(f"{told} has the columns {held}, and it isn't clear {unclear}")
 
 
 USUAL = Columns()

@@ -1,6 +1,7 @@
 """A folder of one's own: captioned pictures in whichever layout is recognised, and what was recognised in a line."""
 
 import os
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -40,6 +41,7 @@ class _Gathered:
     skipped: list[Skipped] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    name_splits: list[str] = field(default_factory=list)  # unused columns that do
     names: list[str] = field(default_factory=list)  # as written
     split_column: str = ""
 
@@ -114,7 +116,9 @@ def _notes(found: Layout, gathered: _Gathered, captioned: dict[str, _Image], cut
     texts = sum(len(image.captions) for image in captioned.values())
     columns = f" with columns {', '.join(gathered.columns)}" if gathered.columns else ""
     told = [f"recognised: {found.told}{columns}", f"{len(captioned):,} images, {texts:,} captions"]
-    told += [f"column {column!r} is not used" for column in gathered.unused]
+    for column in gathered.unused:
+        names_splits = f" and names splits: --split-column {shlex.quote(column)} takes them"
+        told.append(f"column {column!r} is not used{names_splits if column in gathered.name_splits else ''}")
     if gathered.files.by_end:
         told.append(f"{gathered.files.by_end:,} pictures found by the last part of their name alone")
     if gathered.files.left_out:
@@ -171,6 +175,7 @@ def _take_tables(gathered: _Gathered, found: Layout, columns: Columns) -> None:
     for file, split, table, paths in zip(found.files, found.split_of_each, tables, _find(gathered, named), strict=True):
         gathered.columns += [column for column in table.chosen.used if column not in gathered.columns]
         gathered.unused += [column for column in table.chosen.unused if column not in gathered.unused]
+        gathered.name_splits += table.name_splits
         gathered.skipped += table.skipped
         if table.has_splits:
             gathered.split_column = table.chosen.used[-1]

@@ -67,6 +67,11 @@ def standard_split(value: Any, where: str, mend: str = "Rename it") -> str:
     return split
 
 
+def is_standard(value: Any) -> bool:
+    """Whether a value names a split, as any dataset calls it."""
+    return str(value).strip().lower() in STANDARD_NAMES
+
+
 def split_in(name: str) -> str:
     """Find the split that a file's or folder's name tells (`train-00000-of-00002.parquet`); empty where not one."""
     words = re.split(r"[^a-z]+", name.lower())

@@ -17,7 +17,7 @@ from imgcap.shards.source import Skipped
 from imgcap.shards.sources import columnar
 from imgcap.shards.sources.columns import USUAL, Chosen, Columns
 from imgcap.shards.sources.delimited import BROKEN, IsImage, Row, form_of, rows_of
-from imgcap.shards.sources.splits import SplitOf, standard_split
+from imgcap.shards.sources.splits import SplitOf, is_standard, standard_split
 from imgcap.shards.sources.text_file import captions_in
 from imgcap.types import Stored
 
@@ -36,6 +36,7 @@ class CaptionTable:
     skipped: list[Skipped] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)  # where an image comes first: `captions.csv line 3`
     stored: dict[str, Stored] = field(default_factory=dict)  # images that lie in the table itself
+    name_splits: list[str] = field(default_factory=list)  # columns that do in every row, and were not asked for
 
     @property
     def has_splits(self) -> bool:
@@ -62,6 +63,7 @@ def read_table(path: Path, columns: Columns = USUAL, is_image: IsImage = looks_l
         table = CaptionTable(chosen)
     unit = "line" if path.suffix.lower() not in (*COLUMNAR, ".json") else "row"
     image_at, captions_at, split_at = table.chosen.image, table.chosen.captions, table.chosen.split
+    may_split = set(range(len(table.chosen.names)) if split_at is None and columns.split is None else ())
     for number, row in rows:
         place = f"{path.name} {unit} {number}"
         image = "" if isinstance(row, str) else _name_in(row[image_at])
@@ -69,12 +71,14 @@ def read_table(path: Path, columns: Columns = USUAL, is_image: IsImage = looks_l
             reason = row if isinstance(row, str) else BROKEN
             table.skipped.append(Skipped(place, reason))
             continue
+        may_split = {column for column in may_split if is_standard(row[column])}
         if image not in table.captions:
             table.captions[image], table.places[image] = [], place
         for column in captions_at:
             table.captions[image] += captions_in(row[column], image, table.skipped, place)
         if split_at is not None and row[split_at] not in (None, ""):
             _take_split(table, image, row[split_at], f"{path} {unit} {number}")
+    table.name_splits = [table.chosen.names[column].strip() for column in sorted(may_split)]
     if not any(table.captions.values()):
         first = next(iter(table.skipped), None)
         told = f" (the first that was left out: {first.file_name}, {first.reason})" if first else ""

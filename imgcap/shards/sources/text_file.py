@@ -5,7 +5,7 @@ import json
 import math
 from typing import Any
 
-from imgcap.shards.source import Skipped, fault_of
+from imgcap.shards.source import EMPTY, Skipped, fault_of
 
 # What other programs write where a caption is missing.
 _NOTHING = {"nan", "none", "null", "na", "n/a", "<na>", "#n/a", "#na"}
@@ -31,7 +31,7 @@ def captions_in(value: Any, name: str, skipped: list[Skipped], place: str = "") 
             found.append(text)
         else:
             nothing = isinstance(caption, str) or caption is None or _is_nan(caption)
-            skipped.append(Skipped(name, "empty caption" if nothing else "caption that is no text", place))
+            skipped.append(Skipped(name, EMPTY if nothing else "caption that is no text", place))
     return found
 
 

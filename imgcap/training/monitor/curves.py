@@ -27,6 +27,30 @@ EVEN = 0.02  # a share that varies by no more is told and not drawn
 LETTERS = 62  # of the text below, in a column's width
 WIDTH = 4.6  # inches of a column
 
+# Of a self-critical step these are those of drawn captions, whose loss is their entropy, with a panel of its own.
+OF_TRUE_CAPTIONS = ("train/loss", "train/accuracy", "train/top5_accuracy")
+IN_LEGEND = {
+    "accuracy": "likeliest word",
+    "top5_accuracy": "among the likeliest 5",
+    "lr": "decoder",
+    "encoder_lr": "encoder",
+    "reward_spread": "spread of reward",
+    "bad_endings": "end in mid-phrase",
+    "repeats": "say three words twice",
+}
+IN_TEXT = {
+    "lr": "learning rate",
+    "encoder_lr": "encoder's learning rate",
+    "images_per_s": "images per second",
+    "data_wait_share": "share of time waiting for data",
+    "top5_accuracy": "top-5 accuracy",
+    "bad_endings": "drawn captions that end in mid-phrase",
+    "repeats": "drawn captions that say three words twice",
+    "distinct_2": "pairs of words that differ",
+    "length": "words of a drawn caption",
+    "entropy": "entropy of drawn words",
+}
+
 Series = tuple[list[int], list[float]]
 
 
@@ -129,8 +153,9 @@ def _series(lines: list[dict[str, Any]]) -> tuple[dict[str, Series], dict[str, l
     series: dict[str, Series] = {}
     lost: dict[str, list[int]] = {}
     for line in sorted({line["step"]: line for line in lines}.values(), key=lambda line: line["step"]):
+        left_out = ("step", "epoch", *(OF_TRUE_CAPTIONS if "sampled/entropy" in line else ()))
         for name, value in line.items():
-            if name in ("step", "epoch"):
+            if name in left_out:
                 continue
             if isinstance(value, int | float) and math.isfinite(value):
                 steps, values = series.setdefault(name, ([], []))
@@ -175,9 +200,7 @@ def _lost(lost: dict[str, list[int]], lines: list[dict[str, Any]]) -> list[str]:
 
 def _spoken(name: str) -> str:
     group, _, last = name.partition("/")
-    said = {"lr": "learning rate", "encoder_lr": "encoder's learning rate", "images_per_s": "images per second"}
-    said |= {"data_wait_share": "share of time waiting for data", "top5_accuracy": "top-5 accuracy"}
-    return f"{group} {last}" if last == "loss" else said.get(last, last.replace("_", " "))
+    return f"{group} {last}" if last == "loss" else IN_TEXT.get(last, last.replace("_", " "))
 
 
 def _draw(axes: Axes, panel: Panel, lines: dict[str, Series]) -> None:
@@ -214,7 +237,7 @@ def _lines(panel: Panel, lines: dict[str, Series]) -> Iterator[tuple[str, Series
     while left:
         name = next(iter(left))
         points = left[name]
-        alike = [other for other in left if left[other] == points]
+        alike = [other for other in left if _equal(left[other], points)]
         label = ", ".join(_label(other, lines) for other in alike)
         is_best = panel.best is not None and name in evaluated
         if is_best:
@@ -223,6 +246,11 @@ def _lines(panel: Panel, lines: dict[str, Series]) -> Iterator[tuple[str, Series
             label += f", best {value:.3f}{at}" if len(evaluated) == 1 else f" {value:.3f}"
         yield label, points, is_best
         left = {other: left[other] for other in left if other not in alike}
+
+
+def _equal(one: Series, other: Series) -> bool:
+    """Whether two lines would hide each other: equal but for rounding, as mean reward and baseline may be."""
+    return one[0] == other[0] and bool(np.allclose(one[1], other[1], rtol=1e-6, atol=0))
 
 
 def _mark(axes: Axes, steps: list[int]) -> None:
@@ -263,8 +291,7 @@ def _label(name: str, lines: dict[str, Series]) -> str:
     group, _, last = name.partition("/")
     if len(lasts) == 1:
         return group
-    last = {"accuracy": "likeliest word", "top5_accuracy": "among the likeliest 5", "lr": "decoder"}.get(last, last)
-    last = "encoder" if last == "encoder_lr" else last
+    last = IN_LEGEND.get(last, last)
     return last if len(groups) == 1 else f"{group} {last}"
 
 

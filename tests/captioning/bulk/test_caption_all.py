@@ -161,7 +161,7 @@ def odd_places(pictures, picture_shards, tmp_path):
         ("EMPTY", "c.jsonl", "there is no picture in"),
         ("NOTES", "c.jsonl", "there is no picture in"),
         ("PICTURES", "NOTES/notes.txt/c.jsonl", "cannot use"),
-        ("BROKEN", "c.jsonl", "none of 1 images could be read"),
+        ("BROKEN", "c.jsonl", "no image could be read; see"),
     ],
 )
 def test_a_mistake_is_one_line(caption, odd_places, tmp_path, where, out, complaint):

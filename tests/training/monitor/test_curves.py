@@ -63,12 +63,20 @@ def differ(one: Image.Image, other: Image.Image) -> bool:
     return one.size != other.size or bool((np.asarray(one) != np.asarray(other)).any())
 
 
+def drawn(done: float) -> dict[str, float]:
+    """What a self-critical step logs beside the rest."""
+    said = {"reward": 0.2 + done + 1e-9, "reward_spread": 0.3, "baseline": 0.2 + done, "advantage": 0.3 - done / 5}
+    said |= {"bad_endings": 0.2 - done / 8, "repeats": done / 9, "length": 9 - done, "distinct_2": 0.8, "entropy": 1.5}
+    return {"train/loss": 1.5} | {f"sampled/{name}": value for name, value in said.items()}
+
+
 RUNS = {
     "three steps": a_run(3, 1, 0),
     "three steps, logged once": a_run(3, 3, 3),
     "one evaluation": a_run(580, 20, 580),
     "many evaluations": a_run(2000, 10, 200),
     "a hundred thousand steps": a_run(100_000, 20, 5000),
+    "self-critical": [line | drawn(line["step"] / 100) for line in a_run(100, 10, 50)],
     "a lost gradient": [line | {"train/grad_norm": math.nan} for line in a_run(100, 10, 50)],
 }
 
@@ -109,6 +117,20 @@ def test_the_best_is_marked_and_told() -> None:
     labels = [text.get_text() for axes in (loss, cider) for text in axes.get_legend().get_texts()]
     assert labels == ["train", "val, best 2.000 at step 1,000", "val, best 0.900 at step 1,600"]
     assert len(marked(scores, "best")) == 5 and scores.get_ylim()[0] == 0 and scores.get_ylim()[1] <= 1
+
+
+def test_a_run_that_turns_self_critical_shows_no_drawn_captions_as_true_ones() -> None:
+    """The loss jumped to the entropy of drawn words, and the accuracy fell to theirs. Keys stood in the legends."""
+    turned = [line | (drawn(line["step"] / 100) if line["step"] > 50 else {}) for line in a_run(100, 10, 50)]
+    figure = curves(turned)
+    for axes in (figure.axes[titles(figure).index(title)] for title in ("Loss (nats per token)", "Token accuracy")):
+        assert [list(line.get_xdata()) for line in axes.lines if line.get_label() in ("train", "likeliest word")] == [
+            [10, 20, 30, 40, 50]
+        ]
+    legends = [text.get_text() for axes in figure.axes if axes.get_legend() for text in axes.get_legend().get_texts()]
+    assert "reward, baseline" in legends, "equal but for rounding, the one lay hidden under the other"
+    assert {"end in mid-phrase", "say three words twice"} < set(legends) and not any("_" in text for text in legends)
+    assert "pairs of words that differ 80%, entropy of drawn words 1.500" in told(figure) and "_" not in told(figure)
 
 
 def test_what_never_changes_is_told_and_not_drawn() -> None:
