@@ -121,7 +121,7 @@ def test_none_readable_exits_2(caption, tmp_path: Path) -> None:
     ended = caption(tmp_path / "empty.jpg", "--json")
     assert ended.returncode == 2
     assert json.loads(ended.stdout) == []
-    assert ended.stderr.strip().splitlines()[-1].startswith("error: none of 1 pictures")
+    assert ended.stderr.strip().splitlines()[-1].startswith("error: no picture could be read")
 
 
 @pytest.mark.parametrize("missing", ["nowhere.jpg", "."])
