@@ -79,10 +79,12 @@ class FixedBatches:
         items = [_read_item(dataset, index) for index in self.indices(number)]
         tokens_BKT = torch.stack([item.tokens_KT for item in items])
         tokens_BKT[real:] = PAD  # what fills up has no part in the loss
+        with torch.autocast("cpu", enabled=False):  # it knows no float16, which features are
+            images_BCHW = torch.stack([item.image_CHW for item in items])
         return EvalBatch(
             number=number,
             real=real,
-            images_BCHW=torch.stack([item.image_CHW for item in items]),
+            images_BCHW=images_BCHW,
             tokens_BKT=tokens_BKT,
             image_ids=[item.image_id for item in items],
             file_names=[item.file_name for item in items],

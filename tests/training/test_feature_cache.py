@@ -108,6 +108,17 @@ def test_a_dry_run_knows_no_weights_and_evaluation_refuses_another_encoder(cache
     assert warm[False].run([*arguments, "data.features=false"], CHECKOUT, environment).returncode == 0
 
 
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_model_in_bfloat16_is_scored_on_features_as_in_training(cached, tmp_path, launch, warm, workers):
+    settings = [f"data.shards={cached}", "train.precision=bf16", f"data.workers={workers}", "train.max_steps=1"]
+    assert launch(tmp_path / "run", *RUN, *settings, "eval.metrics=[BLEU]", "eval.every=1").returncode == 0
+    evaluated = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()][-1]
+    arguments = ["launch/evaluate.py", tmp_path / "run", "--split", "val"]
+    scored = warm[False].run(arguments, CHECKOUT, os.environ | {"OMP_NUM_THREADS": "1"})
+    assert scored.returncode == 0, scored.stderr
+    assert json.loads(scored.stdout.splitlines()[-1])["loss"] == pytest.approx(evaluated["val/loss"], rel=1e-5)
+
+
 def test_a_changed_byte_of_the_features_is_a_damaged_sample(cached, tmp_path):
     copy = shutil.copytree(cached, tmp_path / "copy")
     reader = ShardReader(copy, "train")
