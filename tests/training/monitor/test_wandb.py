@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,17 @@ def records(path: Path) -> Iterator[Any]:
             message = b""
 
 
+def finished(path: Path) -> list[Any]:
+    """The messages of a run that wandb's own process has written to its end, for which `finish` may not wait."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = list(records(path))
+        if any(record.HasField("exit") for record in found):
+            return found
+        time.sleep(0.2)
+    raise AssertionError("wandb wrote no end")
+
+
 def items(entry: Any) -> dict[str, Any]:
     return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in entry}
 
@@ -69,13 +81,15 @@ def test_values_pictures_and_settings_reach_one_run(tmp_path: Path) -> None:
     assert len(files) == 2, "each start has a file"
     logged: dict[int, dict[str, Any]] = {}
     for path in files:
-        found = list(records(path))
+        found = finished(path)
         (begun,) = (record.run for record in found if record.HasField("run"))
         assert begun.run_id == (run / "wandb-id").read_text() and begun.display_name == "tiny"
         assert begun.project == "imgcap"
         (axis,) = (record.metric for record in found if record.HasField("metric"))
         assert (axis.glob_name, axis.step_metric) == ("*", "step")
-        (settings,) = (items(record.config.update) for record in found if record.HasField("config"))
+        told = [record.config for record in found if record.HasField("config")]
+        told += [record.run.config for record in found if record.HasField("run")]  # where it came before that one
+        settings = {key: value for config in told for key, value in items(config.update).items()}
         assert settings["optim"]["lr"] == 7e-4
         for record in found:
             if record.HasField("history"):
