@@ -23,7 +23,7 @@ MinLength = Annotated[int, Field(ge=0, description="words that a caption has at 
 NoRepeatNgram = Annotated[int, Field(ge=0, description="never the same so many words in a row twice; 0: off")]
 Unk = Annotated[
     bool | None,
-    Field(description="let captions hold <unk>, which leaves a hole; null: where they are scored, not for people"),
+    Field(description="let captions hold <unk>, which leaves a hole; null: scored ones, of a model by cross-entropy"),
 ]
 Words = Annotated[tuple[str, ...], AfterValidator(lambda words: tuple(dict.fromkeys(words)))]
 
@@ -46,11 +46,6 @@ class SearchConfig(Section):
     min_length: MinLength = 0
     no_repeat_ngram: NoRepeatNgram = 0
     unk: Unk = None
-
-    @property
-    def scores_unk(self) -> bool:
-        """Whether captions that are scored may hold <unk>."""
-        return self.unk is not False
 
 
 class DecodeOptions(Section):

@@ -115,12 +115,17 @@ class Evaluator:
         by_clip = [name for name in BY_CLIP if name in self.metrics]
         self.clip = ClipScorer(config.clip, by_clip, world.device) if by_clip else None
         self.train = TrainCaptions(train) if train is not None else None
-        self.options = DecodeOptions.like_evaluation(config, unk=config.scores_unk)
         self.dataset = EvalDataset(reader, vocabulary, data)
         count = min(len(reader), limit or len(reader))
         if not count:
             raise UserError(f"split {split} of {reader.place} has no images; build it from more, or name another")
         self.batches = FixedBatches(count, config.batch, world.rank, world.world_size)
+
+    @property
+    def options(self) -> DecodeOptions:
+        """How captions are searched. Self-critical training never draws <unk>, so nothing keeps it unlikely there."""
+        unk = self.objective is None if self.config.unk is None else self.config.unk
+        return DecodeOptions.like_evaluation(self.config, unk=unk)
 
     def run(self, model: Captioner, asked_to_stop: Callable[[], bool] = lambda: False) -> Evaluation:
         """Evaluate a model on all ranks: decode, gather, score. A failure on one is raised on all of them.

@@ -67,8 +67,8 @@ def test_a_signature_names_what_differs() -> None:
 
 
 def test_unknown_words_are_for_scores_alone() -> None:
-    assert not DecodeOptions.like_evaluation(EvalConfig()).unk and EvalConfig().scores_unk
-    assert DecodeOptions.like_evaluation(EvalConfig(unk=True)).unk and not EvalConfig(unk=False).scores_unk
+    assert not DecodeOptions.like_evaluation(EvalConfig()).unk
+    assert DecodeOptions.like_evaluation(EvalConfig(unk=True)).unk
     with pytest.raises(UserError, match="<unk> is both banned and allowed"):
         DecodeOptions(unk=True, banned=("<unk>",))
 

@@ -138,6 +138,9 @@ def test_scores_and_artefact_say_what_the_model_was_trained_for(tmp_path, shards
         scored = command("imgcap", "evaluate", model, "--split", "val", "eval.limit=4", f"data.shards={shards}")
         assert scored.returncode == 0, scored.stderr
         assert f"|{said}|" in json.loads(scored.stdout.splitlines()[-1])["signature"]
+    assert "|unk:never|" in signature, "it never drew the word"
+    by_cross_entropy = json.loads((trained("lstm") / "results/val-scores.json").read_text())["signature"]
+    assert "unk:never" not in by_cross_entropy
 
 
 def test_a_vocabulary_by_characters_is_refused(tmp_path, launch):
