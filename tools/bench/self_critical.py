@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from imgcap.data.loader import reading
+from imgcap.models.trained import config_of
 from imgcap.ranks.world import World, init_ranks
 from imgcap.training.assembly import assemble
 from imgcap.training.configuration import configure
@@ -63,7 +64,11 @@ def bench_self_critical(arguments: argparse.Namespace) -> dict[str, Any]:
 def _trainer(arguments: argparse.Namespace, folder: Path, world: World) -> Trainer:
     drawing = f"train.self_critical={{samples: {arguments.samples}, baseline: {arguments.baseline}}}"
     given = [f"init_from={arguments.model}", f"data.shards={arguments.shards}", f"run_dir={folder}", "data.workers=0"]
-    given += ["train.objective=self_critical", drawing, f"train.global_batch={arguments.images}"]
+    trained = config_of(arguments.model)  # its words, pictures and precision
+    given += [f"vocab={trained.vocab.model_dump_json()}", f"data.max_tokens={trained.data.max_tokens}"]
+    given += [f"data.augment={trained.data.augment}", f"model.encoder.train={trained.model.encoder.train}"]
+    given += [f"train.precision={trained.train.precision}", "train.objective=self_critical"]
+    given += [drawing, f"train.global_batch={arguments.images}"]
     given += ["eval.every=0", "checkpoint.every=0", "log={every: 0, tensorboard: false}"]
     config, resumption = configure(None, given, "no")
     return assemble(config, world, resumption)
