@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from untrained import save_run
 
 from imgcap.shards.reader import ShardReader
 from tools.bench.measures import MEASURES
@@ -186,6 +187,17 @@ def test_rewards_by_threads_and_processes(measured: Measured, bench: Callable[..
 
 @pytest.mark.dist
 @pytest.mark.exhaustive
+def test_a_self_critical_step_beside_one_of_cross_entropy(measured: Measured, shards: Path, tmp_path: Path) -> None:
+    counts = json.loads((shards / "token_counts.json").read_text())["counts"]
+    words = [word for word, count in counts.items() if count >= 20]  # which the data's own vocabulary would exceed
+    assert len(words) < len(counts)
+    run = save_run(tmp_path / "run", words, "data={image_size: 32, max_tokens: 7}", "vocab={min_count: 20}")
+    result = measured("self-critical", run, shards, "--images", 2, "--samples", 3)
+    assert names(result) == ["cross-entropy", "self-critical", "drawing", "drawing and rewards"]
+    assert result["times_cross_entropy"] > 0 and sum(result["shares"].values()) == pytest.approx(1, abs=0.01)
+    assert 0 < result["words_of_a_caption"] <= 7, "of the model's own greatest length"
+
+
 def test_ranks_on_cores_of_their_own(measured: Measured, shards: Path, bench: Callable[..., Any]) -> None:
     ranks = min(len(cores()), 2)
     found = measured("scaling", shards, "--ranks", ranks, "--images", 2, "--steps", 2, "--image-size", 32)
