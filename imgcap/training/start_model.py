@@ -8,6 +8,7 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
+from imgcap.checkpoint.save import without_sharing
 from imgcap.errors import UserError, reason_of
 from imgcap.files.durable import write_whole
 from imgcap.models.captioner import Captioner
@@ -26,9 +27,9 @@ class StartModel:
 
     def keep(self, whole: Captioner) -> None:
         """Take the weights of a run at its first self-critical step, and write them for a resumed one."""
-        weights = {name: each.detach().contiguous().clone() for name, each in whole.state_dict().items()}
+        weights = whole.state_dict()
         self.objective.captioner.load_state_dict(weights)
-        on_main(lambda: write_whole(self.path, safetensors.torch.save(weights)))
+        on_main(lambda: write_whole(self.path, safetensors.torch.save(without_sharing(weights))))
 
     def take_up(self) -> None:
         """Take the weights that an earlier start of the run wrote; UserError where they can't be had."""

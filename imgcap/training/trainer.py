@@ -130,9 +130,9 @@ class Trainer:
                 values = within_memory(partial(self.train_step, feed), self._micro_batch_that_fits)
             first = nullcontext()
             if values:
-                what = "reward" if "sampled/reward" in values else "loss"
-                told = {what: values["sampled/reward" if what == "reward" else "train/loss"]}
-                progress.update(self.step, **told, images_per_s=values["perf/images_per_s"])
+                told = "sampled/reward" if "sampled/reward" in values else "train/loss"
+                shown = {told.partition("/")[2]: values[told], "images_per_s": values["perf/images_per_s"]}
+                progress.update(self.step, **shown)
             if self._evaluation_is_due or self._asked_to_stop or self.timetable.is_due(self.timetable.save, self.step):
                 self.save(best=False, wait=self._asked_to_stop)
             if self._asked_to_stop and not self._finished:
