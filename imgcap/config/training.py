@@ -49,6 +49,9 @@ class SelfCriticalConfig(Section):
         True, description="count <eos> as a word in the reward; without it captions learn to end in `with a`"
     )
     temperature: PositiveFloat = Field(1.0, description="divides the logits that captions are drawn from")
+    dropout: bool = Field(
+        True, description="leave units of the decoder out, by its own dropout, the same ones of a whole step's captions"
+    )
     cross_entropy: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="share of the cross-entropy of the true captions in what is minimised"
     )

@@ -154,6 +154,7 @@ def signed(drawing: SelfCriticalConfig, digest: str) -> str:
     parts += [f"{name}={weight:g}" for name, weight in drawing.reward.items() if weight]
     parts += ["eos"] if drawing.end_token else ["no-eos"]
     parts += [f"temperature={drawing.temperature:g}"] if drawing.temperature != 1 else []
+    parts += [] if drawing.dropout else ["no-dropout"]
     parts += [f"cross_entropy={drawing.cross_entropy:g}"] if drawing.cross_entropy else []
     parts += [f"kl={drawing.kl:g}"] if drawing.kl else []
     return ",".join([*parts, f"references={digest[:12]}"])

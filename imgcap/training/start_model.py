@@ -45,4 +45,5 @@ class StartModel:
 
     def divergence(self, model: SelfCritical, batch: Sampled) -> Tensor:
         """Each caption's log P less what it was at the start, (B, S): its mean over captions is the KL divergence."""
+        self.objective.thinned.kept_ND = model.thinned.kept_ND
         return model.log_probs(batch) - self.objective.log_probs(batch)

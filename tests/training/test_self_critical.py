@@ -17,6 +17,7 @@ from imgcap.training.critic import Critic, others, signed
 from imgcap.training.engines.protocol import Step, numbers_on
 from imgcap.training.objectives.cross_entropy import CrossEntropy
 from imgcap.training.objectives.self_critical import SelfCritical
+from imgcap.training.objectives.thinned import Thinned
 from imgcap.training.start_model import FILE, StartModel
 from imgcap.training.watched import Watched
 from imgcap.types import EOS, PAD, SOS, SPECIAL_TOKENS, UNK, Batch, Sampled, StepInputs
@@ -86,7 +87,10 @@ def sampled(features_BPE, weights_C):
 def test_the_gradient_is_that_of_the_expected_reward_by_brute_force(decoder, temperature):
     """Exactly, over all 156 captions: plain REINFORCE, the mean of others in pairs of samples, and greedy."""
     objective, features_BPE = made(decoder, samples=len(CAPTIONS), temperature=temperature, baseline="greedy")
-    prob_C = probabilities(objective, features_BPE, temperature)
+    any_BKT = torch.zeros(1, 1, LONGEST + 2).long()
+    drawn = objective.draw(Batch(features_BPE, any_BKT, torch.tensor([1])), 0)  # it says which units are left out
+    with objective.thinned.entered():
+        prob_C = probabilities(objective, features_BPE, temperature)
     assert float(prob_C.detach().sum()) == pytest.approx(1.0, abs=1e-12) and float(prob_C.detach().max()) > 3 / len(
         CAPTIONS
     )
@@ -94,7 +98,6 @@ def test_the_gradient_is_that_of_the_expected_reward_by_brute_force(decoder, tem
     expected = gradient(objective, (prob_C * reward_C).sum())
     prob_C = prob_C.detach()
 
-    drawn = objective.draw(Batch(features_BPE, sampled(features_BPE, prob_C).tokens_BKT, torch.tensor([1])), 0)
     greedy = next(n for n, caption in enumerate(CAPTIONS) if likeliest(drawn) == list(caption))
     pairs = np.array(list(itertools.product(range(len(CAPTIONS)), repeat=2)))
     advantage_P2 = torch.from_numpy(reward_C.numpy()[pairs] - others(reward_C.numpy()[pairs]))
@@ -117,11 +120,11 @@ def likeliest(drawn):
 @pytest.mark.parametrize("decoder", ["attention_lstm", "transformer"])
 def test_captions_are_drawn_as_often_as_they_are_likely(decoder):
     objective, features_BPE = made(decoder, samples=50)
-    with torch.no_grad():
-        prob_C = probabilities(objective, features_BPE).numpy()
     images = 400
     batch = Batch(features_BPE.expand(images, -1, -1), torch.zeros(images, 1, LONGEST + 2).long(), torch.arange(images))
     samples_NL = objective.draw(batch, 5).samples_BSL.flatten(0, 1)
+    with torch.no_grad(), objective.thinned.entered():
+        prob_C = probabilities(objective, features_BPE).numpy()
     assert not set(samples_NL.unique().tolist()) & {SOS, UNK} and (samples_NL == EOS).sum(1).eq(1).all()
     numbers = {caption + (EOS,) * (EOS not in caption): number for number, caption in enumerate(CAPTIONS)}
     drawn_C = np.zeros(len(CAPTIONS))
@@ -145,6 +148,31 @@ def test_a_draw_depends_on_seed_step_and_image_alone():
     assert drawn(range(6), step=4) != whole
     objective.seed = 8
     assert drawn(range(6)) != whole
+
+
+def test_in_a_step_the_decoder_lacks_the_same_units_of_all_captions_and_outside_of_it_none():
+    objective, features_BPE = made("transformer", samples=50)
+    thinned, tokens_BKT = objective.thinned, sampled(features_BPE, torch.zeros(len(CAPTIONS))).tokens_BKT
+
+    def read():
+        decoder = objective.captioner.decoder
+        return decoder.read(decoder.init(features_BPE, tokens_BKT.shape[1], LONGEST + 2), tokens_BKT)[0]
+
+    whole, thin = read(), {}
+    for step in (1, 2, 1):
+        thinned.draw(7, step, CPU.device)
+        with thinned.entered():
+            first, second = read(), read()
+        assert torch.equal(first, second) and not torch.allclose(first, whole), "it is no chance of each reading"
+        assert torch.equal(thin.setdefault(step, first), first)
+        assert torch.equal(read(), whole), "nothing is left out behind it"
+    assert not torch.allclose(thin[1], thin[2])
+    kept = [(Thinned(objective.captioner.decoder, True), step) for step in range(100)]
+    for each, step in kept:
+        each.draw(7, step, CPU.device)
+    share = torch.stack([each.kept_ND for each, _ in kept])
+    assert set(share.unique().tolist()) == {0.0, 2.0} and abs(float((share == 0).float().mean()) - 0.5) < 0.02
+    assert not Thinned(objective.captioner.decoder, False).dropouts
 
 
 class Longer:
@@ -188,14 +216,17 @@ def test_what_has_become_likelier_than_at_the_start_is_rewarded_less(tmp_path):
         watched = Watched(Vocabulary([*SPECIAL_TOKENS, *"abcde"]), "en", CPU.device)
         critic = Critic(objective.train(), Longer(), watched, 0, CPU, StartModel(twin, tmp_path))
         judged(objective, [2, 8], critic)
-        assert critic.read(0.0)["sampled/kl"] == 0, "nothing is trained yet"
+        assert abs(critic.read(0.0)["sampled/kl"]) < 1e-6, "nothing is trained yet"
         objective.captioner.decoder.output.bias.data[4] += 1.0  # the word 4 becomes likelier
         return objective, critic
 
     for kl in (0.5, 0.0):  # 0 only watches
         objective, critic = started(kl)
         (batch,) = judged(objective, [2, 8], critic, number=1)[1].micro_batches
-        gone_BS = objective.log_probs(batch) - made("attention_lstm", torch.float32, samples=4)[0].log_probs(batch)
+        start, _ = made("attention_lstm", torch.float32, samples=4)
+        start.thinned = Thinned(start.captioner.decoder, True)
+        start.thinned.draw(7, 1, CPU.device)
+        gone_BS = objective.log_probs(batch) - start.log_probs(batch)
         worth_BS = (batch.tokens_BKT >= len(SPECIAL_TOKENS)).sum(-1) - kl * gone_BS
         torch.testing.assert_close(batch.weights_BK, worth_BS - (worth_BS.sum(1, keepdim=True) - worth_BS) / 3)
         assert critic.read(0.0)["sampled/kl"] == pytest.approx(float(gone_BS.mean()), rel=1e-5)

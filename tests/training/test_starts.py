@@ -53,7 +53,16 @@ FIXED = {
         "grid_positions",
     ),
     "train": ("global_batch", "objective", "objective_from", "label_smoothing", "attention_penalty", "ema", "unfreeze"),
-    "train.self_critical": ("samples", "baseline", "reward", "end_token", "temperature", "cross_entropy", "kl"),
+    "train.self_critical": (
+        "samples",
+        "baseline",
+        "reward",
+        "end_token",
+        "temperature",
+        "dropout",
+        "cross_entropy",
+        "kl",
+    ),
     "train.teacher_forcing": ("sampling",),
 }
 

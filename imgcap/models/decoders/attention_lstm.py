@@ -98,7 +98,7 @@ class AttentionLSTMDecoder(AttendingDecoder):
     def _layer(self, index: int, dtype: torch.dtype, like_TNH: Tensor) -> Layer:
         """Weights and dropout of one LSTM cell, in the matmul's dtype; `like_TNH` has the shape of what it reads."""
         cell, last = self.cells[index], len(self.cells) - 1
-        dropped = index and self.training and self.dropout.p
+        dropped = index and self.dropout.drops
         kept_TNH = self.dropout(torch.ones_like(like_TNH, dtype=exact_dtype(dtype))) if dropped else None
         weight_ih, bias_ih = (cell.weight_ih.to(dtype), cell.bias_ih.to(dtype)) if index else (None, None)
         weight_hh, bias_hh = (cell.weight_hh.to(dtype), cell.bias_hh.to(dtype)) if index < last else (None, None)

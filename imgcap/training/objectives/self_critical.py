@@ -1,8 +1,8 @@
 """Self-critical sequence training (Rennie et al. 2017): captions that the model draws, by what each is worth.
 
 Captions are drawn without gradient; then one pass over all of them, their words known, has their log probabilities.
-In both the model is as it is when it captions: without dropout, with BatchNorm's running statistics. So what the
-gradient is of is what was drawn from.
+In both the model is as it is when it captions, with BatchNorm's running statistics, but that the decoder's dropout
+leaves units out: in both the same, of all captions of a step. So what the gradient is of is what was drawn from.
 
 Dimensions: B images, S samples of each, K = S and true captions, L words of the longest caption, V vocabulary,
 P grid cells, E encoder width, R readout width.
@@ -25,6 +25,7 @@ from imgcap.models.kernels.dtypes import exact_dtype
 from imgcap.models.losses import Head, Loss, caption_loss
 from imgcap.models.precision import autocast
 from imgcap.training.objectives.cross_entropy import CrossEntropy
+from imgcap.training.objectives.thinned import Thinned
 from imgcap.types import PAD, SOS, UNK, Batch, Sampled, StepInputs
 
 NEVER = (PAD, SOS, UNK)  # drawn
@@ -48,14 +49,16 @@ class SelfCritical(CrossEntropy):
     def __init__(self, captioner: Captioner, train: TrainConfig, seed: int, longest: int):
         super().__init__(captioner, train)
         self.drawing, self.seed, self.longest = train.self_critical, seed, longest
+        self.thinned = Thinned(captioner.decoder, train.self_critical.dropout)
 
     @torch.no_grad()
     def draw(self, batch: Batch, step: int) -> Drawn:
         """Draw captions, each word by (seed, step, image, sample, place). In eval mode, with all weights there."""
         device, drawing = batch.images_BCHW.device, self.drawing
         encoder, decoder = self.captioner.encoder, self.captioner.decoder
-        assert not decoder.training, "what is drawn from has no dropout"
-        with autocast(device, self.precision):
+        assert not decoder.training, "what is drawn from lacks the same units as what the gradient is of"
+        self.thinned.draw(self.seed, step, device)
+        with autocast(device, self.precision), self.thinned.entered():
             encoder.fold()
             features_BPE = self.encode(batch.images_BCHW)
             constraints = Constraints(torch.tensor(NEVER, device=device))
@@ -76,7 +79,7 @@ class SelfCritical(CrossEntropy):
         if isinstance(batch, Batch):
             return super().forward(batch, step)
         drawn = self.drawing.samples
-        with autocast(batch.images_BCHW.device, self.precision):
+        with autocast(batch.images_BCHW.device, self.precision), self.thinned.entered():
             self.captioner.encoder.fold()
             features_BPE = self.encode(batch.images_BCHW)
             readout_BKTR, _ = self.unroll(features_BPE, batch.tokens_BKT, None, False)
@@ -97,7 +100,7 @@ class SelfCritical(CrossEntropy):
     def log_probs(self, batch: Sampled) -> Tensor:
         """Compute log P of each drawn caption, (B, S): the sums that `forward` weighs."""
         drawn = self.drawing.samples
-        with autocast(batch.images_BCHW.device, self.precision):
+        with autocast(batch.images_BCHW.device, self.precision), self.thinned.entered():
             self.captioner.encoder.fold()
             features_BPE = self.encode(batch.images_BCHW)
             tokens_BST = batch.tokens_BKT[:, :drawn]

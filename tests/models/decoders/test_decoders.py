@@ -13,6 +13,7 @@ from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.build import build_decoder
 from imgcap.models.decoders.forcing import unroll
 from imgcap.models.decoders.lstm_stack import LSTMStackDecoder
+from imgcap.models.kernels.dropout import Dropout
 from imgcap.types import EOS, PAD, SOS, Forcing
 
 B, K, T, V, P, E = 3, 4, 7, 23, 6, 10
@@ -176,7 +177,7 @@ def test_steps_give_what_unroll_gives(options: dict) -> None:
             torch.testing.assert_close(attention_BKP, attention_BKTP[:, :, t], atol=1e-6, rtol=0)
 
 
-class FixedDropout(nn.Dropout):
+class FixedDropout(Dropout):
     """Drops the same third of the entries of every row, so that two ways to compute drop the same."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
