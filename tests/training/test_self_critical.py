@@ -298,9 +298,10 @@ def test_a_share_of_cross_entropy_is_mixed_in_each_by_its_own_tokens():
     found = gradient(mixed, mixed(step.micro_batches[0], step.inputs(None, None)).total / step.tokens())
     self_critical = gradient(alone, alone(plain.micro_batches[0], StepInputs()).total / plain.tokens())
     train = TrainConfig(label_smoothing=0.1)
-    cross_entropy = CrossEntropy(alone.captioner, train)(true.micro_batches[0], StepInputs()).total / true.tokens()
+    with alone.thinned.entered():
+        cross_entropy = CrossEntropy(alone.captioner, train)(true.micro_batches[0], StepInputs()).total / true.tokens()
     expected = (1 - share) * self_critical + share * gradient(alone, cross_entropy)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5)
 
 
 def test_what_is_watched_is_counted_by_hand():
