@@ -38,7 +38,7 @@ ALIASES: dict[str, str] = {
     "model.decoder.embed_dim": "embed_size emb_dim embedding_dim embedding_size word_dim input_encoding_size",
     "model.decoder.hidden_dim": "hidden_size decoder_dim rnn_size lstm_size",
     "model.decoder.attention_dim": "att_dim attention_size att_hid_size",
-    "model.decoder.dropout": "drop_prob dropout_rate drop_prob_lm",
+    "model.decoder.dropout": "dropout drop_prob dropout_rate drop_prob_lm",
     "train.epochs": "num_epochs n_epochs max_epochs num_train_epochs",
     "train.max_steps": "steps num_steps max_iters iterations total_steps",
     "train.global_batch": "batch_size bs batch train_batch_size",
