@@ -198,6 +198,8 @@ def test_a_self_critical_step_beside_one_of_cross_entropy(measured: Measured, sh
     assert 0 < result["words_of_a_caption"] <= 7, "of the model's own greatest length"
 
 
+@pytest.mark.dist
+@pytest.mark.exhaustive
 def test_ranks_on_cores_of_their_own(measured: Measured, shards: Path, bench: Callable[..., Any]) -> None:
     ranks = min(len(cores()), 2)
     found = measured("scaling", shards, "--ranks", ranks, "--images", 2, "--steps", 2, "--image-size", 32)
