@@ -14,6 +14,7 @@ from imgcap.config.run import Config
 from imgcap.config.section import steps_of
 from imgcap.data.plan import Accumulation
 from imgcap.evaluation.results import Evaluation
+from imgcap.models.precision import is_emulated
 from imgcap.ranks.memory import place_of
 from imgcap.ranks.world import World
 from imgcap.shards.manifest import Manifest
@@ -21,6 +22,7 @@ from imgcap.shards.token_counts import TokenCounts
 from imgcap.text.vocabulary import Vocabulary
 
 NO_GPU = "; no GPU was found (imgcap train --env says what torch sees)"
+EMULATED = "; warning: this device computes it by way of fp32, train.precision=fp32 is faster here"
 SHOWN = ("CIDEr", "BLEU-4")  # of an evaluation's scores, those in its line; all stand in results/
 
 
@@ -45,11 +47,11 @@ def start_block(
     passes = f" × {accumulation.steps} passes" if accumulation.steps > 1 else ""
     ranks = f"{world.world_size} ranks × " if world.world_size > 1 else ""
     share = f" ({ranks}{accumulation.micro_batch}{passes})" if ranks or passes else ""
-    decoder = config.model.decoder.type
+    decoder, emulated = config.model.decoder.type, is_emulated(world.device, config.train.precision)
     return table(
         {
             "device": f"{ranks}{device_name(world.device)}{NO_GPU if world.without_gpu else ''}",
-            "precision": config.train.precision,
+            "precision": f"{config.train.precision}{EMULATED if emulated else ''}",
             "images": ", ".join(f"{split} {info.images:,}" for split, info in manifest.splits.items()),
             "captions": _captions(counts, config),
             "vocabulary": _vocabulary(counts, vocabulary),

@@ -5,10 +5,14 @@ import shlex
 import subprocess
 
 import pytest
+import torch
 
 from imgcap.evaluation.results import Evaluation
+from imgcap.models.precision import is_emulated
 from imgcap.text.vocabulary import Vocabulary
-from imgcap.training.lines import evaluation_line
+from imgcap.training.lines import EMULATED, evaluation_line
+
+BF16 = "train.precision=bf16"
 
 
 def rows(told):
@@ -45,10 +49,12 @@ def test_a_run_says_what_it_begins_and_what_came_out(launch, tmp_path):
     assert said["best"].startswith(f"step {int(best[5:])}, CIDEr ") and said["best"].endswith(f"/checkpoints/{best}")
     assert "curves.png" in said["pictures"] and re.search(r"^trained 12 steps in \d+ s$", ended.stderr, re.MULTILINE)
     assert ended.stderr.count("device  ") == 1, "rank 0 alone speaks"
-    again = launch(run, *[*settings, "train.max_steps=18"], "data.max_tokens=6", "optim.warmup=10")
+    again = launch(run, *[*settings, "train.max_steps=18"], "data.max_tokens=6", "optim.warmup=10", BF16)
+    emulated = is_emulated(torch.device("cpu"), "bf16")
+    assert rows(again.stderr)["precision"] == ("bf16" + EMULATED if emulated else "bf16")
     assert rows(again.stderr)["length"].endswith("warning: the rate rises for 10 of them, lower optim.warmup")
     assert rows(again.stderr)["begins"] == f"goes on from step 12 ({run}/checkpoints/step-00000012)"
-    finished = launch(run, *[*settings, "train.max_steps=18"], "data.max_tokens=6", "optim.warmup=10")
+    finished = launch(run, *[*settings, "train.max_steps=18"], "data.max_tokens=6", "optim.warmup=10", BF16)
     assert "is finished: step 18 of 18" in finished.stderr and "trained" not in finished.stderr
 
 
