@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from imgcap.config.decoding import DecodeOptions
+from imgcap.config.model import TransformerConfig
 from imgcap.data.augmentation import eval_image
 from imgcap.decoding.generate import generate
 from imgcap.decoding.hypotheses import Hypotheses
@@ -60,11 +61,12 @@ def caption_pictures(
     """Caption a batch of RGB pictures, in order; `others` join the captioner as an ensemble, in its precision.
 
     Captions are as people write them, with a `capital` at the beginning where it is asked for. Samples depend on the
-    seed and on the picture itself. Raises `UserError` where the others have another vocabulary, and where the device's
-    memory runs out.
+    seed and on the picture itself. Raises `UserError` where the others have another vocabulary or can't caption at the
+    captioner's length, and where the device's memory runs out.
     """
     for other in others:
         _check_vocabulary(loaded, other)
+        _check_length(loaded, other)
     members = [loaded, *others]
     prepared = [torch.stack([eval_image(picture, *_input(member)) for picture in pictures]) for member in members]
     keys_B = _keys(prepared[0]) if options.method == "sample" else None
@@ -126,4 +128,13 @@ def _check_vocabulary(loaded: LoadedCaptioner, other: LoadedCaptioner) -> None:
         raise UserError(
             f"{other.path} has another vocabulary than {loaded.path}, {differs}; "
             "an ensemble needs runs of one vocab.json"
+        )
+
+
+def _check_length(loaded: LoadedCaptioner, other: LoadedCaptioner) -> None:
+    decoder, longest = other.config.model.decoder, loaded.config.data.max_tokens
+    if isinstance(decoder, TransformerConfig) and decoder.max_length <= longest:
+        raise UserError(
+            f"{other.path} knows {decoder.max_length} positions, and captions of {loaded.path} have up to {longest} "
+            f"words and <sos>; name {other.path} first, whose own captions are shorter"
         )

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from imgcap.config.aliases import meant_by
 from imgcap.config.keys import fields_of
 from imgcap.config.mistakes import explain
+from imgcap.config.model import AttentionLSTMConfig, LSTMConfig
 from imgcap.config.run import Config
 from imgcap.config.shipped import config_file, shipped_names
 from imgcap.config.values import as_section, takes_text
@@ -41,9 +42,11 @@ def read_given(path: Path | None, overrides: list[str]) -> Given:
 def config_of(given: Given) -> Config:
     """Check what was given; `UserError` names each mistake with its place."""
     try:
-        return Config.model_validate(as_section([Config], given))
+        config = Config.model_validate(as_section([Config], given))
     except ValidationError as error:
         raise UserError(explain(error, Config, given)) from None
+    _check_decoder(config, given)
+    return config
 
 
 def known_key(key: str) -> str:
@@ -56,6 +59,25 @@ def known_key(key: str) -> str:
 def as_yaml(config: Config) -> str:
     """Write every key of a resolved configuration as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _check_decoder(config: Config, given: Given) -> None:
+    """Raise `UserError` for a key that only another decoder has, where somebody wrote it for this one.
+
+    A file's own keys go where an override asks for another type. One LSTM takes the other's keys anywhere, and leaves
+    them: files and commands of 0.1.0 have those of both.
+    """
+    decoder, prefix = config.model.decoder, "model.decoder."
+    places = {key.removeprefix(prefix): where for key, where in given.places() if key.startswith(prefix)}
+    file = places.get("type", "").rpartition(":")[0]
+    taken = set(type(decoder).model_fields)
+    if decoder.type != "transformer":
+        taken |= LSTMConfig.model_fields.keys() | AttentionLSTMConfig.model_fields.keys()
+    for key, where in places.items():
+        if key not in taken and (where == COMMAND_LINE or (file and where.startswith(f"{file}:"))):
+            own = ", ".join(name for name in type(decoder).model_fields if name != "type")
+            place = Given("", where).place
+            raise UserError(f"{prefix}{key} {place} is no key of type={decoder.type}, which has {own}")
 
 
 def _inherited(path: Path, files: list[Path]) -> Given:

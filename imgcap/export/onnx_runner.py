@@ -43,11 +43,13 @@ class OnnxCaptioner:
         longest, fewest = self.config["data"]["max_tokens"], self.eval["min_length"]
         if fewest > longest:
             raise ValueError(f"eval.min_length={fewest} asks for more words than a caption can have, {longest}")
-        content = {name: self._read(artefact, name) for name in (ENCODER, STEP, "vocab.json")}
-        vocabulary = json.loads(content["vocab.json"])
+        data = [f"{name}.data" for name in (ENCODER, STEP)]  # the weights of a graph of over 1.5 GB
+        for name in (ENCODER, STEP, "vocab.json", *(name for name in data if name in self.config["files"])):
+            self._check(artefact, name)
+        vocabulary = json.loads((artefact / "vocab.json").read_bytes())
         self.words, self.spells = vocabulary["words"], vocabulary["oov"] == "characters"
         self.encoder, self.step = (
-            onnxruntime.InferenceSession(content[name], providers=list(providers)) for name in (ENCODER, STEP)
+            onnxruntime.InferenceSession(artefact / name, providers=list(providers)) for name in (ENCODER, STEP)
         )
         shapes = {tensor.name: list(tensor.shape) for tensor in self.step.get_inputs()}
         images, beams = shapes.pop("tokens")  # what the graph calls these sizes
@@ -55,11 +57,11 @@ class OnnxCaptioner:
             name: (shape.index(images), shape.index(beams)) for name, shape in shapes.items() if beams in shape
         }
 
-    def _read(self, artefact: Path, name: str) -> bytes:
-        data = (artefact / name).read_bytes()
-        if hashlib.sha256(data).hexdigest() != self.config["files"][name]["sha256"]:
+    def _check(self, artefact: Path, name: str) -> None:
+        with (artefact / name).open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != self.config["files"][name]["sha256"]:
             raise ValueError(f"{artefact / name} has changed since it was exported; export it again")
-        return data
 
     def caption(
         self, pictures: Iterable[Path | str | Image.Image], beam: int | None = None, batch: int = 16
@@ -74,9 +76,12 @@ class OnnxCaptioner:
         return captions
 
     def captions(self, prepared: Sequence[np.ndarray], beam: int | None = None) -> list[tuple[str, float]]:
-        """Caption pictures as `prepare` gives them, together."""
+        """Caption pictures as `prepare` gives them, together. ValueError for a beam below 1."""
+        beam = self.eval["beam"] if beam is None else beam
+        if beam < 1:
+            raise ValueError(f"a beam of {beam} finds nothing; give 1 or more")
         images_BCHW = np.stack(prepared).transpose(0, 3, 1, 2)
-        return [(self.text(tokens), score) for tokens, score in self.search(images_BCHW, beam or self.eval["beam"])]
+        return [(self.text(tokens), score) for tokens, score in self.search(images_BCHW, beam)]
 
     def prepare(self, picture: Path | str | Image.Image) -> np.ndarray:
         """Prepare a picture: upright, in RGB, squeezed to the square that the encoder takes, uint8 (H, W, 3)."""

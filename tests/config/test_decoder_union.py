@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgcap.config.load import as_yaml, load_config
-from imgcap.config.model import DECODERS, AttentionLSTMConfig, LSTMConfig
+from imgcap.config.model import DECODERS, AttentionLSTMConfig, LSTMConfig, TransformerConfig
 from imgcap.config.run import Config
 from imgcap.errors import UserError
 
@@ -73,7 +73,7 @@ def test_a_flat_section_reads_as_before(kind: str, changed: dict[str, Any]) -> N
 def test_without_a_type_it_attends() -> None:
     assert read().model.decoder == AttentionLSTMConfig()
     assert read("model.decoder={gate: false}").model.decoder == AttentionLSTMConfig(gate=False)
-    assert read("model.decoder.image_layers=2").model.decoder == AttentionLSTMConfig()
+    assert read("model.decoder.image_layers=2").model.decoder == AttentionLSTMConfig(), "a key of the other LSTM"
     assert "type" not in read("model.decoder.gate=false").model.decoder.model_fields_set
 
 
@@ -113,12 +113,24 @@ def test_an_override_changes_the_type_of_a_file(tmp_path) -> None:
         (["image_layers=-1"], "model.decoder.image_layers on the command line must be a whole number, at"),
         (["layers=0"], "model.decoder.layers on the command line must be a whole number, at least 1; found '0'"),
         (["type=lstm", "image_layer=1"], "unknown key model.decoder.image_layer on the command line; the nearest"),
+        (["heads=2"], "model.decoder.heads on the command line is no key of type=attention_lstm, which has layers, "),
+        (["type=transformer", "hidden_dim=64"], "hidden_dim on the command line is no key of type=transformer, which"),
         (["head=8"], "unknown key model.decoder.head on the command line; the nearest valid one is model.decoder."),
     ],
 )
 def test_mistakes_are_named_without_the_type_in_the_key(overrides: list[str], message: str) -> None:
     found = refusal(*(f"model.decoder.{override}" for override in overrides))
     assert message in found and "decoder.lstm" not in found and "decoder.attention_lstm" not in found
+
+
+def test_keys_of_others_in_a_transformer_s_own_file_are_refused(tmp_path) -> None:
+    """Where the type stands beside them; what another file's type had before an override changed it goes."""
+    found = refusal(decoder={"type": "transformer", "embed_dim": 64}, tmp_path=tmp_path)
+    assert (
+        found.startswith("model.decoder.embed_dim in ") and "is no key of type=transformer, which has layers" in found
+    )
+    changed = read("model.decoder.type=transformer", decoder={"type": "lstm", "embed_dim": 64}, tmp_path=tmp_path)
+    assert changed.model.decoder == TransformerConfig()
 
 
 def test_what_is_no_section_is_refused() -> None:

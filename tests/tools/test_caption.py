@@ -215,6 +215,11 @@ def test_an_ensemble_is_of_one_vocabulary(caption, model: Path, photos: Path, tm
     refused = caption(photos, "--json", "--with", other, "--with", stranger)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert f"{stranger} has another vocabulary than {model}, first 'over' in place of" in refused.stderr
+    decoder = "model.decoder={type: transformer, width: 16, heads: 2, max_length: 5}"
+    short = save_run(folder / "short", WORDS, decoder, "data={image_size: 48, max_tokens: 4}")
+    refused = caption(photos, "--json", "--with", short)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"{short} knows 5 positions, and captions of {model} have up to" in refused.stderr
     refused = caption(photos, "--json", "--with", fewer)
     assert f"{fewer} has another vocabulary than {model}, without {WORDS[-1]!r} and what follows; an" in refused.stderr
 

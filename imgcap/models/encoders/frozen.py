@@ -23,7 +23,7 @@ def folded(part: nn.Module) -> nn.Module:
             pairs = [(f"conv{number}", f"bn{number}") for number in range(1, 4) if f"conv{number}" in children]
         for convolution, norm in pairs:
             before, after = children[convolution], children[norm]
-            if not (isinstance(before, nn.Conv2d) and isinstance(after, nn.BatchNorm2d)):
+            if not isinstance(before, nn.Conv2d) or type(after) is not nn.BatchNorm2d:  # timm's own holds an activation
                 continue
             setattr(module, convolution, fuse_conv_bn_eval(before, after))
             setattr(module, norm, nn.Identity())

@@ -34,3 +34,5 @@ def check_name(name: str) -> None:
             f"model.encoder.name={name} is no encoder; the nearest is {' or '.join(alike[:3])} (imgcap encoders lists "
             f"all{more})"
         )
+    if of_timm and "." in name:
+        timm_networks.check_tag(name)

@@ -5,14 +5,16 @@ Dimensions: B images, C channels, Y X rows and columns of a grid, P cells, E enc
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from imgcap.config.model import EncoderConfig
-from imgcap.errors import UserError, needs, reason_of
+from imgcap.errors import UserError, nearest, needs, reason_of
 from imgcap.models.encoders.backbone import Backbone, Input, Part, Stage, grid_to_cells
 
 PREFIX = "timm/"
@@ -34,6 +36,30 @@ def version() -> str:
 def names(pattern: str = "") -> list[str]:
     """Every network of timm, as `model.encoder.name` has it."""
     return [PREFIX + name for name in timm().list_models(f"*{pattern}*" if pattern else "")]
+
+
+def check_tag(name: str) -> None:
+    """Raise `UserError` that names the nearest where a network has no weights of the tag behind its name, NAME.TAG."""
+    network, _, tag = name.removeprefix(PREFIX).partition(".")
+    try:
+        timm().get_pretrained_cfg(f"{network}.{tag}")
+    except RuntimeError:
+        known = [other.partition(".")[2] for other in timm().list_pretrained(f"{network}.*")]
+        meant = f"the nearest is {PREFIX}{network}.{nearest(tag, known)}" if known else f"leave .{tag} out"
+        raise UserError(f"model.encoder.name={name}: timm has no weights {tag!r} of {network}; {meant}") from None
+
+
+def download_of(name: str) -> str | None:
+    """Address that the DEFAULT weights of a network would be downloaded from; None where they are here."""
+    given = timm().get_pretrained_cfg(name.removeprefix(PREFIX))
+    if given.hf_hub_id is None:
+        kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(given.url or "").path).name
+        return None if kept.is_file() or not given.url else str(given.url)
+    from huggingface_hub import try_to_load_from_cache  # timm's own way to weights
+
+    files = [given.hf_hub_filename] if given.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    kept_here = any(isinstance(try_to_load_from_cache(given.hf_hub_id, file), str) for file in files)
+    return None if kept_here else f"https://huggingface.co/{given.hf_hub_id}"
 
 
 def input_of(config: EncoderConfig) -> Input:

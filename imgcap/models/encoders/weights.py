@@ -44,6 +44,8 @@ def download_of(name: str, weights: str | None) -> str | None:
     """Address that `weights` of the encoder `name` would be downloaded from; None where they are here, or random."""
     if weights != "DEFAULT":
         return None
+    if is_timms(name):
+        return timm_networks.download_of(name)
     address = torchvision.models.get_model_weights(name).DEFAULT.url
     kept = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(address).path).name
     return None if kept.is_file() else address

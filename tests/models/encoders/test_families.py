@@ -14,6 +14,7 @@ from imgcap.config.model import EncoderConfig
 from imgcap.data.augmentation import eval_image
 from imgcap.errors import UserError
 from imgcap.models.encoders.base import Encoder
+from imgcap.models.encoders.frozen import folded
 from imgcap.models.encoders.networks import input_of
 
 ViT = torchvision.models.VisionTransformer
@@ -135,6 +136,19 @@ def test_features_are_the_librarys_own_folded_and_not(name: str, picture: Image.
     assert whole.state_dict().keys() == frozen.state_dict().keys()
 
 
+@torch.no_grad()
+def test_a_norm_that_holds_an_activation_is_not_folded() -> None:
+    """As in the stems of timm's DenseNets, where a convolution and such a norm follow each other in a Sequential."""
+    layers = pytest.importorskip("timm.layers")
+    part = nn.Sequential(nn.Conv2d(3, 4, 1), layers.BatchNormAct2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).eval()
+    for norm in (part[1], part[3]):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    given = torch.randn(2, 3, 5, 5)
+    torch.testing.assert_close(folded(part)(given), part(given))
+    assert type(folded(part)[3]) is nn.Identity
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_pictures_are_resized_and_normalised_as_the_library_does(name: str, picture: Image.Image) -> None:
     """The whole picture, which ours keeps where the libraries crop to its middle."""
@@ -197,6 +211,8 @@ def test_what_a_network_cannot_do_is_refused_by_name() -> None:
         ("timm/mobilenetv4_conv_small", {"input_size": 96}, "input_size=96 .*takes any.*data.image_size=96"),
         ("timm/vit_tiny_patch16_224", {"input_size": 100}, "timm/vit_tiny_patch16_224"),
         ("timm/vit_tiny_patch16_225", {}, "nearest is timm/vit_tiny_patch16_224"),
+        ("timm/vit_base_patch32_clip_224.openia", {}, r"no weights 'openia' .*timm/vit_base_patch32_clip_224\.openai$"),
+        ("timm/resnet18.", {}, r"no weights '' of resnet18"),
     ]:
         with pytest.raises(UserError, match=word):
             encoder(name, **option)
