@@ -23,12 +23,12 @@ chance, phases = random.Random(7), {}
 def steps_saved():
     return sorted(path.name for path in (run / "checkpoints").glob("step-*"))
 
-def start():
+def start(*last):
     child = os.fork()
     if child == 0:
         log = os.open(run.with_suffix(".log"), os.O_CREAT | os.O_APPEND | os.O_WRONLY)
         os.dup2(log, 2)
-        sys.argv = ["launch/train.py", *arguments]
+        sys.argv = ["launch/train.py", *arguments, *last]
         try:
             runpy.run_path("launch/train.py", run_name="__main__")
         except SystemExit as error:
@@ -51,7 +51,7 @@ for kill in range(kills):
     files = sorted(path.name for path in (run / "checkpoints").glob(".saving-step*/*"))
     phase = f"{len(files)} files, pointers: {len(inside) - bool(files)}" if inside else "between saves"
     phases[phase] = phases.get(phase, 0) + 1
-assert os.waitpid(start(), 0)[1] == 0, run.with_suffix(".log").read_text()[-2000:]
+assert os.waitpid(start("checkpoint.every=0"), 0)[1] == 0, run.with_suffix(".log").read_text()[-2000:]
 print(phases)
 """
 
