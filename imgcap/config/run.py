@@ -10,7 +10,7 @@ from imgcap.config.engine import EngineConfig
 from imgcap.config.evaluation import EvalConfig
 from imgcap.config.model import ModelConfig, TransformerConfig
 from imgcap.config.section import Duration, LocalPath, Positive, Section, steps_of
-from imgcap.config.training import OptimConfig, TrainConfig
+from imgcap.config.training import OptimConfig, SelfCriticalConfig, TrainConfig
 
 
 class CheckpointConfig(Section):
@@ -66,6 +66,8 @@ class Config(Section):
             raise ValueError("DeepSpeed divides a fixed set of weights; with train.unfreeze set engine.name to ddp")
         if self.train.objective != "self_critical" and steps_of(self.train.objective_from, 1000):
             raise ValueError("train.objective_from is when self_critical begins; set train.objective=self_critical too")
+        if self.train.objective != "self_critical" and self.train.self_critical != SelfCriticalConfig():
+            raise ValueError("train.self_critical is of train.objective=self_critical; set that too, or leave it out")
         if self.train.objective == "self_critical" and self.data.mode == "stream":
             raise ValueError(
                 "train.objective=self_critical rewards captions by all references of the train split, which a stream "

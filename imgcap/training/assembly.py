@@ -21,6 +21,7 @@ from imgcap.ranks.progress import say
 from imgcap.ranks.world import World
 from imgcap.text.adaptation import adapted
 from imgcap.text.vocabulary import Vocabulary
+from imgcap.training.aim import Aim
 from imgcap.training.critic import Critic
 from imgcap.training.early_stopping import EarlyStopping
 from imgcap.training.engines.build import build_engine
@@ -59,9 +60,9 @@ def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool
 
     torch.manual_seed(config.seed)
     if saved or dry_run:  # a checkpoint holds its own weights, and a dry run needs none
-        model = Captioner(config.model, len(vocabulary))
+        model, objective = Captioner(config.model, len(vocabulary)), saved.state.get("objective") if saved else None
     else:
-        model = initial_captioner(config.model, config.init_from, vocabulary)
+        model, objective = initial_captioner(config.model, config.init_from, vocabulary)
     model.encoder.cells(config.data.image_size)  # or a refusal; it is known before an engine divides the weights
     if saved:
         _load_model(model, saved)
@@ -94,7 +95,7 @@ def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool
         notice=notice,
         keep=config.checkpoint.keep,
         file_names=data.file_names,
-        critic=None if dry_run else _critic(config, engine.objective, data, vocabulary, world),
+        aim=Aim(objective) if dry_run else _aim(config, objective, data, vocabulary, world, engine.objective),
     )
     if saved:
         trainer.resume(saved)
@@ -138,29 +139,39 @@ def _objective(config: Config, model: Captioner) -> CrossEntropy:
     return CrossEntropy(model, train)
 
 
-def _critic(
-    config: Config, objective: Objective, data: TrainingData, vocabulary: Vocabulary, world: World
-) -> Critic | None:
-    """What rewards drawn captions, where that is the objective."""
+def _aim(
+    config: Config,
+    inherited: str | None,
+    data: TrainingData,
+    vocabulary: Vocabulary,
+    world: World,
+    objective: Objective,
+) -> Aim:
+    """What the run trains for, with what rewards drawn captions where these are the objective from a step on."""
     if not isinstance(objective, SelfCritical):
-        return None
+        return Aim(inherited)
     from imgcap.evaluation.metrics.reward import Rewards
 
-    drawing = config.train.self_critical
+    drawing, first = config.train.self_critical, steps_of(config.train.objective_from, data.plan.steps_per_epoch)
     weights = {name: weight for name, weight in drawing.reward.items() if weight}
     rewards = Rewards.of_split(data.readers, vocabulary, weights, drawing.end_token)
-    first = steps_of(config.train.objective_from, data.plan.steps_per_epoch)
     watched = Watched(vocabulary, config.data.language, world.device)
     start = None
     if drawing.kl is not None:
         model = Captioner(config.model, len(vocabulary)).to(world.device)
         train = config.train.model_copy(update={"compile": "off"})
         start = StartModel(SelfCritical(model, train, config.seed, config.data.max_tokens), config.run_path)
-    return Critic(objective, rewards, watched, first, world, start)
+    return Aim(inherited, Critic(objective, rewards, watched, first, world, start))
 
 
 def _timetable(config: Config, steps_per_epoch: int) -> Timetable:
     total = config.train.epochs * steps_per_epoch
+    first = steps_of(config.train.objective_from, steps_per_epoch)
+    if config.train.objective == "self_critical" and first >= total:
+        raise UserError(
+            f"train.objective_from={config.train.objective_from} is behind the run's end, of train.epochs="
+            f"{config.train.epochs}, so that nothing would be self-critical; lower it, or raise train.epochs"
+        )
     return Timetable(
         total=min(total, config.train.max_steps or total),
         evaluate=steps_of(config.eval.every, steps_per_epoch),
@@ -190,8 +201,10 @@ def _begin(
     told = "; ".join(map(str, changed))
     if trainer.has_ended:
         if changed:
-            longer = "train.max_steps" if config.train.max_steps else "train.epochs"
-            otherwise = f"{longer}+=N goes on with them, {another_name(config)} begins another run"
+            longer = f"{'train.max_steps' if config.train.max_steps else 'train.epochs'}+=N"
+            if trainer.stopped_early:
+                longer = "a higher train.early_stopping.patience"
+            otherwise = f"{longer} goes on with them, {another_name(config)} begins another run"
             say(f"nothing is trained with other values ({told}): {otherwise}")
         return
     if changed:

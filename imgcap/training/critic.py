@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imgcap.config.training import SelfCriticalConfig
+from imgcap.config.training import REWARDED, SelfCriticalConfig
 from imgcap.data.batch import counts
 from imgcap.ranks.collectives import begin_sum_across_ranks, sum_across_ranks
 from imgcap.ranks.progress import say
 from imgcap.ranks.watchdog import doing
 from imgcap.ranks.world import World
 from imgcap.training.engines.protocol import Engine, Numbers, Step
+from imgcap.training.objectives.base import Objective
 from imgcap.training.objectives.self_critical import Drawn, SelfCritical
 from imgcap.training.start_model import StartModel
 from imgcap.training.watched import Watched
@@ -151,7 +152,7 @@ def signed(drawing: SelfCriticalConfig, digest: str) -> str:
     'self_critical,samples=5,baseline=others,CIDEr=1,eos,references=0123456789ab'
     """
     parts = ["self_critical", f"samples={drawing.samples}", f"baseline={drawing.baseline}"]
-    parts += [f"{name}={weight:g}" for name, weight in drawing.reward.items() if weight]
+    parts += [f"{name}={drawing.reward[name]:g}" for name in REWARDED if drawing.reward.get(name)]
     parts += ["eos"] if drawing.end_token else ["no-eos"]
     parts += [f"temperature={drawing.temperature:g}"] if drawing.temperature != 1 else []
     parts += [] if drawing.dropout else ["no-dropout"]
@@ -160,13 +161,23 @@ def signed(drawing: SelfCriticalConfig, digest: str) -> str:
     return ",".join([*parts, f"references={digest[:12]}"])
 
 
+def to_measure(objective: Objective, batch: Batch) -> Batch | Sampled:
+    """What a step over these images is computed on, for what it takes: drawn captions, each worth 1, in their time."""
+    if not isinstance(objective, SelfCritical) or objective.training:
+        return batch
+    sampled = _sampled(objective.draw(batch, 0), batch)
+    one = torch.ones((), device=sampled.weights_BK.device)
+    sampled = sampled._replace(weights_BK=torch.ones_like(sampled.weights_BK))
+    return _with_true(sampled, batch.tokens_BKT, one, 1.0) if objective.drawing.cross_entropy else sampled
+
+
 def _sampled(drawn: Drawn, host: Batch) -> Sampled:
     """Lay drawn captions out as tokens to be predicted, worth nothing yet.
 
     An <eos> behind the longest caption is certain: left out.
     """
     tokens_BST = F.pad(drawn.samples_BSL[..., :-1], (1, 0), value=SOS)
-    real_B = torch.from_numpy(counts(host.image_ids.numpy())).to(tokens_BST.device)
+    real_B = torch.from_numpy(counts(host.image_ids.cpu().numpy())).to(tokens_BST.device)
     tokens_BST = tokens_BST.masked_fill(~real_B[:, None, None], PAD)
     return Sampled(drawn.images_BCHW, tokens_BST, torch.zeros(tokens_BST.shape[:2], device=tokens_BST.device))
 

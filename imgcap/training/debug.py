@@ -17,7 +17,14 @@ from imgcap.types import Batch
 
 _DEBUG_KEYS: dict[str, dict[str, Any]] = {
     "data": {"workers": 0},
-    "train": {"global_batch": 4, "micro_batch": None, "max_steps": 10, "compile": "off", "capture": "off"},
+    "train": {
+        "global_batch": 4,
+        "micro_batch": None,
+        "max_steps": 10,
+        "compile": "off",
+        "capture": "off",
+        "objective_from": "0",
+    },
     "eval": {"limit": 4, "batch": 4},
     "log": {"every": "1"},
 }
@@ -35,6 +42,7 @@ _OVERFIT_KEYS: dict[str, dict[str, Any]] = {
         "teacher_forcing": {},
         "objective": "cross_entropy",
         "objective_from": "0",
+        "self_critical": {},
         "early_stopping": {},
     },
     "optim": {"lr": 1e-3, "schedule": "constant", "warmup": "0", "weight_decay": 0.0},

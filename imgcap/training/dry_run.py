@@ -14,9 +14,11 @@ from imgcap.errors import UserError
 from imgcap.models.encoders.weights import download_of, load_pretrained
 from imgcap.models.trained import load_captioner
 from imgcap.ranks.memory import LiveTensors, within_memory
+from imgcap.training.critic import to_measure
 from imgcap.training.engines.state import parameter_counts, trainable
 from imgcap.training.micro_batch import micro_batch_that_fits
 from imgcap.training.objectives.cross_entropy import CrossEntropy
+from imgcap.training.objectives.self_critical import SelfCritical
 from imgcap.training.resumption import Resumption
 from imgcap.training.trainer import Trainer
 from imgcap.training.training_data import open_shards
@@ -85,6 +87,8 @@ def _estimates(trainer: Trainer, config: Config) -> dict[str, Any]:
     if by_bf16:
         assert isinstance(objective, CrossEntropy)
         objective.precision = "bf16"
+    if drawn := isinstance(objective, SelfCritical):
+        objective.eval()  # as it is in its self-critical steps, which take the most
     sizes = [micro] if on_gpu else FEW
     peaks, seconds = [], []
     for images in [sizes[0], *sizes]:  # the first pass makes what is made once only
@@ -102,7 +106,8 @@ def _estimates(trainer: Trainer, config: Config) -> dict[str, Any]:
     if by_bf16:
         return found | {"left_out": f"time: fp16 was tried as bf16 on {device.type}"}
     each = seconds[-1] / sizes[-1] * micro * trainer.accumulation.steps
-    how = f"forward and backward in {tried}, uncompiled; without loading, exchange, update and evaluation"
+    passes = "drawing captions, forward and backward" if drawn else "forward and backward"
+    how = f"{passes} in {tried}, uncompiled; without loading, exchange, update and evaluation"
     total = trainer.timetable.total
     return found | {"time": {"step": round(each, 4), "run": round(each * total), "unit": "seconds", "how": how}}
 
@@ -112,6 +117,8 @@ def _memory(trainer: Trainer, step: int) -> dict[str, int]:
     model, averaged = trainer.engine.raw_model, trainer.average.averaged
     trained = sum(parameter.nbytes for parameter in trainable(model).values())
     modules = [model, *model.encoder.folded, *([averaged] if averaged else [])]
+    if trainer.config.objective == "self_critical" and trainer.config.self_critical.kl is not None:
+        modules.append(model)  # as it was when its self-critical steps began
     weights = sum(tensor.nbytes for module in modules for tensor in (*module.parameters(), *module.buffers()))
     gradients = trained if trainer.accumulation.steps > 1 else 0  # of the micro-batches before
     parts = {"weights": weights, "optimizer": 2 * trained, "step": step + gradients}
@@ -134,7 +141,8 @@ def _blank(trainer: Trainer, config: Config, images: int) -> Batch:
 def _pass(trainer: Trainer, batch: Batch) -> None:
     parameters = list(trainable(trainer.engine.raw_model).values())
     with torch.compiler.set_stance("force_eager"):  # compiling takes longer than it tells
-        loss = trainer.engine.objective(batch, StepInputs(count_correct=True))
+        objective = trainer.engine.objective
+        loss = objective(to_measure(objective, batch), StepInputs(count_correct=True))
         torch.autograd.grad(loss.total, parameters, allow_unused=True)
 
 

@@ -13,13 +13,16 @@ class EarlyStopping:
 
     config: EarlyStoppingConfig
     best: float | None = None
-    stale: int = 0  # evaluations since the best one
+    stale: int = 0  # evaluations since the best one, or since another objective began
+    objective: str | None = None  # what the run trained for in the last evaluation
 
-    def update(self, value: float) -> bool:
+    def update(self, value: float, objective: str | None = None) -> bool:
         """Take in the newest value; True when it improves on the best by more than `min_delta`, or equals it.
 
         Of equals the newest is the best, having trained longer, as where CIDEr is still 0. Patience takes it for none.
         """
+        if objective != self.objective:
+            self.objective, self.stale = objective, 0
         if not math.isfinite(value):
             self.stale += 1
             return False
@@ -28,13 +31,14 @@ class EarlyStopping:
         self.best, self.stale = (value, 0) if improved else (self.best, self.stale + 1)
         return improved or gain == 0
 
-    @property
-    def should_stop(self) -> bool:
-        return 0 < self.config.patience <= self.stale
+    def should_stop(self, objective: str | None = None) -> bool:
+        """Whether patience is at its end, for a run that would go on with this objective."""
+        return objective == self.objective and 0 < self.config.patience <= self.stale
 
     def state_dict(self) -> dict[str, Any]:
-        return {"metric": self.config.metric, "best": self.best, "stale": self.stale}
+        return {"metric": self.config.metric, "best": self.best, "stale": self.stale, "objective": self.objective}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], objective: str | None = None) -> None:
+        """Go on from a state; one of before it told an objective has `objective`."""
         if state["metric"] == self.config.metric:  # else the run begins to follow another one
-            self.best, self.stale = state["best"], state["stale"]
+            self.best, self.stale, self.objective = state["best"], state["stale"], state.get("objective", objective)

@@ -70,13 +70,18 @@ def adopted_input(config: Config, trained: Path | None) -> list[str]:
     return [f"data.{key}={value}" for key, value in own_values.items() if key not in config.data.model_fields_set]
 
 
-def initial_captioner(config: ModelConfig, init_from: Path | None, vocabulary: Vocabulary) -> Captioner:
-    """Build what a new run begins with: its source's weights, or random ones behind a pretrained encoder."""
+def initial_captioner(
+    config: ModelConfig, init_from: Path | None, vocabulary: Vocabulary
+) -> tuple[Captioner, str | None]:
+    """Build what a new run begins with, and say what it was trained for where that isn't cross-entropy alone.
+
+    It has its source's weights, or random ones behind a pretrained encoder.
+    """
     if init_from is None:
-        return build_captioner(config, len(vocabulary))
+        return build_captioner(config, len(vocabulary)), None
     source = load_captioner(init_from)
     if is_main_process():
         known = len(set(vocabulary.words) & set(source.vocabulary.words))
         told = f"which knows {known:,} of the {len(vocabulary):,} words"
         print(f"begins with {init_from}, step {source.step}, {told}", file=sys.stderr, flush=True)
-    return transferred(source, config, vocabulary)
+    return transferred(source, config, vocabulary), source.objective

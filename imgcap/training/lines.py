@@ -43,6 +43,10 @@ def start_block(
     evaluated = f"evaluated on {config.eval.split} {f'every {every:,} steps' if every else 'at the end'}"
     rising = steps_of(config.optim.warmup, epoch)
     warns = f"; warning: the rate rises for {rising:,} of them, lower optim.warmup" if 2 * rising > total else ""
+    if config.train.objective == "self_critical":
+        first = steps_of(config.train.objective_from, epoch)
+        drawn = f"self-critical after {first:,}" if first < total else "warning: it ends before any is self-critical"
+        warns += f"; {drawn}" if first else ""
     begins = f"goes on from step {resumed[0]:,} ({resumed[1]})" if resumed else "new"
     passes = f" × {accumulation.steps} passes" if accumulation.steps > 1 else ""
     ranks = f"{world.world_size} ranks × " if world.world_size > 1 else ""

@@ -66,6 +66,10 @@ class Meter:
     def add_loss(self, loss: Loss) -> None:
         self.sums[:3] += torch.stack([loss.cross_entropy, loss.total, loss.tokens.to(loss.total.dtype)]).detach()
 
+    def drop_losses(self) -> None:
+        """Forget the losses since the last log; not what was skipped, nor the clock."""
+        self.sums[:3] = 0
+
     def add_step(self, skipped: Tensor, images: int) -> None:
         self.sums[3] += skipped
         self.skipped_in_a_row = (self.skipped_in_a_row + 1) * skipped

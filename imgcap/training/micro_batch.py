@@ -4,6 +4,7 @@ import torch
 
 from imgcap.data.plan import Accumulation
 from imgcap.ranks.memory import halves, largest_that_fits, place_of
+from imgcap.training.critic import to_measure
 from imgcap.training.engines.protocol import Engine
 from imgcap.types import Batch, StepInputs
 
@@ -33,7 +34,7 @@ def micro_batch_that_fits(
         coming = 3 if first else 1  # a gradient that others are added to, and two moments
         kept = [torch.empty_like(parameter) for parameter in trained for _ in range(coming)]
         part = Batch(*(tensor[:images].to(device) for tensor in batch))
-        loss = engine.objective(part, StepInputs(count_correct=True))
+        loss = engine.objective(to_measure(engine.objective, part), StepInputs(count_correct=True))
         torch.autograd.grad(loss.total, trained, allow_unused=True)  # unlike backward(), it begins no exchange of DDP's
         del kept
 

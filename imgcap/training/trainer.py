@@ -20,6 +20,7 @@ from imgcap.data.plan import Accumulation, Plan
 from imgcap.data.stream import StreamPlan
 from imgcap.errors import UserError
 from imgcap.evaluation.evaluator import EvaluationStopped, Evaluator
+from imgcap.models.captioner import Captioner
 from imgcap.models.encoders.base import Encoder
 from imgcap.ranks.collectives import broadcast_object, gather_objects, on_main, sum_across_ranks
 from imgcap.ranks.memory import is_short, within_memory
@@ -27,11 +28,11 @@ from imgcap.ranks.progress import Progress, say, telling
 from imgcap.ranks.watchdog import at_step, doing
 from imgcap.ranks.world import World
 from imgcap.shards.identity import SetIdentity
+from imgcap.training.aim import Aim
 from imgcap.training.bottlenecks import Bottlenecks
-from imgcap.training.critic import Critic
 from imgcap.training.early_stopping import EarlyStopping
 from imgcap.training.engines.protocol import Engine, Numbers, Outcome, Step, StepResult, numbers_on
-from imgcap.training.engines.state import parameter_counts
+from imgcap.training.engines.state import parameter_counts, share_buffers
 from imgcap.training.feed import Feed
 from imgcap.training.lines import best_step, closing_block, evaluation_line
 from imgcap.training.meter import Meter, StepCounts
@@ -84,7 +85,7 @@ class Trainer:
     notice: PreemptionNotice
     keep: int  # checkpoints
     file_names: Callable[[Sequence[int]], list[str]]  # of images, by their numbers
-    critic: Critic | None = None  # of self-critical steps
+    aim: Aim
     after_step: Callable[[], None] = lambda: None  # a profiler's
     step: int = 0
     evaluated: int = 0  # the step of the last evaluation
@@ -177,7 +178,11 @@ class Trainer:
 
     @property
     def _finished(self) -> bool:
-        return self.step >= self.timetable.total or self.stopping.should_stop
+        return self.step >= self.timetable.total or self.stopped_early
+
+    @property
+    def stopped_early(self) -> bool:
+        return self.aim.is_reached(self.stopping, self.step)
 
     def train_step(self, feed: Feed) -> dict[str, float] | None:
         """Train on one global batch: loss, backward, update. Returns what was logged, where a log is due.
@@ -207,8 +212,7 @@ class Trainer:
             kind=inputs.args,
             updated=self.average.update,
         )
-        if self.critic is not None and self.critic.has_begun(self.step):
-            step = self.critic.step(self.engine, step, micro_batches, self.step, count_correct)
+        step = self.aim.turned(step, self.engine, self.meter, micro_batches, self.step, count_correct)
         losses, result = outcome = self.engine.run(step)
         with self._waiting_for_the_loader():
             feed.take_ahead()
@@ -307,8 +311,7 @@ class Trainer:
             **{f"optim/{name}": rate * factor for name, rate in self.engine.base_rates().items()},
             "optim/trainable_parameters": self._trainable,
         }
-        if self.critic is not None and self.critic.has_begun(self.step - 1):
-            values |= self.critic.read(values["train/loss"])
+        values |= self.aim.read(self.step, values["train/loss"])
         values |= self.bottlenecks.look(self.step, values)
         on_main(lambda: self.monitor.scalars(self.step, epoch, values))
         self.meter.restart_clock()
@@ -319,10 +322,10 @@ class Trainer:
         if is_short(self.world.device):
             self.engine.release()
         self._evaluating = True
-        self.evaluator.objective = self._objective
+        self.evaluator.objective = self.aim.after(self.step)
         try:
-            with self.engine.whole_model():
-                evaluation = self.evaluator.run(self.average.to_evaluate(), lambda: self.notice.requested)
+            with self._to_evaluate() as model:
+                evaluation = self.evaluator.run(model, lambda: self.notice.requested)
         except EvaluationStopped:
             self._leave()
         except (UserError, RuntimeError):
@@ -338,7 +341,7 @@ class Trainer:
         )
         metric = self.config.early_stopping.metric
         value = evaluation.loss if metric == "loss" else evaluation.scores.get(metric)
-        best = value is not None and self.stopping.update(value)
+        best = value is not None and self.stopping.update(value, self.aim.after(self.step))
         if value is not None:
             self.rate.evaluated(value, lower_is_better=metric == "loss")
         if self.world.is_main:
@@ -346,10 +349,13 @@ class Trainer:
             say(evaluation_line(evaluation, self.step, epoch, metric, *so_far))
         return best
 
-    @property
-    def _objective(self) -> str | None:
-        """What the weights were trained for, as scores are signed with it."""
-        return self.critic.signed(self.step) if self.critic is not None else None
+    @contextmanager
+    def _to_evaluate(self) -> Iterator[Captioner]:
+        """The model to be evaluated and saved, with all its weights, the same on every rank. Entered on all ranks."""
+        with self.engine.whole_model():
+            if self.average.averaged is not None:
+                share_buffers(self.average.averaged)  # an average of BatchNorm's statistics is of a rank's own images
+            yield self.average.to_evaluate()
 
     def save(self, best: bool, wait: bool = False) -> None:
         """Copy the state of the run, and write it from rank 0 while training goes on, or at once.
@@ -359,20 +365,19 @@ class Trainer:
         doing("saving")
         on_main(self.saver.wait)
         training = {**self.engine.state_dict(), "meter": self.meter.state(self.world.is_main)}
+        training |= self.aim.state(self.world.is_main)
         state = {
             "plan": self.plan.state(self.step),
             "shards": SetIdentity.of(self.evaluator.reader).as_json(),
             "evaluated": self.evaluated,
             "stopping": self.stopping.state_dict(),
             "rate": self.rate.state_dict(),
-            "objective": self._objective,
+            "objective": self.aim.after(self.step),
         }
-        if self.critic is not None:
-            training["watched"] = self.critic.watched.state(self.world.is_main)
-        with self.engine.whole_model():
+        with self._to_evaluate() as evaluated:
             if self.world.is_main:
                 training["weights"] = self.average.training_weights()
-                model, training, state = self.saver.copy([self.average.to_evaluate().state_dict(), training, state])
+                model, training, state = self.saver.copy([evaluated.state_dict(), training, state])
                 root, step, keep = self.run / "checkpoints", self.step, self.keep
                 self.saver.start(lambda: save_checkpoint(root, step, model, training, state, keep, best))
         if wait:
@@ -386,8 +391,7 @@ class Trainer:
         self.engine.load_state_dict(saved.training)
         self.average.load(saved.model, saved.step)
         self.meter.load_state(saved.training["meter"], self.world.is_main)
-        if self.critic is not None and "watched" in saved.training:
-            self.critic.watched.load_state(saved.training["watched"], self.world.is_main)
-        self.stopping.load_state_dict(saved.state["stopping"])
+        self.aim.load_state(saved.training, self.world.is_main)
+        self.stopping.load_state_dict(saved.state["stopping"], saved.state.get("objective"))
         self.rate.load_state_dict(saved.state["rate"])
         self.step, self.evaluated = saved.step, saved.state["evaluated"]

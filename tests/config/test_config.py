@@ -265,6 +265,7 @@ def test_every_key_has_a_reader() -> None:
         (["train.self_critical.reward.CIDEr=0"], "reward gives no score a weight; set reward.CIDEr=1"),
         (["train.self_critical.cross_entropy=1"], "train.self_critical.cross_entropy"),
         (["train.objective_from=2ep"], "set train.objective=self_critical too"),
+        (["train.self_critical.samples=9"], "is of train.objective=self_critical; set that too, or leave it out"),
         (
             ["train.objective=self_critical", "data.mode=stream", "data.stream=x.tar"],
             "which a stream doesn't have; set data.mode=index",
@@ -277,4 +278,5 @@ def test_self_critical_training_that_cannot_be_is_refused(overrides: list[str], 
     with pytest.raises(UserError) as refused:
         load_config(None, overrides)
     assert told in str(refused.value)
-    assert load_config(None, ["train.self_critical={samples: 1, baseline: greedy}"]).train.self_critical.samples == 1
+    greedy = ["train.objective=self_critical", "train.self_critical={samples: 1, baseline: greedy}"]
+    assert load_config(None, greedy).train.self_critical.samples == 1

@@ -18,6 +18,7 @@ from imgcap.training.assembly import assemble
 from imgcap.training.dry_run import describe
 from imgcap.training.resumption import Resumption
 
+DRAWN = ["train.objective=self_critical"]
 CPU = World(0, 1, 0, torch.device("cpu"))
 
 
@@ -53,6 +54,7 @@ def assembled(tmp_path, shards, *settings):
         ["model.encoder.train=all", "data.image_size=64"],
         ["model.encoder.train=none", "train.precision=bf16"],
         ["model.encoder.train=all", "model.decoder.type=lstm", "data.max_tokens=40", "train.precision=bf16"],
+        ["model.encoder.train=all", *DRAWN, "train.self_critical={samples: 9, cross_entropy: 0.2}"],
     ],
     ids=str,
 )
@@ -78,6 +80,17 @@ def test_weights_and_optimiser_are_counted_as_they_are_kept(tmp_path, shards):
     frozen = sum(parameter.nbytes for parameter in parameters if not parameter.requires_grad)
     kept = 2 * (trained + frozen) + frozen  # the model, its average, and the folded copy of what is frozen
     assert told["weights"] == pytest.approx(kept, rel=0.01)
+
+
+def test_a_self_critical_step_is_one_of_drawn_captions(tmp_path, shards):
+    def memory(*settings):
+        trainer, config, resumption = assembled(tmp_path, shards, "model.encoder.train=none", *settings)
+        return describe(trainer, config, resumption)["memory"]
+
+    found = [memory(*DRAWN, f"train.self_critical={given}") for given in ("{samples: 5}", "{samples: 40}")]
+    assert found[1]["step"] > 4 * found[0]["step"]
+    watched = memory(*DRAWN, "train.self_critical={samples: 5, kl: 0}")
+    assert watched["weights"] == pytest.approx(1.5 * found[0]["weights"], rel=0.01)  # a frozen encoder has a copy
 
 
 def test_the_time_of_a_run_is_that_of_its_steps(dry):
@@ -114,6 +127,11 @@ def test_weights_are_read_and_never_downloaded(dry, command, shards, tiny, tmp_p
     torch.save(torchvision.models.resnet18().state_dict(), kept)
     assert dry("model.encoder.weights=DEFAULT")["weights"] == {"source": "DEFAULT", "to_download": False}
     assert dry(f"model.encoder.weights={kept}")["weights"] == {"source": str(kept), "to_download": False}
+    pytest.importorskip("timm")
+    sources = {"timm/vit_tiny_patch16_224": "https://huggingface.co/timm/vit_tiny_patch16_224"}
+    for name, source in sources.items():
+        told = dry(f"model.encoder={{name: {name}, weights: DEFAULT}}", "data.image_size=224")["weights"]
+        assert told["source"].startswith(source) and told["to_download"]
     for name, told in {"resnet34": "does not fit resnet34", "resnet18": "is no file"}.items():
         weights = kept if name == "resnet34" else tmp_path / "nowhere.pth"
         given = [*tiny, f"data.shards={shards}", f"model.encoder={{name: {name}, weights: {weights}}}"]

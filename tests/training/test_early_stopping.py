@@ -6,7 +6,7 @@ from imgcap.training.early_stopping import EarlyStopping
 
 def verdicts(values, **config):
     stopping = EarlyStopping(EarlyStoppingConfig(**config))
-    return [(stopping.update(value), stopping.should_stop) for value in values]
+    return [(stopping.update(value), stopping.should_stop()) for value in values]
 
 
 def test_scores_must_rise_by_more_than_min_delta():
@@ -39,6 +39,24 @@ def test_it_goes_on_from_its_state():
         first.update(value)
     second.load_state_dict(first.state_dict())
     assert (second.best, second.stale) == (0.4, 1)
+
+
+def test_patience_begins_anew_with_another_objective():
+    config = EarlyStoppingConfig(patience=2)
+    stopping = EarlyStopping(config)
+    for value in (0.5, 0.4, 0.4):
+        stopping.update(value)
+    assert stopping.should_stop() and not stopping.should_stop("drawn")
+    assert not stopping.update(0.4, "drawn") and stopping.stale == 1 and not stopping.should_stop("drawn")
+    again = EarlyStopping(config)
+    again.load_state_dict(stopping.state_dict())
+    assert not again.update(0.45, "drawn") and again.should_stop("drawn") and again.best == 0.5
+
+
+def test_a_state_of_before_objectives_has_that_of_its_checkpoint():
+    stopping = EarlyStopping(EarlyStoppingConfig(patience=1))
+    stopping.load_state_dict({"metric": "CIDEr", "best": 0.5, "stale": 1}, "drawn")
+    assert stopping.should_stop("drawn") and not stopping.should_stop()
 
 
 def test_nan_is_never_the_best():

@@ -95,7 +95,7 @@ def test_a_new_run_has_the_model_and_the_weights_of_its_source(tmp_path, source,
     theirs = load_config(source / "config.yaml")
     assert config.model.decoder == theirs.model.decoder.model_copy(update={"dropout": 0.3})
     assert config.model.encoder == theirs.model.encoder.model_copy(update={"train": "none"})
-    model = initial_captioner(config.model, source, Vocabulary.load(source / "vocab.json"))
+    model, _ = initial_captioner(config.model, source, Vocabulary.load(source / "vocab.json"))
     saved = safetensors.torch.load_file(source / f"checkpoints/step-{TRAINED:08d}/model.safetensors")
     assert all((weight == saved[name]).all() for name, weight in model.state_dict().items())
     assert isinstance(model, Captioner) and model.encoder.frozen_stages == 5
@@ -106,7 +106,7 @@ def test_an_artefact_is_a_source_too(tmp_path, source):
     export_run(source, artefact)
     found, _ = configure(None, [f"init_from={artefact}", f"run_dir={tmp_path / 'run'}"], "auto")
     assert found.model == load_config(source / "config.yaml").model
-    model = initial_captioner(found.model, artefact, Vocabulary.load(source / "vocab.json"))
+    model, _ = initial_captioner(found.model, artefact, Vocabulary.load(source / "vocab.json"))
     weights = safetensors.torch.load_file(artefact / "model.safetensors")
     assert torch.equal(model.decoder.output.weight, weights["decoder.output.weight"])
 

@@ -363,3 +363,9 @@ def test_an_untrained_model_is_warned_of_by_its_reward(capsys):
     judged(objective, [2], Critic(objective, Nothing(), watched, 4, CPU), number=5)
     judged(objective, [2], Critic(objective, Longer(), watched, 5, CPU), number=5)
     assert "hardly" not in capsys.readouterr().err
+
+
+def test_equal_objectives_are_signed_alike():
+    mixed = [{"CIDEr": 1, "BLEU-4": 0.5}, {"BLEU-4": 0.5, "CIDEr": 1}]
+    first, second = (signed(TrainConfig(self_critical={"reward": reward}).self_critical, "f" * 64) for reward in mixed)
+    assert first == second and ",CIDEr=1,BLEU-4=0.5,eos," in first

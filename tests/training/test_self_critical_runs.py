@@ -96,7 +96,9 @@ def test_a_run_that_turns_to_it_and_stops_goes_on_to_the_very_same_weights(tmp_p
     settings += ["train.teacher_forcing={start: 0.8}", "model.encoder.train=last_block"]
     whole = done(launch(tmp_path / "whole", *settings, "train.max_steps=11"))
     for steps in (3, 5, 7, 11):
-        done(launch(tmp_path / "parts", *settings, f"train.max_steps={steps}"))
+        part = done(launch(tmp_path / "parts", *settings, f"train.max_steps={steps}"))
+        assert ("warning: it ends before any is self-critical" in part.stderr) == (steps == 3)
+    assert "; self-critical after 4\n" in whole.stderr
     assert "step 5: self-critical from here on, 3 captions an image rewarded by 1 CIDEr" in whole.stderr
     told = [re.search(r"^step (\d+)/11  (loss|reward) ", line) for line in whole.stderr.splitlines()]
     assert {int(found[1]): found[2] for found in told if found} == {
@@ -139,8 +141,36 @@ def test_scores_and_artefact_say_what_the_model_was_trained_for(tmp_path, shards
         assert scored.returncode == 0, scored.stderr
         assert f"|{said}|" in json.loads(scored.stdout.splitlines()[-1])["signature"]
     assert "|unk:never|" in signature, "it never drew the word"
+    for steps in (1, 2):  # from the artefact by cross-entropy, and on with what that began
+        done(launch(tmp_path / "on", f"init_from={out}", f"train.max_steps={steps}", "eval.metrics=[BLEU]"))
+        on_signature = json.loads((tmp_path / "on/results/val-scores.json").read_text())["signature"]
+        assert f"|{said},then=cross_entropy|" in on_signature and "|unk:never|" in on_signature
     by_cross_entropy = json.loads((trained("lstm") / "results/val-scores.json").read_text())["signature"]
     assert "unk:never" not in by_cross_entropy
+
+
+def test_early_stopping_waits_for_it_and_begins_anew(tmp_path, launch, metrics):
+    """A loss that never falls by 100 nats ends a run after its second evaluation, but where it turns to captions."""
+    stops = ["train.early_stopping={metric: loss, patience: 1, min_delta: 100}", "eval.every=1", "eval.limit=2"]
+    stops += ["train.max_steps=8", "log.every=6", "eval.metrics=[BLEU]"]
+    drawn = ["train.objective=self_critical", "train.objective_from=5"]
+    turned = done(launch(tmp_path / "turned", *stops, *drawn))
+    assert "stopped at step 6 of 8; it stopped early" in turned.stderr
+    line = metrics(tmp_path / "turned")[6]
+    assert abs(line["train/objective"]) < 0.5 < line["sampled/entropy"], "means over drawn captions alone"
+    plain = done(launch(tmp_path / "plain", *stops))
+    assert "stopped at step 2 of 8; it stopped early" in plain.stderr
+    again = launch(tmp_path / "plain", *stops, "optim.lr=1e-5")
+    assert "a higher train.early_stopping.patience goes on with them" in again.stderr
+    asked = ["train.objective=self_critical", "--change", "train.objective"]
+    on = done(launch(tmp_path / "plain", *stops, *asked))
+    assert "step 3: self-critical from here on" in on.stderr and "stopped at step 3 of 8; it stopped early" in on.stderr
+
+
+def test_a_beginning_behind_the_end_is_refused(tmp_path, launch):
+    for more in ([], ["--dry-run"]):
+        ended = launch(tmp_path / "run", *SETTINGS, "train.objective_from=30ep", "train.epochs=30", *more)
+        assert ended.returncode == 2 and "behind the run's end, of train.epochs=30" in ended.stderr, ended.stderr
 
 
 def test_a_vocabulary_by_characters_is_refused(tmp_path, launch):

@@ -35,7 +35,7 @@ def bench_self_critical(arguments: argparse.Namespace) -> dict[str, Any]:
     world = init_ranks(str(arguments.device))
     with TemporaryDirectory() as folder:
         trainer = _trainer(arguments, Path(folder), world)
-        engine, critic = trainer.engine, trainer.critic
+        engine, critic = trainer.engine, trainer.aim.critic
         assert critic is not None, "the objective is self-critical"
         with reading(trainer.loader) as batches:
             fed = trainer.feed(batches).take()

@@ -16,16 +16,18 @@ from pathlib import Path
 import numpy as np
 
 from imgcap.config.training import BLEU, REWARDED
-from imgcap.errors import UserError
+from imgcap.data.dataset import DAMAGED
+from imgcap.errors import UserError, is_main_process
 from imgcap.evaluation.metrics.bleu import bleu_of_counts, compared_counts
 from imgcap.evaluation.metrics.cider import cider_d
 from imgcap.evaluation.metrics.known_references import KnownReferences, frequencies_hash, known_arrays
 from imgcap.evaluation.metrics.ngrams import Texts
 from imgcap.files.arrays import map_arrays, write_arrays
 from imgcap.files.cache import cache_root
+from imgcap.files.fetch import Unreachable
 from imgcap.files.kept import content_hash
 from imgcap.files.locks import Lock
-from imgcap.ranks.progress import telling
+from imgcap.ranks.progress import say, telling
 from imgcap.shards.reader import ShardReader
 from imgcap.text.vocabulary import Vocabulary
 from imgcap.types import EOS, PAD
@@ -47,8 +49,7 @@ class Rewards:
         self._known = KnownReferences(arrays)
         self._order_I = np.argsort(arrays["image_ids"])
         self._ids_I = arrays["image_ids"][self._order_I]
-        hashed = arrays["frequencies_hash"].tobytes()
-        self.digest = content_hash(FORMAT, hashed, b"%d" % end_token, json.dumps(self.weights).encode())
+        self.digest = content_hash(FORMAT, arrays["frequencies_hash"].tobytes())  # of the document frequencies alone
 
     @classmethod
     def of_references(
@@ -81,8 +82,9 @@ class Rewards:
         """Take the references of shard sets' splits, and go by their images' ids; see `of_references`.
 
         What is counted lies in the folder `rewards` of imgcap's cache, in a file named by the hash of the sets'
-        manifests and the words: made by the first process that asks, mapped by all of its machine. Raises UserError
-        for a vocabulary that spells, for an id that two images have, and for damaged captions.
+        manifests and the words: made by the first process that asks, mapped by all of its machine. Samples whose
+        captions are damaged, which training skips, have none; what is counted without them isn't kept. Raises UserError
+        for a vocabulary that spells, and for an id that two images have.
         """
         if vocabulary.oov != "unk":
             raise UserError(
@@ -93,7 +95,15 @@ class Rewards:
         sets = [f"{reader.manifest_sha256} {reader.split}".encode() for reader in readers]
         name = content_hash(FORMAT, words, b"%d" % end_token, *sets)
         path = cache_root() / "rewards" / f"{name}.safetensors"
-        return cls(_shared(path, lambda: count_references(_images(readers, vocabulary), end_token)), weights, end_token)
+        damaged: list[str] = []
+        images = _images(readers, vocabulary, damaged)
+        arrays = _shared(path, lambda: count_references(images, end_token), is_whole=lambda: not damaged)
+        if damaged and is_main_process():
+            say(
+                f"warning: {len(damaged):,} of the train split's samples are damaged and give no references, which "
+                f"moves all rewards a little (the first: {damaged[0]}); imgcap verify names them"
+            )
+        return cls(arrays, weights, end_token)
 
     def __call__(self, images_N: np.ndarray, captions_NL: np.ndarray) -> np.ndarray:
         """Reward captions of images, by the images' ids: float64, shape (N,); 0 where an id is negative.
@@ -147,10 +157,20 @@ def count_references(images: Iterable[tuple[int, Captions]], end_token: bool) ->
     return arrays | {"frequencies_hash": np.frombuffer(frequencies_hash(arrays).encode(), np.uint8)}
 
 
-def _images(readers: Sequence[ShardReader], vocabulary: Vocabulary) -> Iterator[tuple[int, Captions]]:
+def _images(
+    readers: Sequence[ShardReader], vocabulary: Vocabulary, damaged: list[str]
+) -> Iterator[tuple[int, Captions]]:
+    """Read the captions of images with their ids; what `damaged` ones are called goes there."""
     seen: set[int] = set()
     for reader in readers:
-        for sample in map(reader.read_text, range(len(reader))):
+        for number in range(len(reader)):
+            try:
+                sample = reader.read_text(number)
+            except Unreachable:
+                raise
+            except DAMAGED as error:
+                damaged.append(str(error))
+                continue
             if sample.image_id in seen:
                 raise UserError(
                     f"two images of {' and '.join(str(reader.place) for reader in readers)} have the id "
@@ -161,8 +181,13 @@ def _images(readers: Sequence[ShardReader], vocabulary: Vocabulary) -> Iterator[
             yield sample.image_id, [vocabulary.encode(caption) for caption in sample.tokens]
 
 
-def _shared(path: Path, count: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Map the arrays kept in a file, or count them and keep them there; in memory of one's own where that fails."""
+def _shared(
+    path: Path, count: Callable[[], dict[str, np.ndarray]], is_whole: Callable[[], bool]
+) -> dict[str, np.ndarray]:
+    """Map the arrays kept in a file, or count them and keep them there.
+
+    In memory of one's own where that fails, or where what was counted isn't whole.
+    """
     if (kept := map_arrays(path)) is not None:
         return kept
     with contextlib.ExitStack() as held:
@@ -178,6 +203,8 @@ def _shared(path: Path, count: Callable[[], dict[str, np.ndarray]]) -> dict[str,
             left.unlink(missing_ok=True)
         with telling("counting the n-grams of the references"):
             counted = count()
+        if not is_whole():
+            return counted
         try:
             write_arrays(path, counted)
             _keep_newest(path.parent)

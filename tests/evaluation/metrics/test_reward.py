@@ -20,7 +20,7 @@ from imgcap.evaluation.metrics.reward import Rewards
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.token_counts import TokenCounts
 from imgcap.text.vocabulary import Vocabulary
-from imgcap.types import EOS, PAD, UNK
+from imgcap.types import EOS, PAD, UNK, Sample
 
 ALL = dict.fromkeys(REWARDED, 1.0)
 FEW = [UNK, *range(4, 14)]
@@ -172,18 +172,17 @@ def test_weights() -> None:
     assert (mixed(images, captions) == 2 * scores["CIDEr"] + 0.5 * scores["BLEU-4"]).all()
 
 
-def test_the_digest_tells_what_changes_a_reward() -> None:
+def test_the_digest_is_that_of_the_document_frequencies() -> None:
     references = [drawn(image, FEW, 3) for image in range(20)]
     digest = Rewards.of_references(references, {"CIDEr": 1}).digest
     turned = [group[::-1] for group in references[::-1]]
-    assert Rewards.of_references(turned, {"CIDEr": 1.0, "BLEU-4": 0}).digest == digest
+    assert Rewards.of_references(turned, {"CIDEr": 2.0, "BLEU-4": 0.5}).digest == digest
     others = [
         Rewards.of_references(references, {"CIDEr": 1}, end_token=False),
-        Rewards.of_references(references, {"CIDEr": 2}),
         Rewards.of_references([*references, [[4]]], {"CIDEr": 1}),
         Rewards.of_references([[[4], *references[0]], *references[1:]], {"CIDEr": 1}),
     ]
-    assert len({digest, *(other.digest for other in others)}) == 4 + (others[3].digest != digest)
+    assert len({digest, *(other.digest for other in others)}) == 3 + (others[2].digest != digest)
 
 
 @pytest.fixture
@@ -243,6 +242,30 @@ def test_a_damaged_file_is_made_again(cache: Path, reader: ShardReader, words: V
         file.write_bytes(damaged)
         assert (Rewards.of_split([reader], words, ALL)(*asked) == expected).all()
         assert file.read_bytes() == data
+
+
+def test_a_sample_that_is_damaged_gives_no_references(
+    cache: Path,
+    reader: ShardReader,
+    words: Vocabulary,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    images, captions = own_captions(reader, words)
+    whole, read = Rewards.of_split([reader], words, ALL, end_token=False), reader.read_text
+    kept = set(cache.glob("*.safetensors"))
+
+    def damaged(place: int) -> Sample:
+        if place == 3:
+            raise UserError("sample 3 is damaged")
+        return read(place)
+
+    monkeypatch.setattr(reader, "read_text", damaged)
+    found = Rewards.of_split([reader], words, ALL)
+    assert "1 of the train split's samples are damaged and give no references" in capsys.readouterr().err
+    others = np.arange(len(images)) != 3
+    assert (found(images[others], captions[others]) > 0).all() and found.digest != whole.digest
+    assert set(cache.glob("*.safetensors")) == kept, "what isn't whole is for nobody else"
 
 
 PROCESS = """

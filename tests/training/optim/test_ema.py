@@ -1,5 +1,6 @@
 """The average of the weights: its formula, and a run that evaluates, saves and resumes with it."""
 
+import json
 import shutil
 
 import pytest
@@ -29,6 +30,21 @@ def test_the_average_follows_weights_and_statistics_and_soon_forgets_the_first()
     for name in ("weight", "running_mean", "running_var"):
         torch.testing.assert_close(getattr(found, name).detach(), expected[name])
     assert WeightAverage(model, None).to_evaluate() is model and WeightAverage(model, None).training_weights() == {}
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_ranks_evaluate_the_average_that_is_saved(tmp_path, launch, command):
+    """BatchNorm's statistics, which each rank has of its own images, are rank 0's in the average too."""
+    run = tmp_path / "run"
+    settings = ["train.ema=0.5", "train.max_steps=6", "model.encoder.train=all", "eval.metrics=[BLEU]", "optim.lr=1e-2"]
+    ended = launch(run, *settings, ranks=2)
+    assert ended.returncode == 0, ended.stderr
+    in_training = json.loads((run / "results/val-scores.json").read_text())
+    scored = command("imgcap", "evaluate", run, "--split", "val")
+    assert scored.returncode == 0, scored.stderr
+    by_itself = json.loads((run / "results/val-scores.json").read_text())
+    assert by_itself["loss"] == pytest.approx(in_training["loss"], rel=1e-6)
 
 
 @pytest.mark.exhaustive
