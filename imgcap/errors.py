@@ -215,7 +215,7 @@ def how_to_go_on() -> str:
 
 
 def typed_command() -> str | None:
-    """The command that this process belongs to, as it was typed, torchrun's or deepspeed's with it.
+    """The command that this process belongs to, as it was typed, torchrun's or deepspeed's with it, without --resume.
 
     None where it was started by another launcher, or the system doesn't say by which.
     """
@@ -226,6 +226,10 @@ def typed_command() -> str | None:
         return None
     if len(words) > 1 and Path(words[1]).parent.name == "bin":  # a console script, by the interpreter in its first line
         del words[0]
+    if "--resume" in words:
+        at = words.index("--resume")
+        del words[at : at + 2]
+    words = [word for word in words if not word.startswith("--resume=")]
     name = Path(words[0]).name
     return shlex.join([name if shutil.which(name) == words[0] else words[0], *words[1:]])
 

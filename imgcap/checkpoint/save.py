@@ -56,6 +56,18 @@ def save_checkpoint(
     return folder
 
 
+def point_at_best(root: Path, step: int) -> bool:
+    """Let `best` name the checkpoint of a step. Where that isn't there it names none, and this is False."""
+    folder, pointer = root / layout.folder_name(step), root / layout.BEST
+    if layout.read_pointer(root, layout.BEST) == folder:
+        return True
+    if not folder.is_dir():
+        pointer.unlink(missing_ok=True)
+        return False
+    write_whole(pointer, folder.name + "\n")
+    return True
+
+
 def _write_files(
     folder: Path, model: Mapping[str, torch.Tensor], training: dict[str, Any], state: dict[str, Any], order: int
 ) -> None:

@@ -69,6 +69,8 @@ def _check_decoder(config: Config, given: Given) -> None:
     """
     decoder, prefix = config.model.decoder, "model.decoder."
     places = {key.removeprefix(prefix): where for key, where in given.places() if key.startswith(prefix)}
+    if "type" not in places and config.init_from is not None:
+        return  # the type is that of the model that is gone on with
     file = places.get("type", "").rpartition(":")[0]
     taken = set(type(decoder).model_fields)
     if decoder.type != "transformer":

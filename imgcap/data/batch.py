@@ -12,8 +12,8 @@ from imgcap.ranks.memory import within_shared_memory
 from imgcap.types import PAD, Batch
 
 HASH_MODULUS = 1 << 63
-NO_IMAGE = -1  # the image id of a sample that could not be read
-PADDING = -2  # of one that fills up an epoch's last batch
+NO_IMAGE = -(1 << 63)  # the image id of a sample that could not be read: no set's image has it (`as_image_id`)
+PADDING = NO_IMAGE + 1  # of one that fills up an epoch's last batch
 
 
 class BatchShape(NamedTuple):

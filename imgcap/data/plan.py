@@ -135,6 +135,7 @@ class Plan:
             "step": step,
             "global_batch": self.global_batch,
             "block": self.block,
+            "other_blocks": [share.block for share in self.others],
             "manifest_sha256": self.manifest_sha256,
         }
 
@@ -146,9 +147,10 @@ class Plan:
             ("seed", "seed"),
             ("global_batch", "train.global_batch"),
             ("block", "data.block, or data.cache_gb that it follows from"),
+            ("other_blocks", "block of data.also, which follows from data.cache_gb where its sets are remote"),
             ("manifest_sha256", "shard manifest, or other sets or weights in data.also"),
         ):
-            if state.get(name) != mine[name]:
+            if state.get(name, mine[name] if name == "other_blocks" else None) != mine[name]:  # 0.1.0 didn't say it
                 raise UserError(
                     f"the checkpoint was made with another {meant} ({state.get(name)}, now {mine[name]}); "
                     "resume with the same one, choose another name=, or begin anew with --resume no"

@@ -12,7 +12,7 @@ MOST_LETTERS = 20_000  # of a caption
 MOST_UNBROKEN = 2_000  # of those without white space between: spaCy takes the square of their number, here a second
 EMPTY = "empty caption"
 TOO_LONG = f"caption of more than {MOST_LETTERS:,} letters"
-_MAX_ID = 1 << 63  # batches hold 64 bits
+_MAX_ID = (1 << 63) - 1  # batches hold 64 bits, of which the lowest two numbers are no image's
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def as_image_id(value: Any) -> int | None:
         value = int(value)
     if isinstance(value, float) and value.is_integer() and abs(value) <= 1 << _ID_BITS:
         value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and -_MAX_ID <= value < _MAX_ID else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MAX_ID else None
 
 
 def image_id_of(file_name: str) -> int:

@@ -23,7 +23,7 @@ from imgcap.text.adaptation import adapted
 from imgcap.text.vocabulary import Vocabulary
 from imgcap.training.aim import Aim
 from imgcap.training.critic import Critic
-from imgcap.training.early_stopping import EarlyStopping
+from imgcap.training.early_stopping import EarlyStopping, measured
 from imgcap.training.engines.build import build_engine
 from imgcap.training.engines.state import parameter_counts
 from imgcap.training.feature_cache import check_features
@@ -89,7 +89,7 @@ def assemble(config: Config, world: World, resumption: Resumption, dry_run: bool
         unfreezing=Unfreezing(
             config.train.unfreeze, model.encoder.frozen_stages, plan.steps_per_epoch, model.encoder.frozen_before
         ),
-        stopping=EarlyStopping(config.train.early_stopping),
+        stopping=EarlyStopping(config.train.early_stopping, measured=measured(config.eval)),
         evaluator=build_evaluator(config, world, vocabulary),
         monitor=monitor,
         notice=notice,

@@ -8,7 +8,7 @@ from imgcap.config.load import known_key, load_config
 from imgcap.config.run import Config
 from imgcap.errors import UserError
 from imgcap.training.fine_tuning import adopted_decoder, adopted_input, adopted_model, origin
-from imgcap.training.resumption import CONFIG, Resumption
+from imgcap.training.resumption import CONFIG, Resumption, as_restarted
 
 MORE = re.compile(r"^(?P<key>[\w.]+)\+=(?P<amount>.*)$")
 LENGTHS = ("train.epochs", "train.max_steps")
@@ -24,7 +24,7 @@ def configure(
     """
     plain = [override for override in overrides if not MORE.match(override)]
     config = load_config(path, plain)
-    resumption = Resumption(config.run_path, resume, frozenset(map(known_key, change)))
+    resumption = Resumption(config.run_path, as_restarted(resume, config.run_path), frozenset(map(known_key, change)))
     added = [_lengthened(match["key"], match["amount"], resumption) for match in map(MORE.match, overrides) if match]
     if (trained := origin(config.init_from, resumption)) is not None:
         plain += adopted_decoder(config.model, trained)  # the keys of its section are then those of this type

@@ -85,7 +85,9 @@ def say_how_to_go_on(run: Path) -> None:
 
 def leave_marker(run: Path) -> None:
     run.mkdir(parents=True, exist_ok=True)
-    (run / MARKER).write_text("preempted; run the same command again to go on from the last checkpoint\n")
+    (run / MARKER).write_text(
+        "preempted; run the same command again, without --resume, to go on from the last checkpoint\n"
+    )
 
 
 def remove_marker(run: Path) -> None:

@@ -1,5 +1,6 @@
 """What a run goes on from, and with which other values: `--resume` and `--change`, read here and nowhere else."""
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -9,11 +10,14 @@ from pathlib import Path
 
 from imgcap.checkpoint.layout import newest_checkpoint
 from imgcap.checkpoint.load import Checkpoint, load_checkpoint, load_checkpoint_folder
+from imgcap.checkpoint.save import point_at_best
 from imgcap.config.changes import MAY_CHANGE, Change, changes
 from imgcap.config.load import load_config
 from imgcap.config.run import Config
-from imgcap.errors import UserError
+from imgcap.errors import UserError, is_main_process
 from imgcap.ranks.collectives import broadcast_object, gather_objects, on_main
+from imgcap.ranks.progress import say
+from imgcap.training.early_stopping import EarlyStopping
 
 CONFIG = "config.yaml"  # of a run, in its folder
 _SHOWN = 8  # differing keys in an error's one line
@@ -101,6 +105,32 @@ class Resumption:
         aside = self.run.with_name(f"{self.run.name}.{time.strftime('%Y%m%d-%H%M%S')}")
         self.run.rename(aside)
         print(f"the run that was in {self.run} is now in {aside}", file=sys.stderr)
+
+
+def restore_best(run: Path, stopping: EarlyStopping) -> None:
+    """Let `best` name the checkpoint that was the best when what is gone on from was saved. On all ranks.
+
+    Later saves, of steps that are now taken again, may have moved it. Where it is gone, the next one will be the best.
+    """
+    if (step := stopping.best_step) is None:
+        return
+    is_there = []
+    on_main(lambda: is_there.append(point_at_best(run / "checkpoints", step)))
+    if not broadcast_object(is_there[0] if is_there else None):
+        stopping.best = stopping.best_step = None
+
+
+def as_restarted(resume: str, run: Path) -> str:
+    """What `--resume` means in this start: a launcher that starts a run once more repeats the words of its first start.
+
+    To begin anew at each restart would throw away what was saved, so from then on it is `auto`.
+    """
+    restarts = [os.environ.get(name) or "0" for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")]
+    if resume == "auto" or set(restarts) == {"0"} or newest_checkpoint(run / "checkpoints") is None:
+        return resume
+    if is_main_process():
+        say(f"this is a restart, so that {run} goes on; --resume {resume} was for the first start")
+    return "auto"
 
 
 def another_name(config: Config) -> str:

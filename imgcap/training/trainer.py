@@ -14,6 +14,7 @@ from imgcap.checkpoint.load import Checkpoint
 from imgcap.checkpoint.save import save_checkpoint
 from imgcap.checkpoint.saver import Saver
 from imgcap.config.training import TrainConfig
+from imgcap.data.batch import counted_ids
 from imgcap.data.keyed_random import coins
 from imgcap.data.loader import reading
 from imgcap.data.plan import Accumulation, Plan
@@ -43,6 +44,7 @@ from imgcap.training.optim.learning_rate import LearningRate
 from imgcap.training.optim.teacher_forcing import teacher_forcing_ratio
 from imgcap.training.preemption import Preempted, PreemptionNotice, leave_marker, say_how_to_go_on
 from imgcap.training.report import report_evaluation
+from imgcap.training.resumption import restore_best
 from imgcap.training.unfreezing import Unfreezing
 from imgcap.types import Batch, Forcing, StepInputs
 
@@ -275,8 +277,8 @@ class Trainer:
         skipped, scale = int(self.meter.skipped_in_a_row), float(result.loss_scale)
         if skipped < MAX_SKIPPED and scale >= SCALE_FLOOR:
             return
-        images = gather_objects([number for batch in micro_batches for number in batch.image_ids.tolist()]) or []
-        names = self.file_names([number for rank in images for number in rank[:8] if number >= 0])
+        images = gather_objects([number for batch in micro_batches for number in counted_ids(batch).tolist()]) or []
+        names = self.file_names([number for rank in images for number in rank[:8]])
         named = broadcast_object(", ".join(names))
         raise UserError(
             f"step {self.step}: the gradient was not finite in {skipped} steps in a row (loss scale {scale:g}), here "
@@ -341,7 +343,7 @@ class Trainer:
         )
         metric = self.config.early_stopping.metric
         value = evaluation.loss if metric == "loss" else evaluation.scores.get(metric)
-        best = value is not None and self.stopping.update(value, self.aim.after(self.step))
+        best = value is not None and self.stopping.update(value, self.aim.after(self.step), self.step)
         if value is not None:
             self.rate.evaluated(value, lower_is_better=metric == "loss")
         if self.world.is_main:
@@ -393,5 +395,6 @@ class Trainer:
         self.meter.load_state(saved.training["meter"], self.world.is_main)
         self.aim.load_state(saved.training, self.world.is_main)
         self.stopping.load_state_dict(saved.state["stopping"], saved.state.get("objective"))
+        restore_best(self.run, self.stopping)
         self.rate.load_state_dict(saved.state["rate"])
         self.step, self.evaluated = saved.step, saved.state["evaluated"]

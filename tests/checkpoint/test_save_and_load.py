@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from imgcap.checkpoint import layout
 from imgcap.checkpoint.layout import MODEL, RECORD, STATE, TRAINING, Record, newest_checkpoint
 from imgcap.checkpoint.load import load_checkpoint, load_checkpoint_folder
-from imgcap.checkpoint.save import save_checkpoint
+from imgcap.checkpoint.save import point_at_best, save_checkpoint
 from imgcap.errors import UserError
 
 
@@ -202,3 +203,14 @@ def test_the_record_is_what_the_design_says(tmp_path: Path) -> None:
     assert set(files) == {MODEL, TRAINING, STATE}
     assert all(set(entry) == {"bytes", "sha256"} for entry in files.values())
     assert all((folder / name).stat().st_size == entry["bytes"] for name, entry in files.items())
+
+
+def test_the_best_goes_back_with_the_run(tmp_path: Path) -> None:
+    """A run that goes on from an earlier checkpoint saves the later steps anew, with other weights."""
+    for step, best in ((100, True), (200, True), (300, True)):
+        save(tmp_path, step, best=best)
+    assert point_at_best(tmp_path, 200) and load_checkpoint(tmp_path, "best").step == 200
+    save(tmp_path, 300)
+    save(tmp_path, 400, keep=1)
+    assert load_checkpoint(tmp_path, "best").step == 200
+    assert not point_at_best(tmp_path, 100) and layout.read_pointer(tmp_path, layout.BEST) is None

@@ -203,14 +203,20 @@ def test_one_that_python_can_t_raise_ends_too(started: Callable[..., Started], t
     assert command.ended(10) == (130, f"{STOPPING}stopped\n")
 
 
+RESUME = ("--resume=no", "--resume", "runs/a")
 SAYING = "import sys; from imgcap.errors import typed_command; print(typed_command())"
 
 
 def test_a_command_is_named_as_it_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     (tmp_path / "say.py").write_text(SAYING)
-    for words in (["python", "say.py", "a b", "x=[1]"], ["torchrun", "--nproc_per_node", "1", "say.py", "x=1"]):
+    for words in (
+        ["python", "say.py", "a b", "x=[1]"],
+        ["torchrun", "--nproc_per_node", "1", "say.py", "x=1"],
+        ["python", "say.py", "x=1", "--resume=no"],
+        ["python", "say.py", "--resume", "runs/a", "x=1"],  # whose next start goes on from its own checkpoint
+    ):
         ended = subprocess.run(
             words, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(CHECKOUT)}
         )
-        assert shlex.split(ended.stdout) == words, ended
+        assert shlex.split(ended.stdout) == [word for word in words if word not in RESUME], ended

@@ -1,8 +1,10 @@
 """The batch hash tells batches apart, adds up over ranks, and is not NumPy's or torch's to change."""
 
+import numpy as np
 import torch
 
-from imgcap.data.batch import HASH_MODULUS, NO_IMAGE, PADDING, batch_hash, target_count
+from imgcap.data.batch import HASH_MODULUS, NO_IMAGE, PADDING, batch_hash, counts, damaged_count, target_count
+from imgcap.shards.source import as_image_id
 from imgcap.types import EOS, PAD, SOS, Batch
 
 MASK = 2**64 - 1
@@ -40,3 +42,9 @@ def test_padding_leaves_no_trace_and_every_image_and_epoch_does():
 
 def test_targets_are_all_tokens_but_sos_and_pad():
     assert target_count(batch([1, 2, 3])) == 6
+
+
+def test_an_image_of_any_id_counts():
+    ids = [-1, -2, -7, 5, as_image_id(-(2**63) + 2), as_image_id(2**63 - 2)]
+    assert counts(np.array(ids)).all() and damaged_count(batch(ids)) == 0
+    assert as_image_id(NO_IMAGE) is as_image_id(PADDING) is None

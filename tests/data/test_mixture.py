@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from imgcap.data import mixture as module
 from imgcap.data.mixture import Interleaving, MixedReader, Share, mixture_sha256
 from imgcap.data.plan import Plan
+from imgcap.errors import UserError
 from imgcap.shards.reader import ShardReader
 
 OWN, OTHER = (7, 6), (5, 4)  # shards of the first set, and of one that is mixed in
@@ -94,3 +95,15 @@ def test_a_mixed_reader_counts_on_behind_each_set(shards):
     assert mixed.read(len(train)) == val.read(0) and mixed.read(len(mixed) - 1) == val.read(len(val) - 1)
     with pytest.raises(IndexError):
         mixed.read(len(mixed))
+
+
+def test_blocks_of_the_other_sets_are_of_the_order():
+    def plan(block):
+        return Plan(1, list(OWN), 4, "sha", None, (Share(OTHER, 6, block),))
+
+    state = plan(None).state(3)
+    plan(None).check_state(state)
+    with pytest.raises(UserError, match=r"another block of data\.also"):
+        plan(1).check_state(state)
+    del state["other_blocks"]  # as 0.1.0 wrote it
+    plan(1).check_state(state)

@@ -1,7 +1,8 @@
 """Early stopping follows one metric, upwards for scores and downwards for the loss."""
 
+from imgcap.config.evaluation import EvalConfig
 from imgcap.config.training import EarlyStoppingConfig
-from imgcap.training.early_stopping import EarlyStopping
+from imgcap.training.early_stopping import EarlyStopping, measured
 
 
 def verdicts(values, **config):
@@ -74,3 +75,18 @@ def test_another_metric_begins_anew():
     second = EarlyStopping(EarlyStoppingConfig(metric="loss"))
     second.load_state_dict(first.state_dict())
     assert second.best is None and second.update(2.0)
+
+
+def test_results_that_were_measured_otherwise_do_not_count():
+    """Of twenty images, or with another beam, CIDEr may have been higher than it ever gets now."""
+    few, all_of_them = (measured(EvalConfig(limit=limit)) for limit in (20, None))
+    assert measured(EvalConfig(batch=7, metrics=("BLEU",))) == all_of_them
+    first = EarlyStopping(EarlyStoppingConfig(), measured=few)
+    first.update(2.0, step=100)
+    kept, anew = (
+        EarlyStopping(EarlyStoppingConfig(), measured=few),
+        EarlyStopping(EarlyStoppingConfig(), measured=all_of_them),
+    )
+    for stopping in (kept, anew):
+        stopping.load_state_dict(first.state_dict())
+    assert (kept.best, kept.best_step) == (2.0, 100) and anew.best is None and anew.update(0.9)

@@ -22,7 +22,7 @@ from imgcap.text.vocabulary import Vocabulary
 from imgcap.training.assembly import build_vocabulary
 from imgcap.training.configuration import configure
 from imgcap.training.fine_tuning import initial_captioner
-from imgcap.training.resumption import Resumption
+from imgcap.training.resumption import Resumption, as_restarted
 from imgcap.types import Record
 
 OTHERWISE = {"circle": "disc", "circles": "discs", "red": "crimson", "a": "one", "two": "both", "large": "huge"}
@@ -228,3 +228,14 @@ def test_a_run_begins_once_it_has_a_checkpoint(source, tmp_path):
     folder = source / f"checkpoints/step-{TRAINED:08d}"
     for path in (source, folder):
         assert Resumption(tmp_path, str(path)).checkpoint.path == folder
+
+
+def test_a_launcher_s_restart_goes_on(source, tmp_path, monkeypatch, capsys):
+    """It repeats the words of the first start, which would set aside, or leave, what was saved since."""
+    for resume in ("no", str(source)):
+        assert as_restarted(resume, source) == resume
+        for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"):
+            with monkeypatch.context() as restarted:
+                restarted.setenv(name, "1")
+                assert as_restarted(resume, source) == "auto" and as_restarted(resume, tmp_path) == resume
+                assert f"--resume {resume} was for the first start" in capsys.readouterr().err

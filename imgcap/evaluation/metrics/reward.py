@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from imgcap.config.training import BLEU, REWARDED
+from imgcap.data.batch import counts
 from imgcap.data.dataset import DAMAGED
 from imgcap.errors import UserError, is_main_process
 from imgcap.evaluation.metrics.bleu import bleu_of_counts, compared_counts
@@ -106,7 +107,7 @@ class Rewards:
         return cls(arrays, weights, end_token)
 
     def __call__(self, images_N: np.ndarray, captions_NL: np.ndarray) -> np.ndarray:
-        """Reward captions of images, by the images' ids: float64, shape (N,); 0 where an id is negative.
+        """Reward captions of images, by the images' ids: float64, shape (N,); 0 of what is no image.
 
         A caption is word ids up to the first <eos> or <pad>. One without <eos>, cut at its greatest length, has none.
         """
@@ -116,7 +117,7 @@ class Rewards:
     def scores(self, images_N: np.ndarray, captions_NL: np.ndarray) -> dict[str, np.ndarray]:
         """Score captions by each metric that has a weight; see `__call__`."""
         scores = {name: np.zeros(len(images_N)) for name in self.weights}
-        counting = np.flatnonzero(images_N >= 0)
+        counting = np.flatnonzero(counts(images_N))
         places = self._places(images_N[counting])
         for some, compared in self._known.comparisons(places, self._texts(captions_NL[counting])):
             if "CIDEr" in scores:

@@ -24,7 +24,7 @@ class Thinned:
     def draw(self, seed: int, step: int, device: torch.device) -> None:
         """Draw what stays: the same on all ranks, and after a resume."""
         self.kept_ND = self.kept_ND.to(device)
-        numbers_N = torch.arange(-1, -1 - len(self.dropouts), -1, device=device)  # no image has such a number
+        numbers_N = torch.arange(-1, -1 - len(self.dropouts), -1, device=device)  # as if images had them
         coins_ND = coins(seed, step, numbers_N, 1, self.kept_ND.shape[1])[:, 0]
         p_N1 = torch.tensor([dropout.p for dropout in self.dropouts], device=device)[:, None]
         self.kept_ND.copy_((coins_ND >= p_N1) / (1 - p_N1))

@@ -13,6 +13,7 @@ from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 
 from imgcap.config.training import REWARDED
+from imgcap.data.batch import NO_IMAGE, PADDING
 from imgcap.errors import UserError
 from imgcap.evaluation.metrics import known_references, reward
 from imgcap.evaluation.metrics.cider import CiderReferences
@@ -118,7 +119,7 @@ def test_nothing_in_common_and_nothing_at_all() -> None:
     assert rewards(np.array([0, 1, 1]), np.array([[4, 5], [4, EOS], [EOS, PAD]])).max() < 1e-5
     rewards = Rewards.of_references([[[4]], [[5]]], ALL, end_token=False)
     assert rewards(np.array([0, 1]), np.array([[6, 7], [EOS, PAD]])).max() < 1e-5
-    assert rewards(np.array([-1, -2]), np.array([[4], [5]])).tolist() == [0, 0]
+    assert rewards(np.array([NO_IMAGE, PADDING]), np.array([[4], [5]])).tolist() == [0, 0]
     assert (CiderReferences({1: [""], 2: ["a"]}).scores({1: [""], 2: [""]}) == 0).all()
 
 
@@ -153,7 +154,7 @@ def test_images_go_by_their_ids() -> None:
     ids = np.random.default_rng(0).permutation(1 << 20)[:20] << 32
     rewards = Rewards.of_references(references, ALL, image_ids=ids.tolist())
     assert (rewards(ids, captions) == expected).all()
-    ids[3], ids[7] = -1, -2  # damaged, padding
+    ids[3], ids[7] = NO_IMAGE, PADDING  # damaged, padding
     expected[[3, 7]] = 0
     assert (rewards(ids, captions) == expected).all()
     with pytest.raises(AssertionError, match="without references"):
@@ -242,6 +243,14 @@ def test_a_damaged_file_is_made_again(cache: Path, reader: ShardReader, words: V
         file.write_bytes(damaged)
         assert (Rewards.of_split([reader], words, ALL)(*asked) == expected).all()
         assert file.read_bytes() == data
+
+
+def test_images_of_negative_ids_are_rewarded() -> None:
+    references = [drawn(image, FEW, 3) for image in range(3)]
+    rewards = Rewards.of_references(references, ALL, image_ids=[-1, -7, 5])
+    captions = padded([group[0] for group in references], 12)
+    assert (rewards(np.array([-1, -7, 5]), captions) > 0).all()
+    assert (rewards(np.array([NO_IMAGE, PADDING, 5]), captions) > 0).tolist() == [False, False, True]
 
 
 def test_a_sample_that_is_damaged_gives_no_references(
