@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from imgcap.config.data import DataConfig
+from imgcap.data.batch import NO_IMAGE
 from imgcap.data.dataset import TrainDataset
 from imgcap.data.loader import READ_AHEAD, PlanSampler, TrainLoader, reading
 from imgcap.data.plan import Accumulation, MicroBatch, Plan
@@ -61,10 +62,10 @@ def kept(loader):
 
 def test_a_damaged_image_has_no_captions_and_shifts_nobody(capfd):
     sound = {int(i) for batch in batches(0, stop=3) for i in batch.image_ids}
-    assert sound == {100 + i for i in range(12) if i != 5} | {-1}
+    assert sound == {100 + i for i in range(12) if i != 5} | {NO_IMAGE}
     for batch in batches(0, stop=3):
         for image_id, tokens in zip(batch.image_ids, batch.tokens_BKT, strict=True):
-            assert (image_id == -1) == bool((tokens == 0).all())
+            assert (image_id == NO_IMAGE) == bool((tokens == 0).all())
     assert "skipped: 5.jpg (sample 5 of memory)" in capfd.readouterr().err
 
 
