@@ -41,7 +41,8 @@ def main() -> None:
     parser = parser_for(__doc__)
     parser.add_argument("sweep", type=Path, help="a YAML file like those in tools/sweeps")
     parser.add_argument("--out", type=Path, help="folder of the sweep (default: runs/sweeps/NAME)")
-    parser.add_argument("--nproc-per-node", type=positive, metavar="N", help="train each trial under torchrun on N ranks")
+    ranks = "train each trial under torchrun on N ranks"
+    parser.add_argument("--nproc-per-node", type=positive, metavar="N", help=ranks)
     add_device(parser)
     arguments = parser.parse_args()
     config = load_sweep(arguments.sweep)
