@@ -61,6 +61,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
         ),
         ("evaluate HOME/art/newer", "of format 2, this imgcap reads 1; it was made by imgcap 9.1.0: install that one"),
         ("evaluate HOME/runs/flickr8k --split tset", "no split 'tset'; it has train, val, test; name one of them"),
+        ("evaluate HOME/runs/flickr8k eval.split=val", "error: eval.split is of training; use --split val"),
         ("caption HOME/runs/flickr8k SET --split tset --out HOME/c.csv", "no split 'tset'; it has train, val, test"),
         ("evaluate HOME/art/mine", "doesn't say which set it was trained on, being of an older imgcap"),
         ("evaluate HOME/runs/flickr8k --device gpu", "'gpu' is no device; give cpu, cuda, cuda:1 or mps"),
