@@ -90,7 +90,7 @@ def _settings(loaded: LoadedCaptioner) -> dict[str, Any]:
         "unk": bool(config.eval.unk),
         "max_tokens": config.data.max_tokens,
         "image_size": config.data.image_size,
-        **({} if config.data.interpolation == "bilinear" else {"interpolation": config.data.interpolation}),
+        "interpolation": config.data.interpolation,
         "batch": config.eval.batch,
         "precision": config.train.precision,
     }

@@ -21,6 +21,7 @@ from imgcap.files.locks import Lock
 
 Row = dict[str, Any]  # `image` …, then `caption` and `score`, or `skipped` and why
 FORMATS = (".jsonl", ".csv")
+_UNWRITTEN = {"interpolation": "bilinear", "capital": False}  # what a record of before these keys was made with
 
 
 class Journal:
@@ -117,7 +118,7 @@ def read_rows(path: Path) -> list[Row]:
 def _refuse_others(what: Path, record: Path, settings: dict[str, Any]) -> None:
     """Raise UserError where `record` says that `what` was made with other settings."""
     try:
-        kept = dict(json.loads(record.read_text(encoding="utf-8")))
+        kept = _UNWRITTEN | dict(json.loads(record.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):
         raise UserError(f"{what} exists, and not by this command; remove it, or choose another --out") from None
     for name, value in settings.items():

@@ -5,7 +5,8 @@
 
 The table goes to stderr; the last line of stdout is the scores as JSON. A run also gets results/SPLIT-captions.json and
 results/SPLIT-scores.json. A model is scored on the set that it was trained on; with data.shards=DIR on another, which
-the first line says, and a run's files are then NAME-SPLIT-...
+the first line says, and a run's files are then NAME-SPLIT-... With eval.limit=N the first N images are scored; a limit
+of the run itself is of training alone.
 """
 
 import json
@@ -14,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from imgcap.commands.arguments import MODEL, add_device, add_overrides, add_which, device_of, parser_for
-from imgcap.errors import exits_cleanly, work_begins
+from imgcap.errors import UserError, exits_cleanly, work_begins
 
 
 @exits_cleanly
@@ -39,8 +40,8 @@ def main() -> None:
     from imgcap.ranks.world import close_ranks, init_ranks, say_without_gpu
 
     work_begins()
-
     overrides = arguments.overrides + ([] if arguments.beam is None else [f"eval.beam={arguments.beam}"])
+    keys = _keys_of(overrides)
     world = init_ranks(device_of(arguments.device, overrides))
     try:
         loaded = open_trained(arguments.path, world.device, arguments.which, overrides)
@@ -57,6 +58,7 @@ def main() -> None:
             world,
             split=arguments.split,
             precision=config.train.precision,
+            limit=config.eval.limit if "eval.limit" in keys else None,
             train=train_split(reader) if world.is_main else None,
             objective=loaded.objective,
         )
@@ -77,3 +79,14 @@ def main() -> None:
             print(json.dumps(evaluation.as_json()), flush=True)
     finally:
         close_ranks()
+
+
+def _keys_of(overrides: list[str]) -> set[str]:
+    """Name the keys that overrides give; UserError for the split of training, which would say nothing here."""
+    from imgcap.config.load import read_given
+
+    given = read_given(None, overrides)
+    keys = {key for key, _ in given.places()}
+    if "eval.split" in keys:
+        raise UserError(f"eval.split is of training; use --split {given.plain['eval']['split']}")
+    return keys

@@ -23,7 +23,9 @@ class EvalConfig(SearchConfig):
 
     every: Duration = Field("1ep", description="time between two evaluations in training; 0: at the end only")
     split: str = Field("val", description="split of data.shards that training evaluates on")
-    limit: Positive | None = Field(None, description="images of an evaluation in training; null: all of the split")
+    limit: Positive | None = Field(
+        None, description="images of an evaluation in training, or of imgcap evaluate if given there; null: all"
+    )
     batch: Positive = Field(32, description="images that are decoded together")
     metrics: tuple[Metric, ...] = Field(("BLEU", "METEOR", "ROUGE-L", "CIDEr"), description="scores to compute")
     clip: ClipConfig = ClipConfig()

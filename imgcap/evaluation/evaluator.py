@@ -25,7 +25,7 @@ from imgcap.errors import UserError
 from imgcap.evaluation.batches import EvalBatch, FixedBatches
 from imgcap.evaluation.metrics.clip import ClipScorer
 from imgcap.evaluation.metrics.diversity import TrainCaptions, diversity
-from imgcap.evaluation.metrics.languages import fitting, tokeniser_name
+from imgcap.evaluation.metrics.languages import as_scored, fitting, tokeniser_name
 from imgcap.evaluation.metrics.scorers import score_images
 from imgcap.evaluation.results import Evaluation, Example
 from imgcap.evaluation.signature import signature
@@ -57,7 +57,7 @@ class _Decoded:
 
     number: int
     file_names: dict[int, str]
-    captions: dict[int, str]
+    words: dict[int, list[str]]  # of each image's caption
     references: dict[int, list[str]]
     cross_entropy: float
     tokens: int
@@ -196,28 +196,28 @@ class Evaluator:
             loss = caption_loss(readout_BKTR, model.decoder.output, tokens_BKT, label_smoothing=0.0)
             first, longest = batch.number == 0, self.data.max_tokens  # the first batch's images are the examples
             found = generate([model.decoder], [features_BPE], self.options, self.vocabulary, longest, attention=first)
-        captions = [self.vocabulary.decode(tokens) for tokens in found.tokens_BL.tolist()]
+        words = [self.vocabulary.words_of(tokens) for tokens in found.tokens_BL.tolist()]
         kept = [place for place in range(batch.real) if batch.sound[place]]
         return _Decoded(
             number=batch.number,
             file_names={batch.image_ids[place]: batch.file_names[place] for place in kept},
-            captions={batch.image_ids[place]: captions[place] for place in kept},
+            words={batch.image_ids[place]: words[place] for place in kept},
             references={batch.image_ids[place]: batch.references[place] for place in kept},
             cross_entropy=float(loss.cross_entropy),
             tokens=int(loss.tokens),
             damaged=batch.real - len(kept),
-            clip=self._scored_by_clip(batch, captions, kept),
+            clip=self._scored_by_clip(batch, words, kept),
             examples=self._examples(model, batch, found, kept) if first else [],
         )
 
-    def _scored_by_clip(self, batch: EvalBatch, captions: list[str], kept: list[int]) -> dict[int, dict[str, float]]:
+    def _scored_by_clip(self, batch: EvalBatch, words: list[list[str]], kept: list[int]) -> dict[int, dict[str, float]]:
         if self.clip is None:
             return {}
         indices = self.batches.indices(batch.number)
         found = self.clip.scores(
             tuple(indices[place] for place in kept),
             (self.reader.read(indices[place]).jpeg for place in kept),
-            [captions[place] for place in kept],
+            [as_scored(words[place], self.language) for place in kept],
             [batch.references[place] for place in kept],
         )
         return {batch.image_ids[place]: scores for place, scores in zip(kept, found, strict=True)}
@@ -246,7 +246,8 @@ class Evaluator:
     def _score(self, everyone: list[_Outcome[list[_Decoded]]], encoder: Encoder) -> Evaluation:
         """Put the batches of all ranks in order and score them."""
         decoded = sorted((batch for outcome in everyone for batch in outcome.unwrap()), key=lambda batch: batch.number)
-        captions = {image_id: caption for batch in decoded for image_id, caption in batch.captions.items()}
+        words = {image_id: caption for batch in decoded for image_id, caption in batch.words.items()}
+        captions = {image_id: as_scored(caption, self.language) for image_id, caption in words.items()}
         references = {image_id: group for batch in decoded for image_id, group in batch.references.items()}
         names = {image_id: name for batch in decoded for image_id, name in batch.file_names.items()}
         damaged = sum(batch.damaged for batch in decoded)
@@ -280,7 +281,7 @@ class Evaluator:
             images=[
                 {**image(image_id), **each, **by_clip.get(image_id, {})} for image_id, each in scored.images.items()
             ],
-            diversity=diversity([caption.split() for caption in captions.values()], self.language, self.train),
+            diversity=diversity(words.values(), self.language, self.train),
             examples=[example for batch in decoded for example in batch.examples],
         )
 

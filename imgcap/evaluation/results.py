@@ -59,18 +59,20 @@ class Evaluation:
 def write_results(run: Path, evaluation: Evaluation, step: int, label: str | None = None) -> None:
     """Write results/LABEL-captions.json, -scores.json and -images.json under `run`, each whole or not at all.
 
-    The label is the split where none is given. results/steps.json says of which checkpoint each label's files are.
+    The label is the split where none is given. results/steps.json says of which checkpoint each label's files are, and
+    nothing of them while they are written: a run that is killed there has old scores of no checkpoint.
     """
-    folder = run / "results"
+    folder, label = run / "results", label or evaluation.split
     steps = folder / STEPS
     try:
-        before = _steps_of(folder)
+        others = {other: known for other, known in _steps_of(folder).items() if other != label}
     except UserError:  # damaged: what was scored just now is worth more than it
-        before = {}
-    write_json(steps, {**before, label or evaluation.split: step})
-    write_json(folder / f"{label or evaluation.split}-captions.json", evaluation.captions)
-    write_json(folder / f"{label or evaluation.split}-scores.json", evaluation.as_json())
-    write_json(folder / f"{label or evaluation.split}-images.json", evaluation.images)
+        others = {}
+    write_json(steps, others)
+    write_json(folder / f"{label}-captions.json", evaluation.captions)
+    write_json(folder / f"{label}-scores.json", evaluation.as_json())
+    write_json(folder / f"{label}-images.json", evaluation.images)
+    write_json(steps, {**others, label: step})
 
 
 def write_json(path: Path, content: Any) -> None:

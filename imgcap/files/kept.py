@@ -23,10 +23,11 @@ def content_hash(*parts: bytes) -> str:
     return digest.hexdigest()
 
 
-def cached(name: str, make: Callable[[], bytes]) -> bytes:
+def cached(name: str, make: Callable[[], bytes], is_whole: Callable[[], bool] = lambda: True) -> bytes:
     """Return the bytes kept under a name, or those that `make` returns, which are then kept.
 
-    A file opens with the hash of the rest: one that is damaged is made again.
+    What was made in part, as `is_whole` says then, isn't kept. A file opens with the hash of the rest: one that is
+    damaged is made again.
     """
     path = cache_root() / "scoring" / name
     with contextlib.suppress(OSError):
@@ -36,6 +37,8 @@ def cached(name: str, make: Callable[[], bytes]) -> bytes:
                 os.utime(path)
             return kept[32:]
     data = make()
+    if not is_whole():
+        return data
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, hashlib.sha256(data).digest() + data, durable=False)

@@ -61,6 +61,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
         ),
         ("evaluate HOME/art/newer", "of format 2, this imgcap reads 1; it was made by imgcap 9.1.0: install that one"),
         ("evaluate HOME/runs/flickr8k --split tset", "no split 'tset'; it has train, val, test; name one of them"),
+        ("evaluate HOME/runs/flickr8k eval.split=val", "error: eval.split is of training; use --split val"),
         ("caption HOME/runs/flickr8k SET --split tset --out HOME/c.csv", "no split 'tset'; it has train, val, test"),
         ("evaluate HOME/art/mine", "doesn't say which set it was trained on, being of an older imgcap"),
         ("evaluate HOME/runs/flickr8k --device gpu", "'gpu' is no device; give cpu, cuda, cuda:1 or mps"),
@@ -81,6 +82,31 @@ def test_a_mistake_is_one_line(home: Path, shards: Path, command: Callable[..., 
         given, line = given.replace(name, place), line.replace(name, place)
     ended = command("imgcap", *given.split())
     assert line in ended.mistake and len(ended.stderr.splitlines()) == 1 and not ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "option", "kind"),
+    [
+        ("train --overfit -1", "--overfit", "positive"),
+        ("train --overfit 0", "--overfit", "positive"),
+        ("train --profile -5", "--profile", "positive"),
+        ("train --profile 0", "--profile", "positive"),
+        ("inspect SET --limit 0", "--limit", "positive"),
+        ("inspect SET --limit -1", "--limit", "positive"),
+        ("inspect SET --seed -1", "--seed", "seed"),
+        ("compare a b --seed -1", "--seed", "seed"),
+        ("build demo --out /dev/null/out --seed -1", "--seed", "seed"),
+        ("index a.tar --out /dev/null/out --seed -1", "--seed", "seed"),
+        ("score --results a.json --facts --shuffle-images -1", "--shuffle-images", "seed"),
+        ("sweep a.yaml --nproc-per-node 0", "--nproc-per-node", "positive"),
+    ],
+)
+def test_a_number_out_of_range_is_told_before_anything_begins(
+    command: Callable[..., Any], given: str, option: str, kind: str
+) -> None:
+    ended = command("imgcap", *given.split())
+    line = f"argument {option}: invalid {kind} value: '{given.split()[-1]}'; --help says what there is"
+    assert ended.returncode == 2 and ended.stderr == f"error: {line}\n" and not ended.stdout
 
 
 def test_a_flag_wins_over_a_key() -> None:

@@ -13,19 +13,28 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from untrained import predict
+from PIL import Image
+from untrained import predict, save_run
 
 from imgcap.data.dataset import EvalDataset
 from imgcap.decoding.search import beam_search
 from imgcap.errors import UserError
 from imgcap.evaluation import evaluator
 from imgcap.evaluation.batches import FixedBatches
+from imgcap.evaluation.coco_files import read_results
 from imgcap.evaluation.evaluator import Evaluator
+from imgcap.evaluation.metrics.languages import without_punctuation
+from imgcap.evaluation.outside import score_results
 from imgcap.evaluation.results import Evaluation, write_results
+from imgcap.evaluation.signature import parts_of
 from imgcap.models.trained import LoadedCaptioner, load_captioner
 from imgcap.ranks.world import World
+from imgcap.shards.builder import build
 from imgcap.shards.reader import ShardReader
-from imgcap.types import PAD
+from imgcap.shards.source import Source
+from imgcap.text.tokeniser import Tokeniser
+from imgcap.text.written import written
+from imgcap.types import PAD, Record
 
 ROOT = Path(__file__).parents[2]
 ALONE = World(0, 1, 0, torch.device("cpu"))
@@ -77,6 +86,31 @@ def test_captions_and_loss_are_those_of_the_images_one_by_one(run: Path, tiny: P
     assert evaluation.captions == captions
     assert evaluation.loss == pytest.approx(cross_entropy / tokens, rel=1e-5)
     assert len({caption["caption"] for caption in captions}) > 1, "the model says the same of every image"
+
+
+def test_french_is_scored_as_it_is_written(tmp_path: Path) -> None:
+    said = ["L'homme d'affaires attend Mme. Dupont", "Un chien n'a qu'une balle", "L'eau d'un lac, jusqu'au soir"]
+    records = []
+    for number, caption in enumerate(said):
+        Image.new("RGB", (40, 40), (80 * number, 0, 90)).save(tmp_path / f"{number}.png")
+        records.append(Record(number, f"{number}.png", tmp_path / f"{number}.png", (caption,)))
+    cut = Tokeniser("fr")
+    build(Source("french", {"val": records}, []), tmp_path / "set", cut, language="fr")
+    data = f"data={{shards: {tmp_path / 'set'}, language: fr, image_size: 32, max_tokens: 8, workers: 0}}"
+    words = sorted({word for caption in said for word in cut(caption)})
+    save_run(tmp_path / "run", words, data, "eval={batch: 3, beam: 2, metrics: [BLEU, ROUGE-L, CIDEr]}")
+    evaluation = evaluate(load_captioner(tmp_path / "run"), tmp_path / "set")
+    tokens = [example.words for example in evaluation.examples]
+    assert any("'" in word for group in tokens for word in group), "no word of a caption is elided"
+    assert [caption["caption"] for caption in evaluation.captions] == [written(group, "fr") for group in tokens]
+    length = sum(len(without_punctuation(group)) for group in tokens) / 3
+    assert evaluation.diversity["length"] == pytest.approx(length), "diversity counts other words than the model's"
+
+    write_results(tmp_path, evaluation, step=1)
+    results = read_results(str(tmp_path / "results" / "val-captions.json"))
+    scored = score_results(results, f"{tmp_path / 'set'}:val", ["BLEU", "ROUGE-L", "CIDEr"])
+    assert {name: scored[name] for name in evaluation.scores} == evaluation.scores
+    assert parts_of(scored["signature"])["tokeniser"] == parts_of(evaluation.signature)["tokeniser"]
 
 
 def test_references_are_the_raw_captions(run: Path, tiny: Path) -> None:

@@ -170,6 +170,19 @@ def test_a_place_tells_others_nothing_of_this_machine(place: str, shown: str | N
     assert SetIdentity("mine", "0" * 64, place).for_others().place == shown
 
 
+@pytest.mark.parametrize("model", ["run", "artefact"])
+def test_a_limit_is_heeded_where_it_is_given_and_none_of_training(
+    model: str, home: Path, evaluate: Callable[..., Ended]
+) -> None:
+    state = {"shards": SetIdentity.of(ShardReader("shards/mine", "val")).as_json()}
+    save_run(home / "run", WORDS, DATA, "eval={batch: 2, beam: 2, metrics: [BLEU], limit: 1}", state=state)
+    export_run(home / "run", Path("artefact"))
+    for given, images in ([], 3), (["eval.limit=2"], 2), (["eval.limit=null"], 3), (["eval.beam=1"], 3):
+        ended = evaluate(model, *given)
+        assert f"|images:{images}|references:{2 * images}|" in scores_of(ended)["signature"]
+        assert f"{images} images of mine" in ended.err
+
+
 def test_rows_name_the_file_of_each_image(run: Path, evaluate: Callable[..., Ended]) -> None:
     evaluate(run)
     for name in ("captions", "images"):

@@ -126,7 +126,7 @@ def test_a_language_is_named_and_scored_by_its_own_words(files, run) -> None:
     ended = run("--references", references, "--results", results, "--language", "ar")
     scores = scores_of(ended)
     assert scores["ROUGE-L"] == 1 and "METEOR" not in scores and "METEOR is left out" in ended.stderr
-    assert "blank-ar lower no-punctuation" in scores["signature"]
+    assert "blank-ar lower settled no-punctuation" in scores["signature"]
 
 
 def test_facts_of_demo_scenes(run, tmp_path: Path) -> None:

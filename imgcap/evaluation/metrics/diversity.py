@@ -3,7 +3,6 @@
 Words are the tokens that the model reads and writes, without punctuation.
 """
 
-import contextlib
 from collections.abc import Collection, Iterable, Iterator
 from hashlib import blake2b
 from itertools import pairwise
@@ -39,24 +38,33 @@ def diversity(captions: Collection[list[str]], language: str, train: "TrainCapti
 
 
 class TrainCaptions:
-    """The captions of a train split, as hashes of 8 bytes each: made once for a shard set, and then kept on disk."""
+    """The captions of a train split, as hashes of 8 bytes each: made once for a shard set, and then kept on disk.
+
+    Those of a split with damaged samples aren't kept: mended, it has the same manifest.
+    """
 
     def __init__(self, reader: ShardReader):
         self._reader = reader
 
     def novelty(self, captions: Collection[list[str]]) -> float:
         """Share of captions, as words, that training never showed."""
-        name = f"captions-{content_hash(b'1', self._reader.manifest_sha256.encode(), self._reader.split.encode())}.bin"
-        known = np.frombuffer(cached(name, self._hashes), np.uint64)
+        name = f"captions-{content_hash(b'2', self._reader.manifest_sha256.encode(), self._reader.split.encode())}.bin"
+        damaged: list[int] = []
+        known = np.frombuffer(cached(name, lambda: self._hashes(damaged), is_whole=lambda: not damaged), np.uint64)
         return 1 - float(np.isin(_hashes(captions), known).mean()) if captions else 0.0
 
-    def _hashes(self) -> bytes:
-        return np.unique(_hashes(without_punctuation(tokens) for tokens in self._captions())).tobytes()
+    def _hashes(self, damaged: list[int]) -> bytes:
+        return np.unique(_hashes(without_punctuation(tokens) for tokens in self._captions(damaged))).tobytes()
 
-    def _captions(self) -> Iterator[list[str]]:
+    def _captions(self, damaged: list[int]) -> Iterator[list[str]]:
+        """Read the captions; the places of samples that can't be read, which training left out too, go to `damaged`."""
         for i in range(len(self._reader)):
-            with contextlib.suppress(UserError):  # a damaged sample: training left it out too
-                yield from self._reader.read_text(i).tokens
+            try:
+                tokens = self._reader.read_text(i).tokens
+            except UserError:
+                damaged.append(i)
+            else:
+                yield from tokens
 
 
 def train_split(reader: ShardReader) -> ShardReader | None:

@@ -2,12 +2,13 @@
 
 import sys
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from imgcap.config.evaluation import BY_CLIP
 from imgcap.errors import is_main_process
 from imgcap.evaluation.metrics.ptb import PTB, tokenise
 from imgcap.text.tokeniser import Tokeniser
+from imgcap.text.written import written
 
 ENGLISH = "en"
 ENGLISH_ONLY = {
@@ -19,7 +20,16 @@ ENGLISH_ONLY = {
 
 def tokeniser_name(language: str) -> str:
     """Name of a language's tokeniser in a signature: PTB for English, spaCy's for any other."""
-    return PTB if language == ENGLISH else f"{Tokeniser(language).name} no-punctuation"
+    return PTB if language == ENGLISH else f"{Tokeniser(language).name} settled no-punctuation"
+
+
+def as_scored(words: Sequence[str], language: str) -> str:
+    """Join the tokens of a caption to the text that is scored.
+
+    In English that is the tokens with spaces between them, which PTB takes. spaCy would cut these once more (`l'` has
+    two tokens where no word follows), so that other languages have the text as people write it.
+    """
+    return " ".join(words) if language == ENGLISH else written(words, language)
 
 
 def tokenise_in(language: str, captions: dict[int, list[str]]) -> dict[int, list[str]]:
@@ -29,11 +39,23 @@ def tokenise_in(language: str, captions: dict[int, list[str]]) -> dict[int, list
     """
     if language == ENGLISH:
         return tokenise(captions)
-    words = Tokeniser(language)
+    cut = Tokeniser(language)
     return {
-        image_id: [" ".join(without_punctuation(words(caption))) for caption in group]
+        image_id: [" ".join(without_punctuation(_settled(cut(caption), cut))) for caption in group]
         for image_id, group in captions.items()
     }
+
+
+def _settled(tokens: list[str], cut: Tokeniser) -> list[str]:
+    """Write tokens and cut them anew until that changes nothing: equal tokens, written, then give equal words.
+
+    "Dr." is a token by its capital, "dr." is two. Where cutting goes in a circle, the least of it is taken.
+    """
+    seen: list[list[str]] = []
+    while tokens not in seen:
+        seen.append(tokens)
+        tokens = cut(written(tokens, cut.language))
+    return min(seen[seen.index(tokens) :])
 
 
 def without_punctuation(tokens: Iterable[str]) -> list[str]:

@@ -158,14 +158,18 @@ def main_values(config: Config) -> dict[str, bool | int | float | str]:
 
 
 class _Lines:
-    """Writer at the end of `metrics.jsonl`. The last line is rewritten while calls for its step come in."""
+    """Writer at the end of `metrics.jsonl`. The last line is rewritten while calls for its step come in.
+
+    The last line of an earlier start is taken over: an evaluation redone at its step adds to it.
+    """
 
     def __init__(self, path: Path):
         path.parent.mkdir(parents=True, exist_ok=True)
         self.file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        self.offset = os.lseek(self.file, 0, os.SEEK_END)  # where the last line begins
-        self.length = 0
-        self.last: dict[str, float] = {}
+        written = path.read_bytes()
+        self.offset = written.rfind(b"\n", 0, -1) + 1  # where the last line begins
+        self.last = _values_of(written[self.offset :])
+        self.length = len(written) - self.offset if self.last else 0
 
     def write(self, step: int, epoch: int, values: dict[str, float]) -> None:
         if self.last.get("step") != step:
@@ -180,6 +184,16 @@ class _Lines:
 
     def close(self) -> None:
         os.close(self.file)
+
+
+def _values_of(line: bytes) -> dict[str, float]:
+    """Values of a line of `metrics.jsonl`; none of one that a power cut left torn."""
+    try:
+        values = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        values = None
+    found = values if isinstance(values, dict) else {}
+    return {name: math.nan if value is None else value for name, value in found.items()}
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

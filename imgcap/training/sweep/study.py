@@ -40,20 +40,27 @@ class Sweep:
             self.study = self._open()
 
     def run(self) -> None:
-        """Train one trial after another until none is left; after each, the table and the plot are drawn anew."""
+        """Train one trial after another until none is left; after each, the table and the plot are drawn anew.
+
+        And once more at the end: an earlier process may have been killed between a trial's end and its report.
+        """
         while (claim := self._claim()) is not None:
             try:
                 self._run(claim.trial)
             finally:
                 claim.lock.release()
-            with self._lock:
-                write_report(self.folder, self.config, self.results())
+            self._report()
+        self._report()
         if not any(result.state == "complete" for result in self.results()):
             raise UserError(f"no trial has a score; {self.folder}/table.md says why each of them ended")
 
     def results(self) -> list[Result]:
         """Results of every trial that has ended, in the order in which they began."""
         return [self._result(trial) for trial in self.study.get_trials(deepcopy=False) if trial.state.is_finished()]
+
+    def _report(self) -> None:
+        with self._lock:
+            write_report(self.folder, self.config, self.results())
 
     def _open(self) -> Any:
         optuna, config = self.optuna, self.config

@@ -211,6 +211,31 @@ def test_what_was_made_otherwise_is_left_alone(tmp_path):
         begin("mine.csv")
 
 
+def test_another_interpolation_is_refused(caption, pictures, undisturbed, tmp_path):
+    out = tmp_path / "captions.jsonl"
+    assert caption(
+        pictures, out, "data.interpolation=bicubic", killed={"rank": 0, "at": "append", "after": 1}
+    ).returncode
+    again = caption(pictures, out)
+    assert again.returncode == 2 and "was made with interpolation bicubic, now bilinear; remove it" in again.stderr
+    other = caption(pictures, undisturbed[0], "data.interpolation=bicubic")
+    assert other.returncode == 2 and "was made with interpolation bilinear, now bicubic" in other.stderr
+
+
+def test_a_record_without_later_settings_was_made_with_their_defaults(tmp_path):
+    """As one of before there was a choice: it is gone on with by the default, and refused to another value."""
+    out, now = tmp_path / "out.csv", {"beam": 3, "interpolation": "bilinear", "capital": False}
+    first = Journal(out)
+    assert first.begin({"beam": 3}, 1)
+    for other in ({"interpolation": "bicubic"}, {"capital": True}):
+        first._lock.release()
+        ((name, value),) = other.items()
+        with pytest.raises(UserError, match=f"was made with {name} {now[name]}, now {value}; remove it"):
+            first.begin(now | other, 1)
+    first._lock.release()
+    assert first.begin(now, 1)
+
+
 def test_a_journal_survives_any_cut(tmp_path):
     """Whatever of the files' ends is missing: whole batches are read, in every other one nothing."""
     journal = Journal(tmp_path / "out.csv")

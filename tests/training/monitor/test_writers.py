@@ -109,6 +109,36 @@ def test_rewind_leaves_each_step_once(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def test_an_evaluation_that_is_redone_at_the_last_step_has_one_line(tmp_path: Path) -> None:
+    """As after a stop around an evaluation: the run goes on from the very step whose scores are written already."""
+    first = Monitor(tmp_path, tensorboard=False, wandb=False)
+    first.scalars(3, 0, {"train/loss": 3.0})
+    first.scalars(4, 0, {"train/loss": math.inf, "val/CIDEr": 0.25})
+    first.close()
+    for _ in range(2):
+        resumed = Monitor(tmp_path, tensorboard=False, wandb=False)
+        resumed.rewind(4)
+        resumed.scalars(4, 0, {"val/CIDEr": 0.5})
+        assert lines_of(tmp_path) == [
+            {"step": 3, "epoch": 0, "train/loss": 3.0},
+            {"step": 4, "epoch": 0, "train/loss": None, "val/CIDEr": 0.5},
+        ]
+        resumed.close()
+    resumed = Monitor(tmp_path, tensorboard=False, wandb=False)
+    resumed.rewind(4)
+    resumed.scalars(5, 1, {"train/loss": 5.0})
+    resumed.close()
+    assert [line["step"] for line in lines_of(tmp_path)] == [3, 4, 5]
+
+
+def test_a_torn_last_line_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / METRICS).write_text('{"step": 1, "epoch": 0}\n{"step": 2, "ep')
+    monitor = Monitor(tmp_path, tensorboard=False, wandb=False)
+    monitor.scalars(2, 0, {"a": 1.0})
+    monitor.close()
+    assert lines_of(tmp_path) == [{"step": 1, "epoch": 0}, {"step": 2, "epoch": 0, "a": 1.0}]
+
+
 def test_rewinding_a_new_run_is_nothing(tmp_path: Path) -> None:
     monitor = Monitor(tmp_path / "run", tensorboard=False, wandb=False)
     monitor.rewind(0)

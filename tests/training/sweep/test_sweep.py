@@ -88,6 +88,17 @@ def test_an_interrupted_sweep_goes_on_with_the_same_trial(sweep, table, tmp_path
     assert {int(row["train.global_batch"]) for row in rows} <= {4, 8, 12, 16}
 
 
+def test_a_trial_that_ended_just_before_its_report_is_in_the_table(sweep, table, tmp_path):
+    settings = {"parameters": {"optim.lr": {"choices": [1e-3]}}}
+    assert sweep(**settings).returncode == 0
+    for path in tmp_path.glob("out/table.*"):
+        path.unlink()  # as a process leaves it that is killed between the two
+    again = sweep(**settings)
+    assert again.returncode == 0, again.stderr
+    assert [row["state"] for row in table()] == ["complete"] and (tmp_path / "out" / "table.md").exists()
+    assert [len(processes) for processes in starts(tmp_path / "out").values()] == [1], "it is not trained again"
+
+
 def test_a_trial_that_fails_is_a_line_of_the_table_and_a_mistake_ends_the_sweep(sweep, table):
     settings = {"parameters": {"optim.lr": {"low": 1e-4, "high": 1e-2}}, "trials": 2}
     ended = sweep(mischief="diverge:1", **settings)
