@@ -4,7 +4,6 @@ import difflib
 import errno
 import functools
 import importlib.util
-import io
 import os
 import re
 import shlex
@@ -170,7 +169,7 @@ def _answers(main: Callable[[], None]) -> Callable[[], None]:
     """Make `main` say a mistake in one line, and leave with its exit code."""
 
     def run() -> None:
-        if isinstance(sys.stdout, io.TextIOWrapper):  # names and captions that it can't encode become escapes
+        if hasattr(sys.stdout, "reconfigure"):  # names and captions that it can't encode become escapes
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
             _to_the_last_line(main)

@@ -130,3 +130,10 @@ def test_a_rank_of_several_leaves_past_pythons_own_exit(ranks: int, code: int) -
     command = [sys.executable, "-c", LEAVING, str(code)]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert ended.returncode == code and ended.stdout == "saved\n" + "python's own exit\n" * (ranks == 1)
+
+
+def test_what_stdout_can_t_encode_is_escaped() -> None:
+    program = "from imgcap.errors import exits_cleanly; exits_cleanly(lambda: print('caf\u00e9'))()"
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env)
+    assert (done.returncode, done.stdout) == (0, "caf\\xe9\n"), done.stderr
