@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from imgcap.commands.arguments import MODEL, add_device, add_overrides, add_which, device_of, parser_for
+from imgcap.commands.decoding_flags import with_flags
 from imgcap.errors import exits_cleanly, work_begins
 
 
@@ -40,10 +41,11 @@ def main() -> None:
 
     work_begins()
 
-    overrides = arguments.overrides + ([] if arguments.beam is None else [f"eval.beam={arguments.beam}"])
+    overrides = arguments.overrides
     world = init_ranks(device_of(arguments.device, overrides))
     try:
         loaded = open_trained(arguments.path, world.device, arguments.which, overrides)
+        loaded = with_flags(loaded, {"beam": arguments.beam})
         config = loaded.config
         reader = open_scored(loaded, arguments.split)
         own = other_set(loaded, reader)
