@@ -22,6 +22,7 @@ from imgcap.config.data import DataConfig
 from imgcap.config.decoding import SHARED, DecodeOptions
 from imgcap.data.augmentation import eval_image
 from imgcap.data.loader import read_ahead, reading
+from imgcap.decoding.generate import check_room
 from imgcap.errors import UserError
 from imgcap.models.trained import LoadedCaptioner
 from imgcap.pictures.opening import on_one_line
@@ -60,13 +61,15 @@ def caption_all(
     """Write a row for each picture of `inputs` into `out` (.jsonl or .csv), in their order; every rank calls it.
 
     Beam, batch, precision and loader are those of the captioner's configuration; with `capital` captions begin with
-    one. A picture that can't be read is named
-    on stderr and in `OUT.summary.json`, and has no row; a later call tries it again. Returns None where `out` is
-    finished already. Raises UserError where `out` was begun with other settings, and where no picture could be read.
+    one. A picture that can't be read is named on stderr and in `OUT.summary.json`, and has no row; a later call tries
+    it again. Returns None where `out` is finished already. Raises `UserError` where the configuration leaves no
+    caption, where `out` was begun with other settings, and where no picture could be read.
     """
+    config = loaded.config
+    check_room(DecodeOptions.like_evaluation(config.eval), loaded.vocabulary, config.data.max_tokens)
     journal = Journal(out)
     settings = {**inputs.identity, **_settings(loaded), "capital": capital}
-    work = from_main(lambda: _prepare(journal, inputs, settings, loaded.config.eval.batch))
+    work = from_main(lambda: _prepare(journal, inputs, settings, config.eval.batch))
     if work is None:
         return None
     say_without_gpu(world, "captioning")

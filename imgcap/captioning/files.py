@@ -10,6 +10,7 @@ from PIL import Image
 
 from imgcap.captioning.batch import Captioned, caption_pictures
 from imgcap.config.decoding import DecodeOptions
+from imgcap.decoding.generate import check_room
 from imgcap.errors import UserError
 from imgcap.models.trained import LoadedCaptioner
 from imgcap.pictures.attention import draw_attention
@@ -29,9 +30,11 @@ def caption_files(
 ) -> Iterator[tuple[Path, Captioned]]:
     """Caption `batch` pictures at a time, by an ensemble with `others`; with `drawings` each gets a PNG there.
 
-    A picture that can't be read is named on stderr and left out. Raises `UserError` where the vocabularies differ, and
-    for drawings of a decoder that doesn't attend.
+    A picture that can't be read is named on stderr and left out. Raises `UserError` before anything is read or
+    written where the options leave no caption, and for drawings of a decoder that doesn't attend; then where the
+    vocabularies differ.
     """
+    check_room(options, loaded.vocabulary, loaded.config.data.max_tokens)
     decoder = loaded.config.model.decoder
     if drawings is not None:
         if not decoder.attends:

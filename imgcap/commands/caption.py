@@ -24,10 +24,11 @@ import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from imgcap.commands.arguments import MODEL, add_device, add_local_rank, add_which, device_of, parser_for, positive
-from imgcap.config.decoding import METHODS, OPTIONS, SHARED, DecodeOptions, Option
+from imgcap.commands.decoding_flags import add_decoding, told_by_flags, with_flags
+from imgcap.config.decoding import OPTIONS, SHARED, DecodeOptions
 from imgcap.errors import UserError, exits_cleanly, work_begins
 from imgcap.pictures.files import find_pictures
 from imgcap.pictures.opening import on_one_line
@@ -35,19 +36,6 @@ from imgcap.pictures.opening import on_one_line
 if TYPE_CHECKING:
     from imgcap.ranks.world import World
 
-FLAGS = {
-    "banned": "--ban",
-    "required": "--require",
-    "unk": "--allow-unk",
-}  # of others their names
-OF_CONTENT = ("min_length", "no_repeat_ngram", "unk", "banned", "required")
-TYPES: dict[str, dict[str, Any]] = {
-    "choice": {"choices": METHODS},
-    "words": {"action": "append", "metavar": "WORD"},
-    "int": {"type": int, "metavar": "N"},
-    "float": {"type": float, "metavar": "X"},
-    "bool": {"action": "store_const", "const": True},
-}
 _KEY = re.compile(r"[a-z_]+(\.[a-z_]+)+\+?=")
 OF_EVALUATION = ("batch", *SHARED)  # flags that are keys of eval too
 
@@ -82,32 +70,6 @@ def parse(out_required: bool = False) -> argparse.Namespace:
     return arguments
 
 
-def add_decoding(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Add a flag for each option of decoding, in groups."""
-    groups: dict[str, Any] = {}
-    actions: list[argparse.Action] = []
-    for option in OPTIONS:
-        title = "what captions hold" if option.name in OF_CONTENT else "how captions are found"
-        if len(option.methods) == 1:
-            title = f"--method {option.methods[0]}"
-        if title not in groups:
-            groups[title] = parser.add_argument_group(title)
-        flag = FLAGS.get(option.name, f"--{option.name.replace('_', '-')}")
-        settings = {"dest": option.name, "help": help_of(option), **TYPES[option.type]}
-        actions.append(groups[title].add_argument(flag, **settings))
-    return actions
-
-
-def help_of(option: Option) -> str:
-    text = option.description.replace("; null: ", "; default: ")
-    if option.type == "words":
-        return f"{text}; repeatable"
-    if option.type == "bool":
-        return text.partition("; ")[0]
-    default = f"eval.{option.name} of the run" if option.name in SHARED else option.default
-    return text if default is None else f"{text} (default: {default})"
-
-
 # What the functions below import takes seconds, for torch, and --help none.
 
 
@@ -122,8 +84,7 @@ def write_captions(arguments: argparse.Namespace, world: "World") -> None:
 
     given = {name: getattr(arguments, name) for name in OF_EVALUATION}
     where, *overrides = arguments.inputs
-    overrides += [f"eval.{name}={value}" for name, value in given.items() if value is not None]
-    loaded = open_trained(arguments.model, world.device, arguments.which, overrides)
+    loaded = with_flags(open_trained(arguments.model, world.device, arguments.which, overrides), given)
     inputs = from_main(lambda: open_inputs(where, arguments.split, loaded.config.data))
     summary = caption_all(loaded, inputs, arguments.out, world, arguments.capital)
     if not world.is_main:
@@ -164,6 +125,7 @@ def print_captions(arguments: argparse.Namespace, world: "World") -> None:
         raise UserError("no picture could be read; see the reasons above")
 
 
+@told_by_flags()
 def run(arguments: argparse.Namespace) -> None:
     from imgcap.ranks.world import close_ranks, init_ranks
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from imgcap.commands.arguments import MODEL, add_device, add_overrides, add_which, device_of, parser_for
+from imgcap.commands.decoding_flags import with_flags
 from imgcap.errors import UserError, exits_cleanly, work_begins
 
 
@@ -40,11 +41,12 @@ def main() -> None:
     from imgcap.ranks.world import close_ranks, init_ranks, say_without_gpu
 
     work_begins()
-    overrides = arguments.overrides + ([] if arguments.beam is None else [f"eval.beam={arguments.beam}"])
+    overrides = arguments.overrides
     keys = _keys_of(overrides)
     world = init_ranks(device_of(arguments.device, overrides))
     try:
         loaded = open_trained(arguments.path, world.device, arguments.which, overrides)
+        loaded = with_flags(loaded, {"beam": arguments.beam})
         config = loaded.config
         reader = open_scored(loaded, arguments.split)
         own = other_set(loaded, reader)

@@ -3,7 +3,7 @@
 Flags, the page's controls and the signature of a score are read from here. docs/decoding.md says when to choose what.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -17,7 +17,12 @@ from imgcap.types import SPECIAL_TOKENS, UNK
 Method = Literal["beam", "greedy", "sample", "diverse"]
 METHODS: tuple[str, ...] = get_args(Method)
 LengthPenalty = Annotated[
-    float, Field(ge=0, description="a caption's score is log P / length ** this; more prefers longer captions")
+    float,
+    Field(
+        ge=0,
+        allow_inf_nan=False,
+        description="a caption's score is log P / length ** this; more prefers longer captions",
+    ),
 ]
 MinLength = Annotated[int, Field(ge=0, description="words that a caption has at least")]
 NoRepeatNgram = Annotated[int, Field(ge=0, description="never the same so many words in a row twice; 0: off")]
@@ -38,6 +43,27 @@ class OnlyWith:
 SEARCHES, SAMPLE, DIVERSE = OnlyWith(("beam", "diverse")), OnlyWith(("sample",)), OnlyWith(("diverse",))
 
 
+class Setting(NamedTuple):
+    """An option of decoding in a sentence, with a value or without."""
+
+    name: str
+    value: Any = None
+
+
+class OptionMistake(UserError):
+    """A mistake in options of decoding: a sentence in parts, so that its settings can be told as they were given."""
+
+    def __init__(self, *parts: str | Setting):
+        super().__init__(*parts)
+
+    def __str__(self) -> str:
+        return self.told(lambda name, value: name if value is None else f"{name}={value}")
+
+    def told(self, written: Callable[[str, Any], str]) -> str:
+        """Tell the mistake with each setting as `written` has it; `str` has them as Python."""
+        return "".join(part if isinstance(part, str) else written(*part) for part in self.args)
+
+
 class SearchConfig(Section):
     """Options of decoding that a run's configuration has, in its section `eval`."""
 
@@ -51,7 +77,7 @@ class SearchConfig(Section):
 class DecodeOptions(Section):
     """All options of decoding. Scores are log P / length ** length_penalty of the model itself, whatever the method.
 
-    Raises `UserError` where an option is out of range, or means nothing with the method.
+    Raises `OptionMistake` where an option is out of range, or means nothing with the method.
     """
 
     method: Method = Field("beam", description="beam search, greedy, sample (draw words), or diverse beams")
@@ -68,7 +94,11 @@ class DecodeOptions(Section):
     )
     top_k: Annotated[Positive | None, SAMPLE] = Field(None, description="draw from so many likeliest words; null: all")
     top_p: Annotated[float, SAMPLE] = Field(
-        1.0, gt=0, le=1, description="draw from the fewest words that hold so much of the probability"
+        1.0,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="draw from the fewest words that hold so much of the probability",
     )
     samples: Annotated[Positive, SAMPLE] = Field(1, description="captions drawn for each picture")
     seed: Annotated[Count, SAMPLE] = Field(
@@ -78,33 +108,38 @@ class DecodeOptions(Section):
         None, description="groups that the beams are divided into; null: one for each beam"
     )
     diversity: Annotated[float, DIVERSE] = Field(
-        0.5, ge=0, description="log probability that a word costs for each earlier group's beam that chose it"
+        0.5,
+        ge=0,
+        allow_inf_nan=False,
+        description="log probability that a word costs for each earlier group's beam that chose it",
     )
 
     def __init__(self, **given: Any) -> None:
         try:
             super().__init__(**given)
         except ValidationError as error:
-            raise UserError("; ".join(map(_mistake, error.errors()))) from None
+            first, *others = map(_mistake, error.errors())
+            raise OptionMistake(*first, *(part for other in others for part in ("; ", *other))) from None
 
     @model_validator(mode="after")
     def _check_together(self) -> "DecodeOptions":
         for option in OPTIONS:
             value = getattr(self, option.name)
             if value != option.default and self.method not in option.methods:
-                raise UserError(
-                    f"{option.name}={value} is for method={' or '.join(option.methods)}; "
-                    f"leave it out with method={self.method}"
-                )
+                own, chosen = Setting("method", " or ".join(option.methods)), Setting("method", self.method)
+                raise OptionMistake(Setting(option.name, value), " is for ", own, "; leave it out with ", chosen)
         if self.best > self.width:
-            raise UserError(f"best={self.best} is more than the beam of {self.width}; raise beam to {self.best}")
+            told = f" is more than the beam of {self.width}; raise "
+            raise OptionMistake(Setting("best", self.best), told, Setting("beam"), f" to {self.best}")
         if self.method == "diverse" and self.width % self.group_count:
-            raise UserError(f"groups={self.groups} must divide the beam of {self.width}; change one of them")
+            told = f" must divide the beam of {self.width}; change one of them"
+            raise OptionMistake(Setting("groups", self.groups), told)
         if self.unk and SPECIAL_TOKENS[UNK] in self.banned:
-            raise UserError("<unk> is both banned and allowed; leave it out of banned")
+            raise OptionMistake("<unk> is both banned and allowed; leave it out of ", Setting("banned"))
         both = set(self.banned) & set(self.required)
         if both:
-            raise UserError(f"{sorted(both)[0]!r} is both banned and required; choose one")
+            told = f"{sorted(both)[0]!r} is both banned and required; leave it out of "
+            raise OptionMistake(told, Setting("banned"), " or ", Setting("required"))
         return self
 
     @classmethod
@@ -176,20 +211,27 @@ def _options() -> Iterator[Option]:
 
 
 OPTIONS = tuple(_options())  # in the order in which they are shown
-_REASONS = {"temperature": "; for the likeliest word take method=greedy", "top_p": " and at most 1, which is all words"}
+_REASONS: dict[str, tuple[str | Setting, ...]] = {
+    "temperature": ("; for the likeliest word take ", Setting("method", "greedy")),
+    "top_p": (" and at most 1, which is all words",),
+}
 
 
-def _mistake(error: Any) -> str:
+def _mistake(error: Any) -> tuple[str | Setting, ...]:
     """Say what is wrong with an option, in the words of its range."""
     name, value, range_ = error["loc"][0], error["input"], error.get("ctx", {})
     if error["type"] == "extra_forbidden":
-        return f"there is no option {name!r} of decoding; the nearest is {nearest(name, DecodeOptions.model_fields)!r}"
+        near = nearest(name, DecodeOptions.model_fields)
+        return (f"there is no option {name!r} of decoding; the nearest is {near!r}",)
     if name == "method":
-        return f"there is no method {value!r}; choose one of {', '.join(METHODS)}"
-    if name in _REASONS and error["type"] in ("greater_than", "less_than_equal", "finite_number"):
-        return f"{name}={value} must be above 0{_REASONS[name]}"
+        return (f"there is no method {value!r}; choose one of {', '.join(METHODS)}",)
+    given, default = Setting(name, value), DecodeOptions.model_fields[name].default
+    if error["type"] == "finite_number" and isinstance(default, float):
+        return given, f" must be a finite number, such as {default:g}"
+    if name in _REASONS and error["type"] in ("greater_than", "less_than_equal"):
+        return given, " must be above 0", *_REASONS[name]
     if "ge" in range_:
-        return f"{name}={value} is too low; it is at least {range_['ge']:g}"
+        return given, f" is too low; it is at least {range_['ge']:g}"
     if "lt" in range_:
-        return f"{name}={value} is too large; it is below {range_['lt']}"
-    return f"{name}={value!r} is not allowed; it is {allowed(DecodeOptions, [name])}"
+        return given, f" is too large; it is below {range_['lt']}"
+    return Setting(name, repr(value)), f" is not allowed; it is {allowed(DecodeOptions, [name])}"

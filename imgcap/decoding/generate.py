@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from imgcap.config.decoding import DecodeOptions
+from imgcap.config.decoding import DecodeOptions, OptionMistake, Setting
 from imgcap.data.keyed_random import coins
 from imgcap.decoding.constraints import Constraints
 from imgcap.decoding.ensemble import Ensemble
@@ -37,10 +37,8 @@ def generate(
     where the options leave no caption.
     """
     images, device = len(features_BPE[0]), features_BPE[0].device
-    banned = [UNK if word == SPECIAL_TOKENS[UNK] else _token(word, vocabulary) for word in options.banned]
-    required = [_token(word, vocabulary) for word in options.required]
-    never = {PAD, SOS, *banned} if options.unk else {PAD, SOS, UNK, *banned}
-    _check_room(options, len(vocabulary) - len(never | {EOS}), max_length)
+    check_room(options, vocabulary, max_length)
+    never, required = _never(options, vocabulary), [_token(word, vocabulary) for word in options.required]
     constraints = Constraints(torch.tensor(sorted(never), device=device), options.min_length, options.no_repeat_ngram)
     frontier: Frontier
     if options.method == "sample":
@@ -60,6 +58,29 @@ def generate(
     return found.first(options.captions)
 
 
+def check_room(options: DecodeOptions, vocabulary: Vocabulary, max_length: int) -> None:
+    """Raise `UserError` for words that the vocabulary lacks, and where the options leave no caption.
+
+    With as many words as a caption must have at least, no n-gram block can leave it without a next one.
+    """
+    words = len(vocabulary) - len(_never(options, vocabulary) | {EOS})
+    required = [_token(word, vocabulary) for word in options.required]
+    needed, asked = options.min_length, Setting("min_length", options.min_length)
+    lengths = (asked, needed, "lower it"), (Setting("required", options.required), len(required), "require fewer")
+    for setting, least, mend in lengths:
+        if least > max_length:
+            told = f" asks for at least {least} words and the model's captions have at most {max_length}"
+            raise OptionMistake(setting, f"{told} (data.max_tokens); {mend}")
+    if words < (needed if options.no_repeat_ngram else min(needed, 1)):
+        raise OptionMistake(asked, f" needs more words than the {words} that are not banned; lower it or ban fewer")
+
+
+def _never(options: DecodeOptions, vocabulary: Vocabulary) -> set[int]:
+    """The tokens that never occur."""
+    banned = [UNK if word == SPECIAL_TOKENS[UNK] else _token(word, vocabulary) for word in options.banned]
+    return {PAD, SOS, *banned} if options.unk else {PAD, SOS, UNK, *banned}
+
+
 def _token(word: str, vocabulary: Vocabulary) -> int:
     tokens = vocabulary.encode([word])
     if vocabulary.oov == "characters" and len(word) == 1:
@@ -68,20 +89,3 @@ def _token(word: str, vocabulary: Vocabulary) -> int:
         words = [other for other in vocabulary.words if other not in SPECIAL_TOKENS]
         raise UserError(f"the vocabulary has no word {word!r}; the nearest is {nearest(word.lower(), words)!r}")
     return tokens[0]
-
-
-def _check_room(options: DecodeOptions, words: int, max_length: int) -> None:
-    """Raise `UserError` where the options leave no caption.
-
-    With as many words as a caption must have at least, no n-gram block can leave it without a next one.
-    """
-    longest, needed = max(options.min_length, len(options.required)), options.min_length
-    if longest > max_length:
-        raise UserError(
-            f"captions of at least {longest} words are asked for and the model's have at most {max_length} "
-            "(data.max_tokens); lower min_length or require fewer words"
-        )
-    if words < (needed if options.no_repeat_ngram else min(needed, 1)):
-        raise UserError(
-            f"min_length={needed} needs more words than the {words} that are not banned; lower it or ban fewer"
-        )

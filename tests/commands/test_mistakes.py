@@ -59,6 +59,25 @@ def home(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
             "caption HOME/runs/begun HOME/p.jpg",
             "checkpoints yet, where one comes every checkpoint.every=2ep; wait",
         ),
+        ("evaluate HOME/runs/flickr8k --beam 0", "error: --beam 0 is too low; it is at least 1"),
+        ("evaluate HOME/runs/flickr8k eval.beam=0", "eval.beam on the command line must be a whole number, at least 1"),
+        ("caption HOME/runs/flickr8k HOME --out HOME/c.csv --beam 0", "error: --beam 0 is too low; it is at least 1"),
+        (
+            "caption HOME/runs/flickr8k HOME --out HOME/c.csv --length-penalty inf",
+            "error: --length-penalty inf must be a finite number, such as 1",
+        ),
+        (
+            "caption HOME/runs/flickr8k HOME --out HOME/c.csv --min-length 500",
+            "error: --min-length 500 asks for at least 500 words and the model's captions have at most ",
+        ),
+        (
+            "caption HOME/runs/flickr8k HOME --out HOME/c.csv --min-length 4 --no-repeat-ngram 1",
+            "error: --min-length 4 needs more words than the 3 that are not banned; lower it or ban fewer",
+        ),
+        (
+            "caption HOME/runs/flickr8k HOME --out HOME/c.csv eval.min_length=500",
+            "config.yaml:17: eval.min_length is more than data.max_tokens, the words of the longest caption; lower it",
+        ),
         ("evaluate HOME/art/newer", "of format 2, this imgcap reads 1; it was made by imgcap 9.1.0: install that one"),
         ("evaluate HOME/runs/flickr8k --split tset", "no split 'tset'; it has train, val, test; name one of them"),
         ("evaluate HOME/runs/flickr8k eval.split=val", "error: eval.split is of training; use --split val"),
@@ -80,8 +99,10 @@ def test_a_mistake_is_one_line(home: Path, shards: Path, command: Callable[..., 
     places = [("HOME", str(home)), ("SET", str(shards))]
     for name, place in places:
         given, line = given.replace(name, place), line.replace(name, place)
+    before = set(home.rglob("*"))
     ended = command("imgcap", *given.split())
     assert line in ended.mistake and len(ended.stderr.splitlines()) == 1 and not ended.stdout
+    assert set(home.rglob("*")) == before, "something was written"
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
 """The options of decoding: written once, and read from there by flags, controls and signature."""
 
 import argparse
+import pickle
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from imgcap.commands.caption import add_decoding
-from imgcap.config.decoding import METHODS, OPTIONS, SHARED, DecodeOptions, methods_of
+from imgcap.commands.decoding_flags import add_decoding, as_typed, told_by_flags
+from imgcap.config.decoding import METHODS, OPTIONS, SHARED, DecodeOptions, OptionMistake, methods_of
 from imgcap.config.evaluation import EvalConfig
+from imgcap.config.load import load_config
 from imgcap.errors import UserError
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -50,12 +53,78 @@ def test_the_ends_of_a_range_are_refused_beyond(option: Any) -> None:
         ({"beem": 3}, "no option 'beem' of decoding; the nearest is 'beam'"),
         ({"beam": "many"}, "beam='many' is not allowed; it is a whole number, at least 1, or null"),
         ({"banned": "dog"}, "banned='dog' is not allowed; it is a list$"),
-        ({"method": "sample", "temperature": float("inf")}, "temperature=inf must be above 0"),
+        ({"beam": float("inf")}, "beam=inf is not allowed; it is a whole number, at least 1, or null"),
+        ({"beam": 0, "min_length": -1}, "^beam=0 is too low; it is at least 1; min_length=-1 is too low; it is at "),
+        ({"{beam}": 3}, "no option '{beam}' of decoding"),
     ],
 )
 def test_other_mistakes_are_one_line_too(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         DecodeOptions(**options)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.type == "float"], ids=lambda each: each.name)
+def test_fractions_are_finite(option: Any, value: float) -> None:
+    with pytest.raises(OptionMistake, match=f"^{option.name}={value} must be a finite number, such as ") as caught:
+        DecodeOptions(**{"method": option.methods[0], option.name: value})
+    DecodeOptions(**{"method": option.methods[0], option.name: float(str(caught.value).rpartition(" ")[2])})
+
+
+def test_a_penalty_of_the_configuration_is_finite() -> None:
+    for value in ("inf", "nan"):
+        with pytest.raises(UserError, match=r"^eval\.length_penalty on the command line must be a number, at least 0"):
+            load_config(None, [f"eval.length_penalty={value}"])
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=NAMES)
+def test_a_flag_is_written_as_it_is_typed(option: Any) -> None:
+    values = {"choice": METHODS, "words": (("dog", "<unk>", "it's"),), "int": (3, -1), "float": (0.5, 1e-7, -2.0)}
+    parser = argparse.ArgumentParser()
+    add_decoding(parser)
+    for value in values.get(option.type, (True,)):
+        read = getattr(parser.parse_args(shlex.split(as_typed(option.name, value))), option.name)
+        assert (tuple(read) if isinstance(read, list) else read) == value
+    assert as_typed("beam") == "--beam" and as_typed("temperature", 0.0) == "--temperature 0"
+
+
+@pytest.mark.parametrize(
+    ("options", "python", "flags"),
+    [
+        ({"top_k": 0}, "top_k=0 is too low", "--top-k 0 is too low; it is at least 1"),
+        (
+            {"method": "sample", "required": ("dog",)},
+            "required=('dog',) is for method=beam or greedy; leave it out with method=sample",
+            "--require dog is for --method beam or greedy; leave it out with --method sample",
+        ),
+        (
+            {"required": ("a cat", "dog"), "banned": ("dog",)},
+            "'dog' is both banned and required; leave it out of banned or required",
+            "'dog' is both banned and required; leave it out of --ban or --require",
+        ),
+        (
+            {"unk": True, "banned": ("<unk>",)},
+            "<unk> is both banned and allowed; leave it out of banned",
+            "<unk> is both banned and allowed; leave it out of --ban",
+        ),
+        ({"best": 6}, "best=6 is more than", "--best 6 is more than the beam of 5; raise --beam to 6"),
+        ({"beam": 0, "min_length": -1}, "beam=0 is too low", "--beam 0 is too low; it is at least 1; --min-length -1 "),
+        (
+            {"method": "sample", "temperature": 0.0},
+            "temperature=0.0 must be above 0; for the likeliest word take method=greedy",
+            "--temperature 0 must be above 0; for the likeliest word take --method greedy",
+        ),
+    ],
+)
+def test_a_mistake_names_the_option_in_python_and_the_flag_where_one_was_typed(
+    options: dict[str, Any], python: str, flags: str
+) -> None:
+    with pytest.raises(OptionMistake) as caught:
+        DecodeOptions(**options)
+    assert str(caught.value).startswith(python) and str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    with pytest.raises(UserError) as told, told_by_flags():
+        DecodeOptions(**options)
+    assert str(told.value).startswith(flags)
 
 
 def test_a_signature_names_what_differs() -> None:

@@ -125,7 +125,7 @@ def test_a_required_word_that_the_model_would_say_costs_nothing() -> None:
         ({"required": ["w99"]}, r"no word 'w99'; the nearest is 'w0\d'"),
         ({"banned": ["W05"]}, "no word 'W05'; the nearest is 'w05'"),
         ({"required": ["<unk>"]}, "no word '<unk>'"),
-        ({"min_length": 5}, r"at least 5 words .* at most 4 \(data.max_tokens\)"),
+        ({"min_length": 5}, r"^min_length=5 asks for at least 5 words .* at most 4 \(data.max_tokens\); lower it"),
         ({"required": ["w04", "w05", "w06"], "beam": 2}, None),
         ({"min_length": 4, "no_repeat_ngram": 1, "banned": ["w05"]}, "min_length=4 needs more words than the 2"),
         ({"min_length": 1, "banned": ["w04", "w05", "w06", "<unk>"]}, "needs more words than the 0"),
@@ -144,7 +144,9 @@ def test_words_and_lengths_that_cannot_be_are_refused(options: dict, message: st
 def test_more_required_words_than_fit_are_refused() -> None:
     decoder, features_BPE = tiny(DECODERS[0], seed=0)
     options = DecodeOptions(required=("w04", "w05", "w06"))
-    with pytest.raises(UserError, match="at least 3 words"):
+    with pytest.raises(
+        UserError, match=r"^required=.* at least 3 words .* at most 2 \(data.max_tokens\); require fewer"
+    ):
         generate([decoder], [features_BPE], options, VOCABULARY, 2)
 
 

@@ -109,7 +109,7 @@ def test_plain_beam_search_is_what_generate_does_unless_told_otherwise() -> None
         ({"method": "nucleus"}, "no method 'nucleus'; choose one of beam, greedy, sample, diverse"),
         ({"beam": 0}, "beam=0 is too low; it is at least 1"),
         ({"min_length": -1}, "min_length=-1 is too low"),
-        ({"length_penalty": float("nan")}, "length_penalty=nan is too low"),
+        ({"length_penalty": float("nan")}, "length_penalty=nan must be a finite number, such as 1"),
         ({"best": 6}, "best=6 is more than the beam of 5; raise beam to 6"),
         ({"method": "greedy", "beam": 3}, "beam=3 is for method=beam or diverse; leave it out with method=greedy"),
         ({"method": "greedy", "best": 2}, "best=2 is for method=beam or diverse"),
@@ -129,7 +129,7 @@ def test_plain_beam_search_is_what_generate_does_unless_told_otherwise() -> None
         ({"method": "sample", "top_p": 0.0}, "top_p=0.0 must be above 0"),
         ({"method": "sample", "top_p": 1.1}, "top_p=1.1 must be above 0 and at most 1"),
         ({"method": "sample", "seed": 2**32}, "is too large"),
-        ({"banned": ("dog",), "required": ("dog", "cat")}, "'dog' is both banned and required"),
+        ({"banned": ("dog",), "required": ("dog", "cat")}, "'dog' is both banned and required; leave it out of"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict, message: str) -> None:

@@ -228,15 +228,26 @@ def test_an_ensemble_is_of_one_vocabulary(caption, model: Path, photos: Path, tm
     ("options", "message"),
     [
         (("--require", "dgo"), "error: the vocabulary has no word 'dgo'; the nearest is 'dog'"),
-        (("--top-p", 0.9), "error: top_p=0.9 is for method=sample; leave it out with method=beam"),
+        (("--top-p", 0.9), "error: --top-p 0.9 is for --method sample; leave it out with --method beam"),
         (("eval.beam=3",), "error: eval.beam=3 overrides a key of the configuration, which goes with --out; without"),
-        (("--method", "diverse", "--groups", 3), "error: groups=3 must divide the beam of 5"),
+        (("--method", "diverse", "--groups", 3), "error: --groups 3 must divide the beam of 5"),
+        (
+            ("--method", "sample", "--require", "dog"),
+            "error: --require dog is for --method beam or greedy; leave it out",
+        ),
+        (("--ban", "<unk>", "--allow-unk"), "error: <unk> is both banned and allowed; leave it out of --ban"),
+        (("--no-repeat-ngram", -1), "error: --no-repeat-ngram -1 is too low; it is at least 0"),
+        (("--top-k", 0), "error: --top-k 0 is too low; it is at least 1"),
+        (("--min-length", 500), "error: --min-length 500 asks for at least 500 words and the model's captions have at"),
+        (("--length-penalty", "nan"), "error: --length-penalty nan must be a finite number, such as 1"),
+        (("--length-penalty", "inf"), "error: --length-penalty inf must be a finite number, such as 1"),
+        (("--method", "sample", "--temperature", "inf"), "error: --temperature inf must be a finite number, such as 1"),
     ],
 )
 def test_options_that_make_no_sense_are_one_line(caption, photos: Path, options: tuple, message: str) -> None:
-    ended = caption(photos, "--json", *options)
+    ended = caption(photos, "--json", "--attention", photos / "drawn", *options)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
-    assert ended.stderr.startswith(message)
+    assert ended.stderr.startswith(message) and not (photos / "drawn").exists()
 
 
 def test_drawings_never_share_a_name_nor_take_a_picture_s(caption, tmp_path: Path) -> None:
