@@ -72,6 +72,10 @@ def positive(text: str) -> int:
     return _between(1, int(text), sys.maxsize)
 
 
+def seed(text: str) -> int:
+    return _between(0, int(text), sys.maxsize)
+
+
 def percent(text: str) -> int:
     return _between(1, int(text), 100)
 

@@ -14,7 +14,7 @@ import argparse
 import os
 from pathlib import Path
 
-from imgcap.commands.arguments import megabytes, parser_for, percent, positive, share
+from imgcap.commands.arguments import megabytes, parser_for, percent, positive, seed, share
 from imgcap.errors import exits_cleanly
 from imgcap.shards.builder import build
 from imgcap.shards.sources.columns import Columns
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shard-mb", type=megabytes, default=64.0, help="size of a shard at most, in MB (default 64)")
     parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--limit", type=positive, help="take the first N images of each split (demo: N in all)")
-    parser.add_argument("--seed", type=int, default=0, help="of the splits, where the dataset has none of its own")
+    parser.add_argument("--seed", type=seed, default=0, help="of the splits, where the dataset has none of its own")
     parser.add_argument("--language", default="en", help="of the captions, as spaCy names it (default en)")
     parser.add_argument("--force", action="store_true", help="build again what is there")
     return parser

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgcap.commands.arguments import LANGUAGE, parser_for, positive
+from imgcap.commands.arguments import LANGUAGE, parser_for, positive, seed
 from imgcap.errors import exits_cleanly, work_begins
 from imgcap.evaluation.table import SCALE
 
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--language", help=LANGUAGE)
     parser.add_argument("--out", type=Path, default=Path("comparison.html"), help="the page (default comparison.html)")
     parser.add_argument("--resamples", type=positive, default=2000)
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples")
+    parser.add_argument("--seed", type=seed, default=0, help="of the resamples")
     arguments = parser.parse_args()
 
     # Here, since torch takes seconds to import, and --help none.

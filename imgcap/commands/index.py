@@ -10,7 +10,7 @@ http(s)://, s3://, gs:// or hf:// addresses. Nothing of them is rewritten; OUT h
 import os
 from pathlib import Path
 
-from imgcap.commands.arguments import parser_for, positive
+from imgcap.commands.arguments import parser_for, positive, seed
 from imgcap.errors import exits_cleanly
 from imgcap.shards.foreign import index_foreign, named_splits
 from imgcap.text.tokeniser import Tokeniser
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("tars", nargs="+", help=_TARS)
     parser.add_argument("--out", type=Path, required=True, help="folder of the shard set")
     parser.add_argument("--split", help="for all of them (default: about 5 %% val and test each, the rest train)")
-    parser.add_argument("--seed", type=int, default=0, help="of the splits")
+    parser.add_argument("--seed", type=seed, default=0, help="of the splits")
     parser.add_argument("--language", default="en", help="of the captions, as spaCy names it (default en)")
     parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--skip-damaged", action="store_true", help="of a tar that is cut take what is whole")

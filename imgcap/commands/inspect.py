@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from imgcap.commands.arguments import parser_for
+from imgcap.commands.arguments import parser_for, positive, seed
 from imgcap.errors import exits_cleanly
 from imgcap.shards.inspection import inspect
 from imgcap.shards.manifest import Manifest
@@ -31,8 +31,8 @@ def main() -> None:
     parser = parser_for(__doc__)
     parser.add_argument("shards", help="folder or address of the shard set")
     parser.add_argument("--out", type=Path, help="folder for what is drawn (default: SHARDS-look)")
-    parser.add_argument("--seed", type=int, default=0, help="of the samples that are drawn")
-    parser.add_argument("--limit", type=int, help="look at so many images of each split at most")
+    parser.add_argument("--seed", type=seed, default=0, help="of the samples that are drawn")
+    parser.add_argument("--limit", type=positive, help="look at so many images of each split at most")
     parser.add_argument("--json", action="store_true", help="the report on stdout, nothing else there")
     arguments = parser.parse_args()
     place = Place(arguments.shards)

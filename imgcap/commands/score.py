@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from imgcap.commands.arguments import LANGUAGE, parser_for
+from imgcap.commands.arguments import LANGUAGE, parser_for, seed
 from imgcap.config.evaluation import BY_CLIP
 from imgcap.errors import UserError, exits_cleanly
 from imgcap.evaluation.coco_files import read_results, with_other_images
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--protocol", choices=("coco", "imgcap"), default="coco", help=report)
     parser.add_argument("--subset", action="store_true", help="score only the images that have a result")
     parser.add_argument("--facts", action="store_true", help="count the wholly true captions of demo scenes")
-    parser.add_argument("--shuffle-images", type=int, metavar="SEED", help="give each image another one's caption")
+    parser.add_argument("--shuffle-images", type=seed, metavar="SEED", help="give each image another one's caption")
     arguments = parser.parse_args()
     if not arguments.references and not arguments.facts:
         parser.error("give --references, or --facts for captions of demo scenes")

@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from imgcap.commands.arguments import add_device, parser_for
+from imgcap.commands.arguments import add_device, parser_for, positive
 from imgcap.errors import INTERRUPTED, exits_cleanly, how_to_go_on, write_line
 from imgcap.training.preemption import PREEMPTED_EXIT_CODE
 from imgcap.training.sweep.spec import load_sweep
@@ -41,7 +41,8 @@ def main() -> None:
     parser = parser_for(__doc__)
     parser.add_argument("sweep", type=Path, help="a YAML file like those in tools/sweeps")
     parser.add_argument("--out", type=Path, help="folder of the sweep (default: runs/sweeps/NAME)")
-    parser.add_argument("--nproc-per-node", type=int, metavar="N", help="train each trial under torchrun on N ranks")
+    ranks = "train each trial under torchrun on N ranks"
+    parser.add_argument("--nproc-per-node", type=positive, metavar="N", help=ranks)
     add_device(parser)
     arguments = parser.parse_args()
     config = load_sweep(arguments.sweep)

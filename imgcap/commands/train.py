@@ -13,7 +13,7 @@ import json
 import shutil
 import sys
 
-from imgcap.commands.arguments import Parser, add_device, add_overrides, parser_for
+from imgcap.commands.arguments import Parser, add_device, add_overrides, parser_for, positive
 from imgcap.config.shipped import config_file
 from imgcap.errors import exits_cleanly, work_begins
 
@@ -80,8 +80,8 @@ def _parser() -> Parser:
         action="store_true",
         help="build everything, check weights, estimate memory and time, print one JSON line",
     )
-    parser.add_argument("--overfit", type=int, metavar="IMAGES", help="one batch until it is overfitted")
-    parser.add_argument("--profile", type=int, metavar="STEPS", help="trace some steps to RUN/profile")
+    parser.add_argument("--overfit", type=positive, metavar="IMAGES", help="one batch until it is overfitted")
+    parser.add_argument("--profile", type=positive, metavar="STEPS", help="trace some steps to RUN/profile")
     parser.add_argument("--env", action="store_true", help="report versions, devices and settings, exit")
     parser.add_argument("--resume", default="auto", metavar="auto|PATH|no", help="default: auto")
     parser.add_argument("--change", type=_keys, action="extend", default=[], metavar="KEY,KEY", help=CHANGE)
