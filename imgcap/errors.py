@@ -13,12 +13,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 USER_MISTAKE = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
+UNREAD = 141  # 128 + SIGPIPE
 ENDING = 10.0  # seconds that a command has to end in after Ctrl-C
 _LAUNCHERS = ("torchrun", "torch.distributed.run", "torch.distributed.launch", "deepspeed", "deepspeed.launcher.launch")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -52,6 +54,56 @@ _state: dict[str, Any] = {"process": None, "begun": False, "asked": False, "goes
 
 class UserError(Exception):
     """A mistake that the user can mend. Its message is one line: what, where, and how to mend it."""
+
+
+class _Unread(BrokenPipeError):
+    """Nobody reads our stdout any more, as behind `... | head`."""
+
+
+class _Stream:
+    """stdout or stderr, whose reader may leave: what is written then goes nowhere, and on stdout raises `_Unread`."""
+
+    def __init__(self, stream: TextIO, raises: bool) -> None:
+        self._stream, self._raises = stream, raises
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._reader_may_leave():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._reader_may_leave():
+            self._stream.flush()
+
+    @contextmanager
+    def _reader_may_leave(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+            if self._raises:
+                raise _Unread from None
+
+
+@contextmanager
+def _readers_may_leave() -> Iterator[None]:
+    """Let a reader of stdout or stderr leave before this command ends; a library's broken pipe stays an error."""
+    before = sys.stdout, sys.stderr
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, _Stream):
+            setattr(sys, name, _Stream(stream, raises=name == "stdout"))
+    try:
+        yield
+    finally:
+        with suppress(_Unread):  # what a command that failed had printed
+            print(end="", flush=True)
+        sys.stdout, sys.stderr = before
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -94,14 +146,16 @@ def exits_cleanly(main: Callable[[], None]) -> Callable[[], None]:
 
     A mistake is a `UserError`, a package that isn't installed, or a disk that is full or closed to us. Under torchrun
     every rank meets the same mistake, or a lost connection to the one that met it; the line is printed once, by rank 0
-    if it can. Where `heed_interrupts` was called, Ctrl-C ends in a line and exit code 130.
+    if it can. Where `heed_interrupts` was called, Ctrl-C ends in a line and exit code 130. Where nobody
+    reads stdout any more, a command that prints ends quietly, with 141; where nobody reads stderr, none ends.
     """
     answer = _answers(main)
 
     @functools.wraps(main)
     def run() -> None:
         try:
-            answer()
+            with _readers_may_leave():
+                answer()
         except SystemExit as left:
             if not _among_others() or isinstance(left.code, str):
                 raise
@@ -119,16 +173,15 @@ def _answers(main: Callable[[], None]) -> Callable[[], None]:
         if isinstance(sys.stdout, io.TextIOWrapper):  # names and captions that it can't encode become escapes
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
-            main()
+            _to_the_last_line(main)
             if _state["asked"]:  # a library has taken the KeyboardInterrupt for itself
                 _say_stopped()
         except KeyboardInterrupt:
             if not _state["asked"]:
                 raise
             _say_stopped()
-        except BrokenPipeError:  # `... | head` closed our stdout: not a fault
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
+        except _Unread:
+            sys.exit(UNREAD)
         except Exception as error:
             if _state["asked"]:  # what a library has made of the KeyboardInterrupt, or a rank that has left already
                 _say_stopped()
@@ -144,6 +197,16 @@ def _answers(main: Callable[[], None]) -> Callable[[], None]:
             sys.exit(USER_MISTAKE)
 
     return run
+
+
+def _to_the_last_line(main: Callable[[], None]) -> None:
+    """Run `main` and write what it has printed: Python's own exit would tell a broken pipe in lines of its own."""
+    try:
+        main()
+    except SystemExit:
+        print(end="", flush=True)
+        raise
+    print(end="", flush=True)
 
 
 def _mistake(error: Exception) -> str | None:
@@ -267,7 +330,8 @@ def write_line(line: str) -> None:
     """Write a line to stderr in one call, which a signal's handler may do too; ranks other than 0 write none."""
     if is_main_process():
         behind = "\n" if os.isatty(2) else ""  # a terminal has shown ^C, or a bar
-        os.write(2, f"{behind}{line}\n".encode())
+        with suppress(BrokenPipeError):  # Ctrl-C has ended its reader too
+            os.write(2, f"{behind}{line}\n".encode())
 
 
 def _end_now(line: str) -> NoReturn:

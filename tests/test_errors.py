@@ -70,7 +70,14 @@ def test_a_mistake_is_one_line(error: Exception, line: str, capsys: pytest.Captu
     assert capsys.readouterr().err == line
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a fault"), FileNotFoundError(errno.ENOENT, "not found", "x")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("a fault"),
+        FileNotFoundError(errno.ENOENT, "not found", "x"),
+        BrokenPipeError(errno.EPIPE, "Broken pipe"),  # of a socket or a worker: stdout is open
+    ],
+)
 def test_a_fault_stays_one(error: Exception) -> None:
     with pytest.raises(type(error), match=re.escape(str(error))):
         ended(error)()

@@ -37,8 +37,9 @@ What `imgcap COMMAND --help` prints, for every command. Several processes are st
 `torchrun ... -m imgcap COMMAND`, or `deepspeed ... --module imgcap COMMAND`. The older names take the same options,
 print the same, and stay.
 
-Exit codes: 0 done, 2 your mistake (one line says what and how to mend it), 75 stopped and saved, 1 a fault of ours
-(`imgcap verify`: damage).
+Exit codes: 0 done, 2 your mistake (one line says what and how to mend it), 75 stopped and saved, 130 stopped,
+141 nobody reads stdout any more (`... | head`), 1 a fault of ours (`imgcap verify`: damage). A stderr that nobody reads
+ends no command.
 """
 API_HEAD = """# Python
 
