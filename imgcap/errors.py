@@ -93,10 +93,12 @@ class _Stream:
 def _readers_may_leave() -> Iterator[None]:
     """Let a reader of stdout or stderr leave before this command ends; a library's broken pipe stays an error."""
     before = sys.stdout, sys.stderr
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is not None and not isinstance(stream, _Stream):
-            setattr(sys, name, _Stream(stream, raises=name == "stdout"))
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:  # closed from the beginning, as by 2>&-: no other file may get its number
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
+        elif not isinstance(getattr(sys, name), _Stream):
+            setattr(sys, name, _Stream(getattr(sys, name), raises=number == 1))
     try:
         yield
     finally:

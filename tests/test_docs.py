@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from imgcap.commands.main import NAMES
+from imgcap.commands.main import GO_ON, NAMES
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 OLDER = [*sorted((CHECKOUT / "launch").glob("*.py")), *sorted((CHECKOUT / "tools").glob("*.py"))]
@@ -44,6 +44,12 @@ def test_every_older_name_is_on_a_page(older: Path) -> None:
     name = str(older.relative_to(CHECKOUT))
     assert older.name in (ast.get_docstring(ast.parse(older.read_text())) or "")
     assert any(name in page.read_text() for page in PAGES)
+
+
+def test_the_readme_names_the_commands_that_go_on() -> None:
+    (told,) = (part for part in (CHECKOUT / "README.md").read_text().split("\n\n") if "they go on" in part)
+    named = set(re.findall(r"`(\S+?)(?: --out)?`", told[told.index("`build`, ") :]))
+    assert named == set(GO_ON) and "`caption --out`" in told
 
 
 def test_the_readme_ends_with_the_tree() -> None:

@@ -33,7 +33,8 @@ COMMANDS = {
 }
 NAMES = [name for group in COMMANDS.values() for name in group]
 LATER = ("train", "evaluate", "caption", "compare", "export", "cache-features")  # import torch behind their arguments
-GO_ON = ("download", "build", "index", "cache-features", "train", "sweep", "caption")  # where they were stopped
+# Those that go on where they were stopped; caption with --out alone.
+GO_ON = ("download", "build", "index", "cache-features", "train", "sweep", "caption")
 
 
 def overview() -> str:
@@ -60,7 +61,8 @@ def main() -> None:
 
 def run(name: str, main: str = "main") -> None:
     """Run a command, by default its `main`, with what `sys.argv` holds; Ctrl-C is heeded from the first import on."""
-    heed_interrupts(goes_on=name in GO_ON)
+    keeps = name != "caption" or any(word.partition("=")[0] == "--out" for word in sys.argv)
+    heed_interrupts(goes_on=name in GO_ON and keeps)
 
     def imported_and_run() -> None:
         command = importlib.import_module(f"imgcap.commands.{name.replace('-', '_')}")

@@ -98,6 +98,12 @@ def test_a_stderr_that_nobody_reads_ends_nothing() -> None:
     assert unread(["-c", SAYING], "stderr") == (0, "done\n")
 
 
+def test_a_stderr_that_is_closed_from_the_beginning_ends_nothing() -> None:
+    words = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", SAYING]
+    ended = subprocess.run(words, cwd=CHECKOUT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (0, "done\n")
+
+
 @pytest.mark.slow
 def test_training_goes_on_where_nobody_reads_its_lines(shards: Path, tmp_path: Path, tiny: list[str]) -> None:
     words = ["-m", "imgcap", "train", *tiny, f"run_dir={tmp_path}/run", f"data.shards={shards}", "log.every=1"]

@@ -1,7 +1,9 @@
 """Runs that begin with trained weights, and finished runs that go on: what they take over, and what they refuse."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -21,10 +23,11 @@ from imgcap.shards.token_counts import TokenCounts
 from imgcap.text.vocabulary import Vocabulary
 from imgcap.training.assembly import build_vocabulary
 from imgcap.training.configuration import configure
-from imgcap.training.fine_tuning import initial_captioner
+from imgcap.training.fine_tuning import FREE, initial_captioner
 from imgcap.training.resumption import Resumption, as_restarted
 from imgcap.types import Record
 
+PAGE = Path(__file__).parents[2] / "docs" / "finetuning.md"
 OTHERWISE = {"circle": "disc", "circles": "discs", "red": "crimson", "a": "one", "two": "both", "large": "huge"}
 TRAINED, STEPS = 120, 40  # steps of the source, and of a run that begins anew
 LEARNING = ["model.encoder.train=none", "model.decoder.dropout=0", "optim.lr=2e-2"]
@@ -239,3 +242,9 @@ def test_a_launcher_s_restart_goes_on(source, tmp_path, monkeypatch, capsys):
                 restarted.setenv(name, "1")
                 assert as_restarted(resume, source) == "auto" and as_restarted(resume, tmp_path) == resume
                 assert f"--resume {resume} was for the first start" in capsys.readouterr().err
+
+
+def test_the_page_names_every_key_that_may_differ():
+    (told,) = (part for part in PAGE.read_text().split("\n\n") if "**The model**" in part)
+    named = re.findall(r"`(?:model\.\w+)?\.(\w+)`", told)
+    assert sorted(named) == sorted(key for keys in FREE.values() for key in keys)
