@@ -272,6 +272,8 @@ class Evaluator:
                 skipped=damaged or None,  # images that can't be read
                 **self.options.signed(),
                 max_words=self.data.max_tokens,
+                input=f"{self.data.image_size}px-{self.data.interpolation}",  # what the model sees of a picture
+                loss_captions=self.data.captions_per_image,  # of an image, at most; scores are by all
                 precision=self.precision,
                 objective=self.objective,
                 **encoder.signed(),

@@ -150,6 +150,24 @@ def test_constraints_are_heeded_and_named_in_the_signature(run: Path, tiny: Path
     assert evaluation.captions != plain.captions
 
 
+@pytest.mark.parametrize(
+    ("override", "part", "differ"),
+    [
+        ("data.image_size=48", "input", ("captions", "loss")),
+        ("data.interpolation=bicubic", "input", ("loss",)),
+        ("data.captions_per_image=1", "loss_captions", ("loss",)),
+    ],
+)
+def test_what_changes_scores_or_loss_changes_the_signature(
+    override: str, part: str, differ: tuple[str, ...], run: Path, tiny: Path
+) -> None:
+    plain, other = (evaluate(load_captioner(run, overrides=given), tiny) for given in ([], [override]))
+    assert all(getattr(plain, name) != getattr(other, name) for name in differ)
+    before, after = parts_of(plain.signature), parts_of(other.signature)
+    assert (before["input"], before["loss_captions"]) == ("32px-bilinear", "2")
+    assert {name for name in before if before[name] != after[name]} == {part}
+
+
 def test_attention_of_the_examples_has_a_row_a_word(run: Path, tiny: Path) -> None:
     for example in evaluate(load_captioner(run), tiny).examples:
         assert example.attention_LP.shape == (len(example.words), example.grid[0] * example.grid[1])
