@@ -130,31 +130,6 @@ def test_a_number_out_of_range_is_told_before_anything_begins(
     assert ended.returncode == 2 and ended.stderr == f"error: {line}\n" and not ended.stdout
 
 
-@pytest.mark.parametrize(
-    ("given", "option", "kind"),
-    [
-        ("train --overfit -1", "--overfit", "positive"),
-        ("train --overfit 0", "--overfit", "positive"),
-        ("train --profile -5", "--profile", "positive"),
-        ("train --profile 0", "--profile", "positive"),
-        ("inspect SET --limit 0", "--limit", "positive"),
-        ("inspect SET --limit -1", "--limit", "positive"),
-        ("inspect SET --seed -1", "--seed", "seed"),
-        ("compare a b --seed -1", "--seed", "seed"),
-        ("build demo --out /dev/null/out --seed -1", "--seed", "seed"),
-        ("index a.tar --out /dev/null/out --seed -1", "--seed", "seed"),
-        ("score --results a.json --facts --shuffle-images -1", "--shuffle-images", "seed"),
-        ("sweep a.yaml --nproc-per-node 0", "--nproc-per-node", "positive"),
-    ],
-)
-def test_a_number_out_of_range_is_told_before_anything_begins(
-    command: Callable[..., Any], given: str, option: str, kind: str
-) -> None:
-    ended = command("imgcap", *given.split())
-    line = f"argument {option}: invalid {kind} value: '{given.split()[-1]}'; --help says what there is"
-    assert ended.returncode == 2 and ended.stderr == f"error: {line}\n" and not ended.stdout
-
-
 def test_a_flag_wins_over_a_key() -> None:
     assert device_of("cpu", ["device=cuda:3"]) == "cpu"
     assert device_of(None, ["eval.beam=3", "device=cuda:3"]) == "cuda:3"
