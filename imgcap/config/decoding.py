@@ -20,6 +20,7 @@ LengthPenalty = Annotated[
     float,
     Field(
         ge=0,
+        lt=100,  # to that power the longest captions' lengths are still floats
         allow_inf_nan=False,
         description="a caption's score is log P / length ** this; more prefers longer captions",
     ),

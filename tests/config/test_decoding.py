@@ -92,6 +92,7 @@ def test_a_flag_is_written_as_it_is_typed(option: Any) -> None:
     ("options", "python", "flags"),
     [
         ({"top_k": 0}, "top_k=0 is too low", "--top-k 0 is too low; it is at least 1"),
+        ({"length_penalty": 1e3}, "length_penalty=1000.0 is", "--length-penalty 1000 is too large; it is below 100"),
         (
             {"method": "sample", "required": ("dog",)},
             "required=('dog',) is for method=beam or greedy; leave it out with method=sample",
