@@ -58,13 +58,13 @@ def save_checkpoint(
 
 def point_at_best(root: Path, step: int) -> bool:
     """Let `best` name the checkpoint of a step. Where that isn't there it names none, and this is False."""
-    folder, pointer = root / layout.folder_name(step), root / layout.BEST
-    if layout.read_pointer(root, layout.BEST) == folder:
+    name, pointed = layout.folder_name(step), layout.read_pointer(root, layout.BEST)
+    if pointed is not None and layout.step_of(pointed) == step:
         return True
-    if not folder.is_dir():
-        pointer.unlink(missing_ok=True)
+    if not any((root / folder).is_dir() for folder in (name, name + layout.REPLACED)):
+        (root / layout.BEST).unlink(missing_ok=True)
         return False
-    write_whole(pointer, folder.name + "\n")
+    write_whole(root / layout.BEST, name + "\n")
     return True
 
 

@@ -213,4 +213,6 @@ def test_the_best_goes_back_with_the_run(tmp_path: Path) -> None:
     save(tmp_path, 300)
     save(tmp_path, 400, keep=1)
     assert load_checkpoint(tmp_path, "best").step == 200
+    (tmp_path / "step-00000200").rename(tmp_path / "step-00000200.replaced")  # as a kill in a save of it leaves it
+    assert point_at_best(tmp_path, 200) and load_checkpoint(tmp_path, "best").step == 200
     assert not point_at_best(tmp_path, 100) and layout.read_pointer(tmp_path, layout.BEST) is None
