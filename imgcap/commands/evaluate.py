@@ -5,8 +5,8 @@
 
 The table goes to stderr; the last line of stdout is the scores as JSON. A run also gets results/SPLIT-captions.json and
 results/SPLIT-scores.json. A model is scored on the set that it was trained on; with data.shards=DIR on another, which
-the first line says, and a run's files are then NAME-SPLIT-... With eval.limit=N the first N images are scored; a limit
-of the run itself is of training alone.
+the first line says, and a run's files are then NAME-SPLIT-... With eval.limit=N the first N images are scored, and the
+files are SPLIT-first-N-...; a limit of the run itself is of training alone.
 """
 
 import json
@@ -41,13 +41,13 @@ def main() -> None:
     from imgcap.ranks.world import close_ranks, init_ranks, say_without_gpu
 
     work_begins()
-    overrides = arguments.overrides
-    keys = _keys_of(overrides)
-    world = init_ranks(device_of(arguments.device, overrides))
+    keys = _keys_of(arguments.overrides)
+    world = init_ranks(device_of(arguments.device, arguments.overrides))
     try:
-        loaded = open_trained(arguments.path, world.device, arguments.which, overrides)
+        loaded = open_trained(arguments.path, world.device, arguments.which, arguments.overrides)
         loaded = with_flags(loaded, {"beam": arguments.beam})
         config = loaded.config
+        limit = config.eval.limit if "eval.limit" in keys else None
         reader = open_scored(loaded, arguments.split)
         own = other_set(loaded, reader)
         if own and world.is_main:
@@ -60,7 +60,7 @@ def main() -> None:
             world,
             split=arguments.split,
             precision=config.train.precision,
-            limit=config.eval.limit if "eval.limit" in keys else None,
+            limit=limit,
             train=train_split(reader) if world.is_main else None,
             objective=loaded.objective,
         )
@@ -70,9 +70,8 @@ def main() -> None:
         evaluation = replace(evaluation, trained_on=str(own) if own else None)
         if world.is_main:
             if loaded.is_run:
-                elsewhere = own or any(override.startswith("data.shards=") for override in overrides)
-                label = f"{reader.manifest.name}-{arguments.split}" if elsewhere else arguments.split
-                write_results(loaded.path, evaluation, loaded.step, label)
+                other = reader.manifest.name if own or "data.shards" in keys else None
+                write_results(loaded.path, evaluation, loaded.step, _label(arguments.split, other, limit))
             if arguments.out:
                 write_json(arguments.out, evaluation.as_json())
             of = f"{reader.manifest.name} ({reader.place}), split {arguments.split}"
@@ -81,6 +80,11 @@ def main() -> None:
             print(json.dumps(evaluation.as_json()), flush=True)
     finally:
         close_ranks()
+
+
+def _label(split: str, other: str | None, limit: int | None) -> str:
+    """Name the files of a result: by its split, the other set that it is of, and how many images of it."""
+    return f"{f'{other}-' if other else ''}{split}{f'-first-{limit}' if limit else ''}"
 
 
 def _keys_of(overrides: list[str]) -> set[str]:

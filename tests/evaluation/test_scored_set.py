@@ -181,6 +181,8 @@ def test_a_limit_is_heeded_where_it_is_given_and_none_of_training(
         ended = evaluate(model, *given)
         assert f"|images:{images}|references:{2 * images}|" in scores_of(ended)["signature"]
         assert f"{images} images of mine" in ended.err
+    of_two = json.loads(Path("run/results/val-first-2-captions.json").read_text()) if model == "run" else [1, 2]
+    assert len(of_two) == 2 and not Path("run/results/val-first-1-captions.json").exists()
 
 
 def test_rows_name_the_file_of_each_image(run: Path, evaluate: Callable[..., Ended]) -> None:
