@@ -43,7 +43,7 @@ def one_rank(kept, launch, trained):
     def run(decoder, metrics):
         folder = kept / f"{decoder}-one"
         if not folder.exists():
-            done(launch(folder, *SETTINGS, f"init_from={trained(decoder)}"))
+            done(launch(folder, *DECODERS[decoder], *SETTINGS, f"init_from={trained(decoder)}"))
         return metrics(folder)
 
     return run
@@ -74,7 +74,7 @@ def alike(found, expected):
 )
 def test_it_is_the_same_run_at_any_scale(tmp_path, launch, metrics, trained, one_rank, decoder, ranks, micro_batch):
     expected = one_rank(decoder, metrics)
-    settings = [*SETTINGS, f"init_from={trained(decoder)}", f"train.micro_batch={micro_batch}"]
+    settings = [*DECODERS[decoder], *SETTINGS, f"init_from={trained(decoder)}", f"train.micro_batch={micro_batch}"]
     done(launch(tmp_path / "run", *settings, ranks=ranks))
     alike(metrics(tmp_path / "run"), expected)
 
@@ -117,7 +117,8 @@ def test_a_run_that_turns_to_it_and_stops_goes_on_to_the_very_same_weights(tmp_p
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path, launch, metrics, trained, decoder):
-    settings = [*SETTINGS, f"init_from={trained(decoder)}", "train.max_steps=40", "checkpoint.every=6"]
+    settings = [*DECODERS[decoder], *SETTINGS, f"init_from={trained(decoder)}"]
+    settings += ["train.max_steps=40", "checkpoint.every=6"]
     settings += ["model.encoder.train=all", "data.workers=2", "data.augment=light"]
     whole, killed = (metrics(run) for run in whole_and_killed(tmp_path, launch, settings))
     for step in range(1, 41):
