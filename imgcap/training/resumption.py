@@ -15,7 +15,7 @@ from imgcap.config.changes import MAY_CHANGE, Change, changes
 from imgcap.config.load import load_config
 from imgcap.config.run import Config
 from imgcap.errors import UserError, is_main_process
-from imgcap.ranks.collectives import broadcast_object, gather_objects, on_main
+from imgcap.ranks.collectives import broadcast_object, from_main, gather_objects, on_main
 from imgcap.ranks.progress import say
 from imgcap.training.early_stopping import EarlyStopping
 
@@ -114,9 +114,7 @@ def restore_best(run: Path, stopping: EarlyStopping) -> None:
     """
     if (step := stopping.best_step) is None:
         return
-    is_there = []
-    on_main(lambda: is_there.append(point_at_best(run / "checkpoints", step)))
-    if not broadcast_object(is_there[0] if is_there else None):
+    if not from_main(lambda: point_at_best(run / "checkpoints", step)):
         stopping.best = stopping.best_step = None
 
 
