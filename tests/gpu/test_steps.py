@@ -6,6 +6,7 @@ those of a GPU.
 
 import pytest
 import torch
+from launched import TRANSFORMER
 from trainers import fit, trainer
 
 from imgcap.config.model import DECODERS
@@ -17,6 +18,7 @@ ON_BOTH = [CPU, pytest.param(GPU, marks=pytest.mark.gpu)]
 SELDOM_ON_BOTH = [pytest.param(CPU, marks=pytest.mark.exhaustive), pytest.param(GPU, marks=pytest.mark.gpu)]
 VARIANTS = {
     **{name: [f"model.decoder.type={name}"] for name in DECODERS},
+    "transformer": TRANSFORMER,
     "query after": ["model.decoder.query=after"],
     "dot": ["model.decoder={query: after, attention: dot, embed_dim: 16, hidden_dim: 24, attention_dim: 16}"],
     "two passes": ["train.teacher_forcing={start: 0.8, sampling: two_pass}"],
