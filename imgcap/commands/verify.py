@@ -14,7 +14,7 @@ from pathlib import Path
 
 from imgcap.commands.arguments import parser_for
 from imgcap.errors import UserError, exits_cleanly
-from imgcap.shards.manifest import Manifest, how_to_mend
+from imgcap.shards.manifest import Manifest
 from imgcap.shards.verify import verify
 
 # How to mend a set of which nobody knows what it was.
@@ -44,7 +44,7 @@ def main() -> None:
     if manifest and manifest.skipped:
         print(manifest.skipped_table())
     if damages:
-        mend = how_to_mend(arguments.folder, manifest.is_foreign) if manifest else NOBODY_KNOWS
+        mend = manifest.how_to_mend(arguments.folder) if manifest else NOBODY_KNOWS
         print(f"{len(damages)} damages in {arguments.folder}; {mend}")
     else:
         print(f"{arguments.folder} is as it was built")

@@ -1,6 +1,6 @@
 """Downloading data sets as their publishers give them: fetched, checked, unpacked, and counted at the end."""
 
-import gzip
+import lzma
 import shutil
 import tarfile
 import zipfile
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imgcap.errors import UserError, reason_of
 from imgcap.files.fetch import Advance, Unreachable, fetch, is_address
+from imgcap.files.locks import alone_in
 
 SOURCES = Path(__file__).with_name("datasets.yaml")
 DONE = ".unpacked"  # beside an archive: it has been unpacked
@@ -92,11 +93,16 @@ def download(
     if unknown:
         raise UserError(f"--source {unknown[0]}: the files are {', '.join(entry.file for entry in dataset.files)}")
     out.mkdir(parents=True, exist_ok=True)
-    if force:
-        for entry in dataset.files:
-            (out / (entry.file + DONE)).unlink(missing_ok=True)
-            if entry.places and entry.file not in instead:  # it can be had again
-                (out / entry.file).unlink(missing_ok=True)
+    with alone_in(out, "download"):
+        if force:
+            for entry in dataset.files:
+                (out / (entry.file + DONE)).unlink(missing_ok=True)
+                if entry.places and entry.file not in instead:  # it can be had again
+                    (out / entry.file).unlink(missing_ok=True)
+        _download(dataset, out, instead, bar, keep)
+
+
+def _download(dataset: Dataset, out: Path, instead: Mapping[str, str], bar: Bar, keep: bool) -> None:
     waiting = [entry for entry in dataset.files if not (out / (entry.file + DONE)).exists()]
     for entry in waiting:
         if not entry.places and entry.file not in instead and not (out / entry.file).exists():
@@ -177,7 +183,11 @@ def _unpack(archive: Path, out: Path, bar: Bar) -> None:
                     advance(member.size)
                 while tar.fileobj is not None and tar.fileobj.read(1 << 20):  # to the CRC at the end of a gzip stream
                     pass
-    except (gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
+    except NotImplementedError as error:  # a zip that is packed in a way Python doesn't know
+        raise UserError(f"{archive} can't be unpacked here ({error}); unpack it into {out} with another tool") from None
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk; without a number it is of the stream
+            raise
         raise UserError(
             f"{archive} is damaged ({reason_of(error)}); remove it and run the same command again"
         ) from None

@@ -3,9 +3,12 @@
 import errno
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from imgcap.errors import UserError
 from imgcap.files.durable import tell_once
 
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
@@ -55,3 +58,16 @@ class Lock:
 
     def __exit__(self, *details: object) -> None:
         self.release()
+
+
+@contextmanager
+def alone_in(folder: Path, program: str) -> Iterator[None]:
+    """Keep other processes of one program out of a folder for a while; `UserError` where one is at work there."""
+    lock = Lock(folder / f".{program}.lock")
+    if not lock.acquire(wait=False):
+        raise UserError(f"another imgcap {program} is writing into {folder}; wait for it, or choose another --out")
+    try:
+        yield
+    finally:
+        lock.path.unlink(missing_ok=True)
+        lock.release()

@@ -26,6 +26,7 @@ import braceexpand
 from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of, sha256_of_bytes, write_whole
 from imgcap.files.fetch import NotThere, fetch, is_address
+from imgcap.files.locks import alone_in
 from imgcap.ranks.progress import Progress
 from imgcap.shards.index import IndexRow
 from imgcap.shards.manifest import MANIFEST_NAME, BuildSettings, CaptionsInfo, Manifest, ShardInfo, told_reasons
@@ -72,7 +73,7 @@ def named_splits(patterns: list[str], split: str | None = None) -> tuple[list[st
     named = [pattern.partition("=") for pattern in patterns]
     splits = [STANDARD_NAMES.get(name) if sign else None for name, sign, _ in named]
     if not any(splits):
-        return expand(patterns, missing_too=True), split
+        return expand(patterns, missing_too=True), split and _one_split(split)
     if split or not all(splits):
         other = f"--split {split}" if split else patterns[splits.index(None)]
         told = f"{other} and {patterns[0]} don't go together"
@@ -80,6 +81,13 @@ def named_splits(patterns: list[str], split: str | None = None) -> tuple[list[st
     of = [(tar, split) for (*_, tars), split in zip(named, splits, strict=True) for tar in _found([tars], ()) if split]
     _refuse_twice([tar for tar, _ in of], ())
     return [tar for tar, _ in of], dict(of)
+
+
+def _one_split(name: str) -> str:
+    """The split that is meant for all tars; `UserError` for a name that can't be part of a file's."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise UserError(f"--split {name!r} is no name of a split; write train, val or test")
+    return STANDARD_NAMES.get(name.lower(), name)
 
 
 def _found(patterns: Iterable[str], others: tuple[str, ...]) -> list[str]:
@@ -150,31 +158,39 @@ def index_foreign(
     if not skip_missing and (missing := missing_of(tars)):
         raise UserError(f"{told_missing(missing, len(tars))}; {_TAKE_REST}")
     out.mkdir(parents=True, exist_ok=True)
-    splits = split if isinstance(split, Mapping) else dict.fromkeys(tars, split) if split else {}
-    task = _Indexing(out, tokeniser, splits, seed, skip_damaged, _short_names(tars))
-    with Workers(task, workers) as indexing, Progress(len(tars), f"indexing into {out}", "tars") as progress:
-        parts: list[_Part] = []
+    with alone_in(out, "index"):
+        splits = split if isinstance(split, Mapping) else dict.fromkeys(tars, split) if split else {}
+        task = _Indexing(out, tokeniser, splits, seed, skip_damaged, _short_names(tars))
+        parts = _indexed(task, tars, workers)
+        missing = [tar for tar, part in zip(tars, parts, strict=True) if part.missing]
+        if missing and not skip_missing:
+            raise UserError(f"{told_missing(missing, len(tars))}; {_TAKE_REST}")
+        if joined := sum(part.joined for part in parts):
+            print(f"{joined:,} samples were joined whose members lie apart in their tar", file=sys.stderr, flush=True)
+        there = [tar for tar, part in zip(tars, parts, strict=True) if not part.missing]
+        manifest = _finish(out, parts, _settings(there or tars, tokeniser, language, split, seed, parts))
+        shutil.rmtree(out / _FETCHED, ignore_errors=True)
+    return manifest
+
+
+def _indexed(task: "_Indexing", tars: list[str], workers: int) -> list["_Part"]:
+    parts: list[_Part] = []
+    label = f"indexing into {task.out}"
+    with Workers(task, workers, chunk=1) as indexing, Progress(len(tars), label, "tars") as progress:
         for part in indexing.map(list(enumerate(tars))):
             parts.append(part)
             progress.advance()
-    missing = [tar for tar, part in zip(tars, parts, strict=True) if part.missing]
-    if missing and not skip_missing:
-        raise UserError(f"{told_missing(missing, len(tars))}; {_TAKE_REST}")
-    if joined := sum(part.joined for part in parts):
-        print(f"{joined:,} samples were joined whose members lie apart in their tar", file=sys.stderr, flush=True)
-    there = [tar for tar, part in zip(tars, parts, strict=True) if not part.missing]
-    manifest = _finish(out, parts, _settings(there or tars, tokeniser, language, split, seed, parts))
-    shutil.rmtree(out / _FETCHED, ignore_errors=True)
-    return manifest
+    return parts
 
 
 def _short_names(tars: list[str]) -> dict[str, str]:
     """A name for each tar: the last parts of its path, as many as it takes for all names to differ."""
-    for depth in count(1):
-        names = {tar: "/".join(PurePosixPath(tar).parts[-depth:]) for tar in tars}
+    parts = {tar: tar.split("/") for tar in tars}
+    for depth in range(1, max(map(len, parts.values()))):
+        names = {tar: "/".join(parts[tar][-depth:]) for tar in tars}
         if len(set(names.values())) == len(names):
-            break
-    return names
+            return names
+    return {tar: tar for tar in tars}
 
 
 @dataclass

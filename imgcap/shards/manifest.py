@@ -112,6 +112,14 @@ class Manifest:
         """Whether the tars are others', which were indexed and not built."""
         return any(shard.captions for info in self.splits.values() for shard in info.shards)
 
+    def how_to_mend(self, place: Place | Path) -> str:
+        """End of a line that says how the set becomes whole, where it is damaged."""
+        if self.is_foreign:
+            return "put its tars back as they were indexed, or index them as they are: imgcap index TARS --out ANOTHER"
+        if self.features:
+            return f"remove it, and make it again with imgcap cache-features --out {place}"
+        return f"mend it with imgcap build SOURCE --out {place} --force"
+
     def summary(self, folder: Path) -> str:
         """Tell people, in some lines, what the set holds and what was left out."""
         lines = [f"{self.name} in {folder}, splits: {self.settings.split_rule}"]
@@ -179,13 +187,6 @@ class Manifest:
         """Read the manifest of a folder or address; `UserError` where there is none that this version reads."""
         place = Place.of(where)
         return parse_manifest(manifest_bytes(place), place)
-
-
-def how_to_mend(place: Place | Path, foreign: bool) -> str:
-    """End of a line that says how a damaged set becomes whole."""
-    if foreign:
-        return "put its tars back as they were indexed, or index them as they are: imgcap index TARS --out ANOTHER"
-    return f"mend it with imgcap build SOURCE --out {place} --force"
 
 
 def manifest_bytes(place: Place) -> bytes:

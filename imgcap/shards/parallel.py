@@ -28,9 +28,10 @@ class Workers(Generic[Item, Result]):
     threads, and spawned where it has.
     """
 
-    def __init__(self, function: Callable[[Item], Result], count: int) -> None:
+    def __init__(self, function: Callable[[Item], Result], count: int, chunk: int = _CHUNK) -> None:
         self._own = function
         self._count = count
+        self._chunk = chunk  # items that a process takes at once
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
@@ -51,8 +52,8 @@ class Workers(Generic[Item, Result]):
             return
         waiting: deque[Future[list[Result]]] = deque()
         try:
-            for start in range(0, len(items), _CHUNK):
-                waiting.append(self._submit(items[start : start + _CHUNK]))
+            for start in range(0, len(items), self._chunk):
+                waiting.append(self._submit(items[start : start + self._chunk]))
                 if len(waiting) > self._count * _TASKS_AHEAD:
                     yield from waiting.popleft().result()
             while waiting:

@@ -17,9 +17,9 @@ from imgcap.shards.index import Index, IndexRow, key_name
 from imgcap.shards.manifest import (
     MANIFEST_NAME,
     CaptionsInfo,
+    Manifest,
     ShardInfo,
     SplitInfo,
-    how_to_mend,
     manifest_bytes,
     parse_manifest,
 )
@@ -45,7 +45,7 @@ class ShardReader:
         self.manifest_sha256 = sha256_of_bytes(data)
         info = _split_info(self.place, self.manifest.splits, split)
         if not self.place.is_remote:
-            _refuse_missing_shards(self.place, info)
+            _refuse_missing_shards(self.place, self.manifest, info)
         self.shards: tuple[ShardInfo, ...] = info.shards
         self._index = Index.load(self.place, split, info.index_sha256)
         if self._index.samples_of_shards(len(info.shards)) != self.shard_counts:
@@ -161,7 +161,7 @@ class ShardReader:
     def _damaged(self, shard: ShardInfo, key: int) -> UserError:
         return UserError(
             f"sample {key_name(key)} of {self.place / shard.file} is damaged; see how much with imgcap verify "
-            f"{self.place}, {how_to_mend(self.place, shard.captions is not None)}"
+            f"{self.place}, {self.manifest.how_to_mend(self.place)}"
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -181,19 +181,19 @@ def _split_info(place: Place, splits: dict[str, SplitInfo], split: str) -> Split
     return splits[split]
 
 
-def _refuse_missing_shards(place: Place, info: SplitInfo) -> None:
+def _refuse_missing_shards(place: Place, manifest: Manifest, info: SplitInfo) -> None:
     """Raise `UserError` for a file that should lie on this machine, and is missing or of another size."""
     files = [file for shard in info.shards for file in (shard, shard.captions) if file is not None]
-    foreign = any(shard.captions for shard in info.shards)
     for file in (file for file in files if not is_address(place / file.file)):
         path = Path(place / file.file)
         try:
             size = path.stat().st_size
         except OSError as error:
-            mend = how_to_mend(place, foreign) if foreign else f"run imgcap build SOURCE --out {place} again"
+            is_built = not manifest.is_foreign and manifest.features is None
+            mend = f"run imgcap build SOURCE --out {place} again" if is_built else manifest.how_to_mend(place)
             raise UserError(f"{path} cannot be read ({error.strerror}); {mend}") from None
         if size != file.bytes:
             raise UserError(
                 f"{path} has {size} bytes, the manifest says {file.bytes}; see what is damaged with "
-                f"imgcap verify {place}, {how_to_mend(place, foreign)}"
+                f"imgcap verify {place}, {manifest.how_to_mend(place)}"
             )

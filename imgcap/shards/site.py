@@ -47,6 +47,7 @@ class BuildSite:
         Raises `UserError` where the folder holds other shards, or another build is writing into it.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        _refuse_indexed(folder)
         if not force and (folder / MANIFEST_NAME).exists():
             manifest = Manifest.load(folder)
             _refuse_others(folder, manifest.settings, settings)
@@ -120,6 +121,19 @@ def first_missing(folder: Path, manifest: Manifest) -> Path | None:
 
 def _own_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _OURS.match(path.name) and path.is_file())
+
+
+def _refuse_indexed(folder: Path) -> None:
+    """Raise `UserError` where the set in `folder` is an index of tars that lie there: a build would replace them."""
+    try:
+        infos = Manifest.load(folder).splits.values()
+    except UserError:  # none, or a damaged one
+        return
+    for shard in (shard for info in infos for shard in info.shards if shard.captions):
+        if (folder / Path(shard.file).name).is_file():
+            raise UserError(
+                f"{folder} holds {Path(shard.file).name}, which was indexed there and not built; choose another --out"
+            )
 
 
 def _refuse_unknown_or_others(folder: Path, settings: BuildSettings) -> None:

@@ -6,7 +6,7 @@ Shard for shard and sample for sample it is the set that it was made from, so th
 import dataclasses
 import json
 import shutil
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from imgcap.data.augmentation import eval_image
 from imgcap.data.dataset import place_of
 from imgcap.errors import UserError
 from imgcap.files.durable import sha256_of_bytes, write_hashed
+from imgcap.files.locks import alone_in
 from imgcap.models.encoders.base import Encoder
 from imgcap.models.encoders.weights import load_pretrained
 from imgcap.models.precision import autocast, set_float32_matmul
@@ -72,9 +73,22 @@ def cache_features(config: Config, out: Path, world: World, batch: int = 64) -> 
 
     Each rank makes some of the shards. A call that was stopped goes on behind the shards that are finished.
     """
+    with ExitStack() as held:
+        on_main(lambda: _begin(out, held))
+        return _cache_features(config, out, world, batch)
+
+
+def _begin(out: Path, held: ExitStack) -> None:
+    """Take a folder that holds nothing, or what an earlier call has begun; `UserError` for any other."""
     if (out / MANIFEST_NAME).exists():
         raise UserError(f"{out} holds a shard set already; choose another --out, or remove it first")
-    on_main(lambda: (out / RECORDS).mkdir(parents=True, exist_ok=True))
+    if not (out / RECORDS).exists() and (tar := next(out.glob("*.tar"), None)):
+        raise UserError(f"{out} holds {tar.name}, which is not of a set of features; choose another --out")
+    (out / RECORDS).mkdir(parents=True, exist_ok=True)
+    held.enter_context(alone_in(out, "cache-features"))
+
+
+def _cache_features(config: Config, out: Path, world: World, batch: int) -> Manifest | None:
     set_float32_matmul(config.train.precision)
     encoder = encoder_of(config, world.device)
     features = describe(encoder, config.data.image_size, config.data.interpolation)

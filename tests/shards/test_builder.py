@@ -15,10 +15,12 @@ from PIL import Image
 
 from imgcap.errors import UserError
 from imgcap.shards.builder import build
+from imgcap.shards.foreign import index_foreign
 from imgcap.shards.manifest import Manifest, SkippedNames
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.sample import Tokeniser
 from imgcap.shards.source import Skipped, Source
+from imgcap.shards.verify import verify
 from imgcap.types import Record
 
 SMALL_SHARD = 0.009  # MB: three samples of the small source
@@ -250,3 +252,17 @@ def test_a_folder_that_may_not_be_written_is_an_error(small_source: Source, word
     (tmp_path / "locked").mkdir(mode=0o555)
     with pytest.raises(UserError, match="Permission denied; choose another --out"):
         build(small_source, tmp_path / "locked" / "set", words)
+
+
+def test_tars_that_were_indexed_are_not_built_over(small_source: Source, words: Tokeniser, tmp_path: Path) -> None:
+    """An index of a folder's own tars lies among them; they are somebody's, and `--force` is not for them."""
+    folder = tmp_path / "set"
+    build(small_source, folder, words)
+    (folder / "manifest.json").unlink()
+    tars = {path.name: path.read_bytes() for path in folder.glob("*.tar")}
+    index_foreign(sorted(map(str, folder.glob("*.tar"))), folder, words)
+    for force in (False, True):
+        with pytest.raises(UserError, match=r"which was indexed there and not built; choose another --out"):
+            build(small_source, folder, words, force=force)
+    assert {path.name: path.read_bytes() for path in folder.glob("*.tar")} == tars
+    assert verify(folder) == []

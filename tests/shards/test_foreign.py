@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import tarfile
+import time
 import zlib
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from imgcap.errors import UserError
 from imgcap.pictures.opening import decode
 from imgcap.shards.foreign import expand, index_foreign, named_splits
 from imgcap.shards.manifest import Manifest
+from imgcap.shards.parallel import Workers
 from imgcap.shards.place import Place
 from imgcap.shards.reader import ShardReader
 from imgcap.shards.token_counts import TokenCounts
@@ -422,3 +424,40 @@ def test_the_tool_indexes_and_says_what_is_there(two, warm):
     assert "images, " in ended.stdout and "by image, a hash with seed 0" in ended.stdout
     again = run(f"{two}/*.tar")
     assert again.returncode == 2 and "holds a shard set already" in again.stderr
+
+
+def test_two_indexings_of_one_folder_do_not_meet(two):
+    tars, out = sorted(two.glob("*.tar")), two / "set"
+
+    class IndexesToo(Tokeniser):
+        def __call__(self, caption):
+            with pytest.raises(UserError, match=r"another imgcap index is writing into .*; wait for it"):
+                index(tars, out)
+            return super().__call__(caption)
+
+    index_foreign([str(tar) for tar in tars], out, IndexesToo("en"))
+    assert verify(out) == [] and not list(out.glob(".*"))
+
+
+def test_a_name_of_a_split_is_ours_or_part_of_a_file_name(two):
+    assert named_splits([f"{two}/*.tar"], "Validation")[1] == "val"
+    assert named_splits([f"{two}/*.tar"], "mine_2")[1] == "mine_2"
+    with pytest.raises(UserError, match="--split 'a/b' is no name of a split; write train, val or test"):
+        named_splits([f"{two}/*.tar"], "a/b")
+
+
+def test_addresses_that_differ_in_a_slash_have_names_of_their_own(tmp_path):
+    same, other = "http://127.0.0.1:1/a/0.tar", "http://127.0.0.1:1/a//0.tar"
+    with pytest.raises(UserError, match=r"127\.0\.0\.1"):  # refused, and not in an endless loop
+        index_foreign([same, other], tmp_path / "set", Tokeniser("en"))
+
+
+def test_a_process_takes_one_tar_at_a_time(two):
+    """Tars are large: one process of many would else index sixteen before another had any."""
+    with Workers(_process, 2, chunk=1) as workers:
+        assert len(set(workers.map(range(8)))) == 2
+
+
+def _process(_):
+    time.sleep(0.05)
+    return os.getpid()

@@ -40,7 +40,7 @@ def test_lists_of_flickr8k_and_of_flickr30k(tmp_path: Path) -> None:
     (tmp_path / "captions.txt").write_text("not a list")
     assert read_splits(tmp_path) == {"a.jpg": "train", "b.jpg": "train", "c.jpg": "val"}
     (tmp_path / "test.txt").write_text("36979\n")
-    assert read_splits(tmp_path)["36979.jpg"] == "test"
+    assert read_splits(tmp_path)["36979"] == "test"
 
 
 def test_an_image_in_two_lists_is_an_error(tmp_path: Path) -> None:

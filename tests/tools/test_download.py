@@ -1,7 +1,10 @@
 """Fetching a data set: goes on after a stop, takes other places, unpacks nothing outside, counts what is there."""
 
+import bz2
 import io
+import lzma
 import os
+import random
 import tarfile
 import zipfile
 from pathlib import Path
@@ -11,6 +14,7 @@ import yaml
 from hostile import HostileServer
 
 from imgcap.files.datasets import SOURCES, read_datasets
+from imgcap.files.locks import alone_in
 
 PICTURES, WORDS = 40, b"a caption\n" * 2000
 
@@ -195,3 +199,35 @@ def test_a_page_in_place_of_an_archive_is_said_to_be_none(download, tmp_path):
     (tmp_path / "saved.zip").write_text("<!DOCTYPE html><html>Sign in")
     refused = download("--source", f"text.zip={tmp_path / 'saved.zip'}")
     assert "is no archive, or a damaged one: it begins with b'<!DOCTYPE html><'" in refused.mistake
+
+
+@pytest.mark.parametrize("packer", [bz2, lzma], ids=["bz2", "xz"])
+def test_a_damaged_stream_is_named(download, tmp_path, packer):
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as tar:
+        member = tarfile.TarInfo("a/1.jpg")
+        member.size = 3_000_000  # some blocks of bzip2: the first is whole
+        tar.addfile(member, io.BytesIO(random.Random(0).randbytes(member.size)))
+    data = bytearray(packer.compress(whole.getvalue()))
+    data[-len(data) // 4] ^= 0xFF
+    (tmp_path / "broken").write_bytes(data)
+    refused = download("--source", f"text.zip={tmp_path / 'broken'}")
+    assert "broken is damaged (" in refused.mistake and "run the same command again" in refused.mistake
+
+
+def test_a_zip_that_is_packed_otherwise_is_to_be_unpacked_by_hand(download, tmp_path):
+    """Windows packs large folders by Deflate64, which Python does not unpack."""
+    data = bytearray(zipped(tmp_path / "windows.zip", {"captions.txt": WORDS}).read_bytes())
+    for mark, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        method = data.index(mark) + place
+        data[method : method + 2] = (9).to_bytes(2, "little")
+    (tmp_path / "windows.zip").write_bytes(data)
+    refused = download("--source", f"text.zip={tmp_path / 'windows.zip'}")
+    assert "windows.zip can't be unpacked here (" in refused.mistake and "with another tool" in refused.mistake
+
+
+def test_two_downloads_into_one_folder_do_not_meet(download, tmp_path):
+    (tmp_path / "raw").mkdir()
+    with alone_in(tmp_path / "raw", "download"):
+        assert "another imgcap download is writing into" in download().mistake
+    assert download().returncode == 0 and not (tmp_path / "raw/.download.lock").exists()

@@ -1,13 +1,16 @@
 """Training on cached features: batches and losses as with the encoder in the loop; other features are refused."""
 
+import io
 import json
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
 import torch
 import webdataset
+from PIL import Image
 
 from imgcap.config.load import load_config
 from imgcap.config.model import EncoderConfig, ModelConfig
@@ -164,3 +167,41 @@ def test_features_pass_the_encoder_as_they_are():
     features = torch.randn(2, 4, 512).half()
     captioner = Captioner(ModelConfig(encoder=EncoderConfig(name="resnet18", weights=None)), 20)
     assert torch.equal(captioner.encode(features), features.float())
+
+
+def test_tars_of_others_are_not_written_over(shards, command, tmp_path):
+    out = tmp_path / "tars"
+    shutil.copytree(shards, out)
+    for path in out.iterdir():
+        if path.suffix != ".tar":
+            path.unlink()
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    settings = [*FROZEN, "model.encoder.train=none", f"data.shards={shards}"]
+    refused = command("imgcap", "cache-features", "--config", os.devnull, "--out", out, *settings)
+    assert refused.returncode == 2 and "is not of a set of features; choose another --out" in refused.mistake
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_set_of_indexed_pngs_is_whole_with_its_features(command, tmp_path):
+    """Their bytes are taken as they are: of a set of features no picture needs to be a JPEG."""
+    with tarfile.open(tmp_path / "pngs.tar", "w") as tar:
+        for number in range(3):
+            drawn = io.BytesIO()
+            Image.new("RGB", (40, 30), (60 * number, 0, 0)).save(drawn, "PNG")
+            for name, data in ((f"{number}.png", drawn.getvalue()), (f"{number}.txt", b"A picture.")):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    done = command("imgcap", "index", tmp_path / "pngs.tar", "--split", "train", "--out", tmp_path / "set")
+    assert done.returncode == 0, done.stderr
+    settings = [*FROZEN, "model.encoder.train=none", f"data.shards={tmp_path / 'set'}"]
+    made = command("imgcap", "cache-features", "--config", os.devnull, "--out", tmp_path / "features", *settings)
+    assert made.returncode == 0, made.stderr
+    checked = command("imgcap", "verify", tmp_path / "features", "--decode")
+    assert checked.returncode == 0 and "is as it was built" in checked.stdout, checked.stdout
+    with (tmp_path / "features/train-00000.tar").open("r+b") as tar:
+        tar.seek(600)
+        tar.write(b"damage")
+    checked = command("imgcap", "verify", tmp_path / "features")
+    assert checked.returncode == 1
+    assert f"make it again with imgcap cache-features --out {tmp_path / 'features'}" in checked.stdout

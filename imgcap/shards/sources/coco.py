@@ -38,21 +38,24 @@ def read(images: Path, captions: Sequence[Path], seed: int, shares: Shares) -> S
     """
     files = _annotation_files(captions)
     parts = {path: read_annotations(path) for path in files}
-    names = [name for part in parts.values() for name in part.names.values()]
+    split_of: dict[Path, SplitOf]  # of each file: two of them may have a name in common
     if any(part.splits for part in parts.values()):
-        split_of = {name: part.splits.get(i, "") for part in parts.values() for i, name in part.names.items()}
+        split_of = {
+            path: {name: part.splits.get(image_id, "") for image_id, name in part.names.items()}
+            for path, part in parts.items()
+        }
         rule = "`split` of the images"
     elif len(files) == 1 and _own_split(files[0]) in ("", "train"):
-        split_of, rule = shares.cut(names, seed), shares.rule(seed)
+        split_of, rule = {files[0]: shares.cut(parts[files[0]].names.values(), seed)}, shares.rule(seed)
     else:
-        split_of = {name: _own_split(path) for path, part in parts.items() for name in part.names.values()}
+        split_of = {path: dict.fromkeys(part.names.values(), _own_split(path)) for path, part in parts.items()}
         rule = "standard"
     splits: dict[str, list[Record]] = {}
     skipped: list[Skipped] = []
     notes: list[str] = []
     for path, part in parts.items():
         folder = ImageFiles(_image_folder(path, images))
-        skipped += part.skipped + _join(part, folder, split_of, splits)
+        skipped += part.skipped + _join(part, folder, split_of[path], splits)
         notes += folder.notes
     return Source("coco", in_order(splits), skipped, ", ".join(path.name for path in files), rule, tuple(notes))
 

@@ -14,7 +14,7 @@ from imgcap.errors import UserError
 from imgcap.shards.source import Source
 from imgcap.shards.sources.columns import Columns
 from imgcap.shards.sources.image_folder import ImageFiles, records_from
-from imgcap.shards.sources.splits import Shares, read_splits, split_lists
+from imgcap.shards.sources.splits import Shares, places_in, read_splits, split_lists
 from imgcap.shards.sources.table import read_table
 
 
@@ -31,7 +31,7 @@ def read(
     if splits is None and not table.has_splits and split_lists(captions.parent):
         splits = captions.parent
     if splits is not None:
-        split_of = read_splits(splits)
+        split_of = places_in(read_splits(splits), table.captions)
         rule = ", ".join(path.name for path in split_lists(splits)) if splits.is_dir() else splits.name
         if not any(image in split_of for image in table.captions):
             raise UserError(f"the splits in {splits} name no image of {captions}; give those of this dataset")

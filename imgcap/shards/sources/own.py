@@ -4,6 +4,7 @@ import os
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path, PurePosixPath
 
 from imgcap.errors import UserError
@@ -13,7 +14,7 @@ from imgcap.shards.sources.coco import read_annotations
 from imgcap.shards.sources.columns import Columns
 from imgcap.shards.sources.image_folder import ImageFiles, copies, in_order, refuse_wrong_folder
 from imgcap.shards.sources.layouts import SIDECARS, Layout, recognise
-from imgcap.shards.sources.splits import STANDARD_NAMES, Shares, read_splits
+from imgcap.shards.sources.splits import STANDARD_NAMES, Shares, places_in, read_splits
 from imgcap.shards.sources.table import looks_like_image, read_table
 from imgcap.shards.sources.text_file import captions_in
 from imgcap.types import Record, Stored
@@ -223,10 +224,14 @@ def _near(files: ImageFiles, table: Path) -> str:
 
 def _name_of_stored(gathered: _Gathered, name: str, table: Path, inside: Stored) -> str:
     """The name of a picture in a table: with the table's before it where another table has another picture of it."""
-    before = gathered.images.get(name)
-    if before is None or (before.inside and before.inside.read_bytes() == inside.read_bytes()):
-        return name
-    return f"{table.stem}/{name}"
+
+    def is_free(tried: str) -> bool:
+        before = gathered.images.get(tried)
+        return before is None or (before.inside is not None and before.inside.read_bytes() == inside.read_bytes())
+
+    whole = PurePosixPath(gathered.files.relative(table)).with_suffix("")
+    numbered = (f"{whole}-{number}/{name}" for number in count(2))
+    return next(filter(is_free, chain((name, f"{table.stem}/{name}", f"{whole}/{name}"), numbered)))
 
 
 def _place(
@@ -237,12 +242,10 @@ def _place(
     if gathered.split_column:
         rule = f"column {gathered.split_column}" if gathered.columns else "`split` of the images"
     if lists is not None:
-        split_of = read_splits(lists)
+        split_of = places_in(read_splits(lists), captioned)
         gathered.unused += [gathered.split_column] if gathered.split_column else []
         for name, image in captioned.items():
-            last = PurePosixPath(name).name
-            as_jpg = f"{PurePosixPath(last).stem}.jpg"  # as lists without suffixes are read
-            image.split = split_of.get(name) or split_of.get(last) or split_of.get(as_jpg, "")
+            image.split = split_of.get(name, "")
         return lists.name, ""
     if not gathered.split_column and not found.splits:
         folders = {name: _folder_split(name) for name in captioned}
@@ -258,15 +261,14 @@ def _place(
             for share, default in zip((shares.val, shares.test), (_SHARES.val, _SHARES.test), strict=True)
         )
     )
-    pictures = {name: image.path for name, image in captioned.items() if image.inside is None}
-    split_of = shares.cut(captioned, seed, copies(pictures))
-    for name, image in captioned.items():
-        image.split = split_of[name]
+    cut_up = [name for name, image in captioned.items() if image.split] or list(captioned)  # an empty cell is no split
+    split_of = shares.cut(cut_up, seed, copies({n: captioned[n].path for n in cut_up if captioned[n].inside is None}))
+    for name, split in split_of.items():
+        captioned[name].split = split
     cut = "all of it is called train by the " + rule + ", so that a seed cuts it" if "train" in splits else ""
     if shares.val and "val" not in split_of.values():
         raise UserError(
-            f"{len(captioned)} captioned images are too few to hold any out for val; "
-            "give 3 or more, or --val 0 --test 0"
+            f"{len(cut_up)} captioned images are too few to hold any out for val; give 3 or more, or --val 0 --test 0"
         )
     return shares.rule(seed), cut
 

@@ -1,6 +1,7 @@
 """Which split an image belongs to: from a dataset's own names and lists, or by a seeded cut."""
 
 import hashlib
+import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 from imgcap.errors import UserError
 from imgcap.files.text import lines_of, list_in, read_json, read_text
+from imgcap.pictures.formats import SUFFIXES
 
 # Flickr_8k.devImages.txt, flickr30k_val.txt, train.txt, test_images.txt ...
 _LIST_NAME = re.compile(r"^(.*[._-])?(?P<split>train|val|valid|dev|test)([._-]?(images|ids))?\.txt$", re.IGNORECASE)
@@ -116,13 +118,28 @@ def _from_lists(lists: dict[Path, str]) -> SplitOf:
             name = line.strip()
             if not name:
                 continue
-            name = name if "." in name else f"{name}.jpg"
             before = found.setdefault(name, (split, path.name))
             if before[0] != split:
                 raise UserError(
                     f"{name} is in both {before[1]} and {path.name} (line {number}); take it out of one of them"
                 )
+    for name, (split, file) in found.items():
+        stem, suffix = posixpath.splitext(name)
+        if suffix.lower() in SUFFIXES and found.get(stem, (split,))[0] != split:
+            raise UserError(f"{name} is in {file}, and {stem} in {found[stem][1]}; take it out of one of them")
     return {name: split for name, (split, _) in found.items()}
+
+
+def places_in(split_of: SplitOf, names: Iterable[str]) -> SplitOf:
+    """The splits of names, by lists that may leave out folders and suffixes, and of what else the lists hold."""
+    found, beside = SplitOf(), dict(split_of)
+    for name in names:
+        forms = [name, posixpath.basename(name)]
+        listed = next((form for form in forms + [posixpath.splitext(f)[0] for f in forms] if form in split_of), None)
+        if listed is not None:
+            found[name] = split_of[listed]
+            beside.pop(listed, None)
+    return found | beside
 
 
 def _from_karpathy(path: Path, content: Any) -> SplitOf:
