@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from imgcap.captioning.batch import Captioned, caption_pictures
 from imgcap.config.decoding import DecodeOptions
@@ -16,6 +17,9 @@ from imgcap.models.trained import LoadedCaptioner
 from imgcap.pictures.attention import draw_attention
 from imgcap.pictures.opening import UnreadableImage, on_one_line, open_picture
 
+_KEY, _VALUE = "Software", "imgcap"  # in a drawing's file: it may be drawn anew
+_MARK = PngInfo()
+_MARK.add_text(_KEY, _VALUE)
 LONGEST = 240  # bytes of a drawing's name, without number and suffix; a letter has four at most
 
 
@@ -46,7 +50,7 @@ def caption_files(
         found = caption_pictures(loaded, list(pictures.values()), options, drawings is not None, others, capital)
         for (path, picture), captioned in zip(pictures.items(), found, strict=True):
             if drawings is not None:
-                _draw(loaded, path, picture, captioned).save(targets[path])
+                _draw(loaded, path, picture, captioned).save(targets[path], pnginfo=_MARK)
             yield path, captioned
 
 
@@ -65,9 +69,10 @@ def _readable(paths: list[Path], size: int, batch: int) -> Iterator[dict[Path, I
 
 
 def _drawing_names(paths: list[Path], folder: Path) -> dict[Path, Path]:
-    """A file for each picture; where its name is taken, also by a picture that lies there, it gets -2, -3 and so on.
+    """A file for each picture; where its name is taken, by another or by a file there, it gets -2, -3 and so on.
 
-    Names that differ in capitals alone count as one: they are one file on some systems.
+    What an earlier call has drawn there is drawn anew. Names that differ in capitals alone count as one: they are one
+    file on some systems.
     """
     here = {parent for parent in {path.parent for path in paths} if parent.resolve() == folder.resolve()}
     taken = {path.name.casefold() for path in paths if path.parent in here}
@@ -77,12 +82,23 @@ def _drawing_names(paths: list[Path], folder: Path) -> dict[Path, Path]:
         stem = path.stem if len(os.fsencode(path.stem)) <= LONGEST else path.stem[: LONGEST // 4]
         key = stem.casefold()
         name = f"{stem}.png"
-        while name.casefold() in taken:
+        while name.casefold() in taken or _is_strange(folder / name):
             last[key] = max(last[key], 1) + 1
             name = f"{stem}-{last[key]}.png"
         taken.add(name.casefold())
         names[path] = folder / name
     return names
+
+
+def _is_strange(path: Path) -> bool:
+    """Whether a file is there that is no drawing of ours."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return image.info.get(_KEY) != _VALUE
+    except FileNotFoundError:
+        return False
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return True
 
 
 def _draw(loaded: LoadedCaptioner, path: Path, picture: Image.Image, captioned: Captioned) -> Image.Image:

@@ -92,6 +92,17 @@ def megabytes(text: str) -> float:
     return _between(sys.float_info.min, float(text), sys.float_info.max)
 
 
+def new_file(text: str) -> Path:
+    """A file that is to be written when the work is done; refused before it where that can't be."""
+    path = Path(os.path.expanduser(text))
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; name a file")
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{path} can't be written in {there}; name another file")
+    return path
+
+
 def _between(low: Number, value: Number, high: Number) -> Number:
     """Return a value; ValueError, which argparse explains, where it is out of range."""
     if not low <= value <= high:

@@ -10,10 +10,9 @@ stderr, the images that changed most to an HTML page, and one line of JSON to st
 import dataclasses
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imgcap.commands.arguments import LANGUAGE, parser_for, positive, seed
+from imgcap.commands.arguments import LANGUAGE, new_file, parser_for, positive, seed
 from imgcap.errors import exits_cleanly, work_begins
 from imgcap.evaluation.table import SCALE
 
@@ -42,7 +41,7 @@ def main() -> None:
     parser.add_argument("--split", default="test", help="of runs (default test)")
     parser.add_argument("--references", help="captions_*.json of COCO, or shards/NAME:SPLIT (default: those of a run)")
     parser.add_argument("--language", help=LANGUAGE)
-    parser.add_argument("--out", type=Path, default=Path("comparison.html"), help="the page (default comparison.html)")
+    parser.add_argument("--out", type=new_file, default="comparison.html", help="the page (default comparison.html)")
     parser.add_argument("--resamples", type=positive, default=2000)
     parser.add_argument("--seed", type=seed, default=0, help="of the resamples")
     arguments = parser.parse_args()
@@ -56,8 +55,8 @@ def main() -> None:
     comparison = compare(
         first, second, arguments.references, arguments.split, arguments.language, arguments.resamples, arguments.seed
     )
-    write_page(arguments.out, comparison)
     print_table(comparison)
     report = {name: dataclasses.asdict(found) for name, found in comparison.differences.items()}
     found = {"a": first.name, "b": second.name, "images": len(comparison.references), "resamples": arguments.resamples}
     print(json.dumps({**found, "seed": arguments.seed, "differences": report, "page": str(arguments.out)}), flush=True)
+    write_page(arguments.out, comparison)

@@ -12,9 +12,8 @@ files are SPLIT-first-N-...; a limit of the run itself is of training alone.
 import json
 import sys
 from dataclasses import replace
-from pathlib import Path
 
-from imgcap.commands.arguments import MODEL, add_device, add_overrides, add_which, device_of, parser_for
+from imgcap.commands.arguments import MODEL, add_device, add_overrides, add_which, device_of, new_file, parser_for
 from imgcap.commands.decoding_flags import with_flags
 from imgcap.errors import UserError, exits_cleanly, work_begins
 
@@ -25,7 +24,7 @@ def main() -> None:
     parser.add_argument("path", metavar="RUN_OR_ARTEFACT", help=MODEL)
     parser.add_argument("--split", default="test")
     parser.add_argument("--beam", type=int, help="default: eval.beam of the run")
-    parser.add_argument("--out", type=Path, help="also write the scores to this file")
+    parser.add_argument("--out", type=new_file, help="also write the scores to this file")
     add_which(parser)
     add_device(parser)
     add_overrides(parser, "override the run's configuration")
@@ -72,12 +71,12 @@ def main() -> None:
             if loaded.is_run:
                 other = reader.manifest.name if own or "data.shards" in keys else None
                 write_results(loaded.path, evaluation, loaded.step, _label(arguments.split, other, limit))
-            if arguments.out:
-                write_json(arguments.out, evaluation.as_json())
             of = f"{reader.manifest.name} ({reader.place}), split {arguments.split}"
             title = f"{arguments.path}, step {loaded.step:,}: {len(evaluation.captions):,} images of {of}"
             print(score_table(evaluation.as_json(), title), file=sys.stderr, flush=True)
             print(json.dumps(evaluation.as_json()), flush=True)
+            if arguments.out:
+                write_json(arguments.out, evaluation.as_json())
     finally:
         close_ranks()
 

@@ -34,9 +34,9 @@ def main() -> None:
     step, others = export_run(arguments.run, arguments.out, arguments.which, arguments.onnx, arguments.torch_export)
     size = sum(path.stat().st_size for path in arguments.out.rglob("*") if path.is_file())
     print(f"{arguments.out}: step {step} of {arguments.run}, {size / 1e6:.1f} MB")
-    for label in others:
+    for label, reason in others.items():
         print(
-            f"left out: {label}-scores.json is not known to be of step {step}; "
+            f"left out: {label}-scores.json {reason}; "
             f"imgcap evaluate {arguments.run} --which {arguments.which} scores it",
             file=sys.stderr,
         )

@@ -9,9 +9,8 @@ The table goes to stderr; the last line of stdout is the scores as JSON.
 import argparse
 import json
 import sys
-from pathlib import Path
 
-from imgcap.commands.arguments import LANGUAGE, parser_for, seed
+from imgcap.commands.arguments import LANGUAGE, new_file, parser_for, seed
 from imgcap.config.evaluation import BY_CLIP
 from imgcap.errors import UserError, exits_cleanly
 from imgcap.evaluation.coco_files import read_results, with_other_images
@@ -26,7 +25,7 @@ def main() -> None:
     parser, report = parser_for(__doc__), "imgcap: BLEU and CIDEr as the ImgCap report counts"
     parser.add_argument("--references", help="captions_*.json of COCO, or a split of a shard set: shards/NAME:SPLIT")
     parser.add_argument("--results", required=True, help="JSON list of {image_id, caption}")
-    parser.add_argument("--out", type=Path, help="also write the scores to this file")
+    parser.add_argument("--out", type=new_file, help="also write the scores to this file")
     parser.add_argument("--metrics", nargs="+", type=_of_words, choices=ALL_METRICS, help="default: all but SPICE")
     parser.add_argument("--language", help=LANGUAGE)
     parser.add_argument("--protocol", choices=("coco", "imgcap"), default="coco", help=report)

@@ -28,7 +28,7 @@ from imgcap.evaluation.metrics.diversity import TrainCaptions, diversity
 from imgcap.evaluation.metrics.languages import as_scored, fitting, tokeniser_name
 from imgcap.evaluation.metrics.scorers import score_images
 from imgcap.evaluation.results import Evaluation, Example
-from imgcap.evaluation.signature import signature
+from imgcap.evaluation.signature import parts_decided_by, signature
 from imgcap.models.captioner import Captioner
 from imgcap.models.decoders.forcing import unroll
 from imgcap.models.encoders.base import Encoder
@@ -270,11 +270,7 @@ class Evaluator:
                 images=len(references),
                 references=sum(len(group) for group in references.values()),
                 skipped=damaged or None,  # images that can't be read
-                **self.options.signed(),
-                max_words=self.data.max_tokens,
-                input=f"{self.data.image_size}px-{self.data.interpolation}",  # what the model sees of a picture
-                loss_captions=self.data.captions_per_image,  # of an image, at most; scores are by all
-                precision=self.precision,
+                **parts_decided_by(self.options, self.data, self.precision),
                 objective=self.objective,
                 **encoder.signed(),
                 **(self.clip.signed() if self.clip else {}),

@@ -4,6 +4,7 @@ Dimensions: L words of a caption, P grid cells.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from imgcap.config.decoding import OPTIONS
 from imgcap.errors import UserError
+from imgcap.evaluation.signature import parts_of
 from imgcap.files.durable import write_whole
 from imgcap.files.text import read_json
 
@@ -81,14 +84,27 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def scores_of(run: Path, step: int) -> tuple[dict[str, Any], list[str]]:
-    """Read what results/ has of a step's checkpoint: scores by label, and the labels whose scores are of another."""
+def scores_of(run: Path, step: int, decided: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Read what results/ has of a step's checkpoint: scores by label, and why those of other labels are left out.
+
+    Scores that came about in another way than the run's configuration has (`decided`, by parts of a signature) aren't
+    those that the checkpoint would get again.
+    """
     folder = run / "results"
     steps = _steps_of(folder)
-    written = {path.name.removesuffix("-scores.json"): path for path in sorted(folder.glob("*-scores.json"))}
-    mine = {label: path for label, path in written.items() if steps.get(label) == step}
-    scores = {label: read_json(path, _AGAIN) for label, path in mine.items()}
-    return scores, [label for label in written if label not in mine]
+    scores, others = dict[str, Any](), dict[str, str]()
+    for path in sorted(folder.glob("*-scores.json")):
+        label = path.name.removesuffix("-scores.json")
+        if steps.get(label) != step:
+            others[label] = f"is not known to be of step {step}"
+            continue
+        scores[label] = read_json(path, _AGAIN)
+        parts = parts_of(str(scores[label].get("signature", "")))
+        for name in (*decided, *(option.name for option in OPTIONS)):
+            if name in parts and parts[name] != str(decided.get(name)):
+                now = f"{name}:{decided[name]}" if name in decided else f"no {name}"
+                others[label] = f"came about with {name}:{parts[name]}, and the run has {now}"
+    return {label: of for label, of in scores.items() if label not in others}, others
 
 
 def _steps_of(folder: Path) -> dict[str, int]:

@@ -4,8 +4,11 @@ In the spirit of sacreBLEU (Post 2018). Nothing in it depends on the number of r
 """
 
 from importlib import metadata
+from typing import Any
 
 import imgcap
+from imgcap.config.data import DataConfig
+from imgcap.config.decoding import DecodeOptions
 from imgcap.evaluation.metrics.ptb import PTB
 
 
@@ -20,6 +23,17 @@ def signature(tokeniser: str = PTB, **parts: object) -> str:
         "imgcap": imgcap.__version__,
     }
     return "|".join(f"{name}:{value}" for name, value in {**parts, **versions}.items() if value is not None)
+
+
+def parts_decided_by(options: DecodeOptions, data: DataConfig, precision: str) -> dict[str, Any]:
+    """The parts of a signature that a model's configuration decides: how it decodes, and what it sees of a picture."""
+    return {
+        **options.signed(),
+        "max_words": data.max_tokens,
+        "input": f"{data.image_size}px-{data.interpolation}",
+        "loss_captions": data.captions_per_image,  # of an image, at most; scores are by all
+        "precision": precision,
+    }
 
 
 def parts_of(signature: str) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Write an artefact: one folder that needs no run, no shards and no pickle. `imgcap.models.trained` reads it."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,13 +14,16 @@ from torch import Tensor
 import imgcap
 from imgcap.checkpoint.layout import fingerprints, seal_of
 from imgcap.checkpoint.save import put_in_place, without_sharing
+from imgcap.config.decoding import DecodeOptions
 from imgcap.errors import UserError, needs
 from imgcap.evaluation.results import scores_of, write_json
+from imgcap.evaluation.signature import parts_decided_by
 from imgcap.export.card import model_card
 from imgcap.export.graphs import trace, write_onnx, write_programs
 from imgcap.files.durable import sync, write_whole
 from imgcap.models.trained import (
     ARTEFACT_FORMAT,
+    FILES,
     MANIFEST,
     SCORES,
     VOCABULARY,
@@ -38,11 +42,12 @@ _SHEET = re.compile(r"^(?P<label>.+)-(?P<step>\d{8,})\.png$")
 
 def export_run(
     run: Path, out: Path, which: Literal["best", "latest"] = "best", onnx: bool = False, programs: bool = False
-) -> tuple[int, list[str]]:
+) -> tuple[int, dict[str, str]]:
     """Write the artefact of a run's best (or latest) checkpoint to `out`, whole or not at all; replaces an older one.
 
-    Returns the checkpoint's step, and the labels whose scores are left out, being those of another checkpoint. Raises
-    `UserError` for what is no sound run, for weights that aren't finite, and where `out` is something else already.
+    Returns the checkpoint's step, and why scores are left out, by label: they are of another checkpoint, or came about
+    otherwise. Raises `UserError` for what is no sound run, for weights that aren't finite, and where `out` is or holds
+    something else already.
     """
     if onnx:
         needs("--onnx", "onnx", "onnxscript")  # torch's exporter imports them
@@ -51,7 +56,9 @@ def export_run(
         raise UserError(f"{run} is an artefact already; name the run that it came from")
     weights = without_sharing(loaded.model.state_dict())
     _check_finite(weights, f"step {loaded.step} of {run}")
-    scores, others = scores_of(run, loaded.step)
+    config = loaded.config
+    decided = parts_decided_by(DecodeOptions.like_evaluation(config.eval), config.data, config.train.precision)
+    scores, others = scores_of(run, loaded.step, decided)
     with _whole_folder(out) as folder:
         write_whole(folder / WEIGHTS, safetensors.torch.save(weights))
         loaded.vocabulary.save(folder / VOCABULARY)
@@ -114,12 +121,26 @@ def _copy_samples(source: Path, target: Path, step: int) -> dict[str, int]:
     return copied
 
 
+def _refuse_others(out: Path) -> None:
+    """Raise `UserError` for a folder that is no artefact, or holds what no export wrote: all in it would be gone."""
+    try:
+        is_artefact = "made_by" in json.loads((out / MANIFEST).read_bytes())  # another format's and a damaged one's too
+    except (OSError, ValueError, TypeError, RecursionError):
+        is_artefact = False
+    if not is_artefact:
+        raise UserError(f"{out} is there already and is no artefact; name another folder with --out")
+    if strange := sorted({path.name for path in out.iterdir()} - {*FILES, CARD, *OWNED}):
+        raise UserError(
+            f"the artefact {out} holds {strange[0]}, which no export wrote; take it out, or name another folder"
+        )
+
+
 @contextmanager
 def _whole_folder(out: Path) -> Iterator[Path]:
     """Context of a folder to fill, which gets its name when all is on the disk; until then an older artefact stays."""
     out = out.resolve()
-    if out.exists() and not (out / MANIFEST).is_file() and (out.is_file() or any(out.iterdir())):
-        raise UserError(f"{out} is there already and is no artefact; name another folder with --out")
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        _refuse_others(out)
     unfinished = out.with_name(f".{out.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)

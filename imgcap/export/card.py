@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from imgcap.config.model import AttentionLSTMConfig, TransformerConfig
+from imgcap.evaluation.signature import parts_of
 from imgcap.evaluation.table import SCALE, shown
 from imgcap.models.trained import LoadedCaptioner
 from imgcap.shards.identity import SetIdentity
@@ -53,7 +54,6 @@ def model_card(
     query = f", attention {decoder.query} the recurrence" if isinstance(decoder, AttentionLSTMConfig) else ""
     wide = decoder.width if isinstance(decoder, TransformerConfig) else decoder.hidden_dim
     own = loaded.trained_on.for_others() if loaded.trained_on else None
-    split = "test" if "test" in scores or not scores else next(iter(scores))
     header = _HEADER.format(
         name=name,
         language=config.data.language,
@@ -64,7 +64,7 @@ def model_card(
         size=config.data.image_size,
         step=loaded.step,
         trained_on=own or "a set that its run didn't note",
-        evaluate=_evaluate(name, own, split),
+        evaluate=_evaluate(name, own, _split(scores)),
         beam=config.eval.beam,
         penalty=config.eval.length_penalty,
         longest=config.data.max_tokens,
@@ -81,10 +81,18 @@ def _evaluate(name: str, own: SetIdentity | None, split: str) -> str:
     )
 
 
+def _split(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """A split of the model's own set that it was scored on, test before others; test where there is none."""
+    own = [parts_of(of["signature"]).get("split", "test") for of in scores.values() if "trained_on" not in of]
+    return "test" if "test" in own or not own else own[0]
+
+
 def _scores(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if not scores:
         return ["## Scores", "", "Not measured yet.", ""]
-    names = [name for name, value in next(iter(scores.values())).items() if isinstance(value, float)]
+    names = list(
+        dict.fromkeys(name for of in scores.values() for name, value in of.items() if isinstance(value, float))
+    )
     table = [["split", *names], ["---"] * (len(names) + 1)]
     table += [[label, *(shown(of[name]) if name in of else "–" for name in names)] for label, of in scores.items()]
     rows = [f"| {' | '.join(cells)} |" for cells in table]

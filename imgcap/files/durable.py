@@ -23,8 +23,10 @@ def write_whole(path: Path, data: bytes | str, durable: bool = True) -> None:
     try:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
         rename(temporary, path, durable)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            error.filename = str(path)  # the name that somebody gave
         raise
 
 

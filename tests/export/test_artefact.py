@@ -55,7 +55,8 @@ def test_it_says_nothing_of_the_machine_that_made_it(artefact: Path, small_run: 
 
 def test_an_export_is_reproducible_and_replaces_an_older_one(small_run: Path, artefact: Path) -> None:
     before = contents(artefact)
-    (artefact / "stale.txt").touch()
+    (artefact / "programs").mkdir()
+    (artefact / "programs/stale.pt2").touch()
     export_run(small_run, artefact)
     assert contents(artefact) == before
     assert [path.name for path in artefact.parent.iterdir()] == ["artefact"]
@@ -112,6 +113,25 @@ def test_a_full_disk_leaves_nothing_half(small_run: Path, small_disk: Callable[[
     assert list(disk.iterdir()) == []
 
 
+def test_what_others_have_put_into_an_artefact_is_not_removed(small_run: Path, artefact: Path) -> None:
+    """Such as .git, in a clone of the hub's."""
+    (artefact / ".git").mkdir()
+    before = contents(artefact)
+    with pytest.raises(UserError, match=r"holds \.git, which no export wrote; take it out, or name another folder"):
+        export_run(small_run, artefact)
+    assert contents(artefact) == before and (artefact / ".git").is_dir()
+
+
+@pytest.mark.parametrize("config", ['{"architectures": ["BertModel"]}', "[]", "{"])
+def test_a_model_of_another_library_is_not_written_over(small_run: Path, tmp_path: Path, config: str) -> None:
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert/config.json").write_text(config)
+    (tmp_path / "bert/pytorch_model.bin").write_text("precious")
+    with pytest.raises(UserError, match="is there already and is no artefact"):
+        export_run(small_run, tmp_path / "bert")
+    assert (tmp_path / "bert/pytorch_model.bin").read_text() == "precious"
+
+
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_what_is_no_artefact_is_not_written_over(small_run: Path, tmp_path: Path, kind: str) -> None:
     other = tmp_path / "other"
@@ -132,7 +152,7 @@ def test_only_scores_of_the_exported_checkpoint_come_along(make_run: Callable[..
         )
         write_results(run, evaluation, step)
     step, others = export_run(run, tmp_path / "artefact")
-    assert (step, others) == (7, ["val"])
+    assert (step, others) == (7, {"val": "is not known to be of step 7"})
     scores = json.loads((tmp_path / "artefact" / "scores.json").read_text())
     assert scores == {"test": {"BLEU-4": 0.25, "loss": 1.5, "signature": "split:test", "diversity": {}}}
     card = (tmp_path / "artefact" / "README.md").read_text()
@@ -149,3 +169,35 @@ def test_sample_pictures_are_those_of_the_checkpoint(make_run: Callable[..., Pat
     assert found == {"val.png": 1, "val-attention.png": 3}
     card = (tmp_path / "artefact" / "README.md").read_text()
     assert "(samples/val.png)" in card and "val-attention, as of step 4" in card
+
+
+@pytest.mark.parametrize(
+    "signature, reason",
+    [
+        ("split:test|beam:1|length_penalty:1.0", "beam:1, and the run has beam:3"),
+        ("split:test|beam:3|no_repeat_ngram:2", "no_repeat_ngram:2, and the run has no no_repeat_ngram"),
+        ("split:test|beam:3|precision:bf16", "precision:bf16, and the run has precision:fp32"),
+        ("split:test|beam:3|length_penalty:1.0|max_words:7|input:48px-bilinear|unk:never|precision:fp32", None),
+    ],
+)
+def test_scores_that_came_about_otherwise_stay_with_the_run(
+    make_run: Callable[..., Path], tmp_path: Path, signature: str, reason: str | None
+) -> None:
+    """An artefact decodes as its run's configuration has it, and would not get them again."""
+    run = make_run(tmp_path / "run")
+    write_results(run, Evaluation("test", {"BLEU-4": 0.25}, 1.5, signature, captions=[], images=[], diversity={}), 7)
+    _, others = export_run(run, tmp_path / "artefact")
+    assert others == ({"test": f"came about with {reason}"} if reason else {})
+    assert bool(json.loads((tmp_path / "artefact" / "scores.json").read_text())) == (reason is None)
+
+
+def test_the_card_names_a_split_and_every_score(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    for label, scores, elsewhere in (("other-test", {"BLEU-4": 0.1}, "x"), ("val-first-4", {"CIDEr": 0.5}, None)):
+        signature = f"split:{label.split('-')[bool(elsewhere)]}|beam:3"
+        found = Evaluation("", scores, 1.5, signature, captions=[], images=[], diversity={}, trained_on=elsewhere)
+        write_results(run, found, 7, label)
+    export_run(run, tmp_path / "artefact")
+    card = (tmp_path / "artefact" / "README.md").read_text()
+    assert "--split val" in card
+    assert "| split | BLEU-4 | loss | CIDEr |" in card and "| val-first-4 | – | 1.500 | 0.500 |" in card

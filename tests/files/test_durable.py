@@ -45,3 +45,13 @@ def test_names_that_are_temporary() -> None:
     for name in ("a.tar.12.tmp", "a.tar.tmp"):  # the second is of imgcap 0.1.0
         assert TEMPORARY.sub("", name) == "a.tar"
     assert not TEMPORARY.search("a.tmp.tar")
+
+
+def test_what_fails_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError) as raised:
+        write_whole(tmp_path, "text")
+    assert raised.value.filename == str(tmp_path)
+    with pytest.raises(FileNotFoundError) as raised:
+        write_whole(tmp_path / "nowhere/x", "text")
+    assert raised.value.filename == str(tmp_path / "nowhere/x")
+    assert not list(tmp_path.iterdir())

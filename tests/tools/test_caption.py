@@ -262,6 +262,17 @@ def test_drawings_never_share_a_name_nor_take_a_picture_s(caption, tmp_path: Pat
     assert all(path.read_bytes() == data for path, data in before.items())
 
 
+def test_a_drawing_takes_the_place_of_its_like_alone(caption, tmp_path: Path) -> None:
+    photo(0).save(tmp_path / "a.jpg")
+    photo(1).save(tmp_path / "a.png")  # somebody's own, and not captioned now
+    (tmp_path / "a-2.png").write_text("no picture at all")
+    before = [(tmp_path / name).read_bytes() for name in ("a.png", "a-2.png")]
+    for _ in range(2):
+        caption(tmp_path / "a.jpg", "--attention", tmp_path)
+    assert [(tmp_path / name).read_bytes() for name in ("a.png", "a-2.png")] == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-2.png", "a-3.png", "a.jpg", "a.png"]
+
+
 def test_names_of_drawings_take_no_longer_for_many_pictures() -> None:
     paths = [Path(f"{number}/a.jpg") for number in range(20_000)]
     names = _drawing_names(paths, Path("drawn"))  # in square time it would be minutes

@@ -5,9 +5,12 @@ held against the limits before any of its pixels are.
 """
 
 import os
+import shutil
 import socket
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +22,7 @@ from imgcap.captioning.page.controls import add_controls, chosen_options
 from imgcap.captioning.page.style import CHOOSE, CSS, LOOK
 from imgcap.config.decoding import DecodeOptions
 from imgcap.errors import UserError, needs
+from imgcap.files.locks import Lock
 from imgcap.pictures.formats import SUFFIXES
 from imgcap.pictures.opening import MAX_PIXELS, UnreadableImage, check_header, decode, open_picture
 
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 SHOWN, THUMBNAIL = 800, 160  # pixels of the longer side
 MAX_EXAMPLES = 24
 WAITING = 100  # in the queue; who comes then is told to come back
+_UPLOADS = "imgcap-page-"  # folder of what was dropped on a page; then what mkdtemp adds
 KEPT = 24 * 3600  # seconds until an uploaded file is deleted
 
 
@@ -78,14 +83,38 @@ def serve(
     Each request runs alone, so that one picture is captioned at a time. `check_address` comes first. Raises `UserError`
     where an example is no picture, or the port was taken meanwhile.
     """
-    page = Page(captioners, limits or Limits())
-    gradio = _gradio()
-    examples = examples[:MAX_EXAMPLES]
+    with uploads_folder() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(folder)
+        _serve(Page(captioners, limits or Limits()), host, port, examples[:MAX_EXAMPLES], share)
+
+
+@contextmanager
+def uploads_folder() -> Iterator[Path]:
+    """Context of a folder for what visitors drop, which goes with the page.
+
+    Those of pages that were killed go too: nobody holds their locks.
+    """
+    parent = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(f"{_UPLOADS}*"):
+        with suppress(OSError):  # another user's
+            if Lock(left / ".lock").acquire(wait=False):
+                shutil.rmtree(left)
+    folder = Path(tempfile.mkdtemp(prefix=_UPLOADS, dir=parent))
+    with Lock(folder / ".lock"):
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _serve(page: "Page", host: str, port: int, examples: Sequence[Path], share: bool) -> None:
+    gradio = _gradio(host)
     blocks = page.laid_out(gradio, examples)
     blocks.queue(max_size=WAITING)
     try:
         _, address, public = blocks.launch(
-            server_name=host,
+            server_name=f"[{host}]" if ":" in host else host,  # as in an address
             server_port=port,
             share=share,
             max_file_size=int(page.limits.megabytes * 2**20),
@@ -103,7 +132,7 @@ def serve(
         raise UserError(
             f"can't listen at port {port} of {host} any more: {error}; choose another with --port"
         ) from None
-    print(f"{', '.join(captioners)}: {address}", flush=True)
+    print(f"{', '.join(page.captioners)}: {address}", flush=True)
     if share:
         print(f"for anyone who has the link: {public}" if public else "no public link could be made", flush=True)
     while blocks.is_running:  # gradio's own loop tells of Ctrl-C in words of its own
@@ -197,8 +226,10 @@ def _theme(gradio: Any) -> Any:
     return gradio.themes.Default(primary_hue="amber", neutral_hue="stone", radius_size="lg", **fonts)
 
 
-def _gradio() -> Any:
-    """Import gradio, told before to report nothing to anyone."""
+def _gradio(host: str) -> Any:
+    """Import gradio, told before to report nothing to anyone, and to ask no proxy for the page's own address."""
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "localhost,127.0.0.1,::1", host]))
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     import gradio
