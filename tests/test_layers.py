@@ -34,7 +34,8 @@ SUB_FLOORS: dict[str, tuple[set[str], ...]] = {
     "shards": ({"scenes", "source", "place", "parallel"}, {"sources", "manifest", "sample"}),
     "evaluation": (
         {"metrics"},
-        {"signature", "coco_files", "results", "batches", "table"},
+        {"signature"},
+        {"coco_files", "results", "batches", "table"},
         {"comparison", "evaluator"},
     ),
     "captioning": (

@@ -4,6 +4,7 @@ Dimensions: B images, C colour channels, L words of a caption, P grid cells.
 """
 
 import hashlib
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -138,3 +139,10 @@ def _check_length(loaded: LoadedCaptioner, other: LoadedCaptioner) -> None:
             f"{other.path} knows {decoder.max_length} positions, and captions of {loaded.path} have up to {longest} "
             f"words and <sos>; name {other.path} first, whose own captions are shorter"
         )
+
+
+def say_empty(captions: Sequence[str]) -> None:
+    """Say on stderr how many captions hold no word, so that nobody looks for what went wrong."""
+    if empty := captions.count(""):
+        told = "the model ends them at once, as it does early in training; --min-length 1 asks for a word"
+        print(f"warning: {empty:,} of {len(captions):,} captions are empty: {told}", file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from imgcap.captioning.batch import caption_pictures
+from imgcap.captioning.batch import caption_pictures, say_empty
 from imgcap.captioning.inputs import Inputs, Item
 from imgcap.captioning.journal import Journal, Row
 from imgcap.config.data import DataConfig
@@ -156,6 +156,7 @@ def _finish(journal: Journal, inputs: Inputs, settings: dict[str, Any], images_p
         print(f"skipped: {on_one_line(name)}: {reason}", file=sys.stderr, flush=True)
     if not captioned:
         raise UserError("no image could be read; see the reasons above")
+    say_empty([str(row["caption"]) for row in captioned])
     summary = Summary(len(rows), len(captioned), len(skipped), round(images_per_s, 1))
     journal.finish(captioned, {**asdict(summary), "skipped": skipped, **settings})
     return summary

@@ -98,6 +98,7 @@ def write_captions(arguments: argparse.Namespace, world: "World") -> None:
 
 
 def print_captions(arguments: argparse.Namespace, world: "World") -> None:
+    from imgcap.captioning.batch import say_empty
     from imgcap.captioning.files import caption_files
     from imgcap.models.trained import open_trained
 
@@ -121,6 +122,7 @@ def print_captions(arguments: argparse.Namespace, world: "World") -> None:
             print("\n".join(f"{on_one_line(path)}\t{caption}" for caption in captions), flush=True)
     if arguments.json:
         print(json.dumps(entries, ensure_ascii="utf" not in (sys.stdout.encoding or "").lower(), indent=1))
+    say_empty([str(entry["caption"]) for entry in entries])
     if not entries:
         raise UserError("no picture could be read; see the reasons above")
 

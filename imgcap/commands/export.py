@@ -34,6 +34,8 @@ def main() -> None:
     step, others = export_run(arguments.run, arguments.out, arguments.which, arguments.onnx, arguments.torch_export)
     size = sum(path.stat().st_size for path in arguments.out.rglob("*") if path.is_file())
     print(f"{arguments.out}: step {step} of {arguments.run}, {size / 1e6:.1f} MB")
+    if arguments.which == "best" and not (arguments.run / "checkpoints" / "best").exists():
+        print(f"no checkpoint of {arguments.run} was evaluated yet; the newest is taken", file=sys.stderr)
     for label, reason in others.items():
         print(
             f"left out: {label}-scores.json {reason}; "

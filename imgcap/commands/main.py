@@ -1,9 +1,10 @@
 """`imgcap COMMAND ...`: says what commands there are, and runs one. Nothing else is imported before one is chosen."""
 
+import difflib
 import importlib
 import sys
 
-from imgcap.errors import UserError, exits_cleanly, heed_interrupts, nearest, work_begins
+from imgcap.errors import UserError, exits_cleanly, heed_interrupts, work_begins
 
 COMMANDS = {
     "data": {
@@ -76,6 +77,7 @@ def run(name: str, main: str = "main") -> None:
 def _answer(name: str) -> None:
     """Print all commands where that is asked for; raise `UserError`, naming the nearest, for what is none."""
     if name not in ("-h", "--help"):
-        found = nearest(name, NAMES)
-        raise UserError(f"there is no command {name!r}; the nearest is {found!r} (imgcap --help names all)")
+        close = difflib.get_close_matches(name, NAMES, n=1)
+        meant = f"the nearest is {close[0]!r} (imgcap --help names all)" if close else "imgcap --help names all"
+        raise UserError(f"there is no command {name!r}; {meant}")
     print(overview())

@@ -123,9 +123,10 @@ def warn_of_unknown(vocabulary: Vocabulary, counts: TokenCounts, config: VocabCo
     if world.is_main and share > _MUCH_UNKNOWN and vocabulary.oov == "unk":
         limits = f"vocab.min_count={config.min_count}"
         limits += f", vocab.size={config.size} make" if config.size else " makes"
+        mend = f"lower vocab.min_count (1 keeps all){' or raise vocab.size' if config.size else ''}"
         print(
             f"warning: {limits} {share:.1%} of the words in train <unk>, {words:,} of {len(counts.counts):,} "
-            f"different ones are left; lower vocab.min_count{' or raise vocab.size' if config.size else ''}",
+            f"different ones are left; {mend}",
             file=sys.stderr,
             flush=True,
         )

@@ -78,6 +78,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
             "caption HOME/runs/flickr8k HOME --out HOME/c.csv eval.min_length=500",
             "config.yaml:17: eval.min_length is more than data.max_tokens, the words of the longest caption; lower it",
         ),
+        ("evaluate HOME/runs/flickr8k --out HOME/art", "argument --out: HOME/art is a folder; name a file"),
+        ("evaluate HOME/runs/flickr8k --out HOME/p.jpg/x", "HOME/p.jpg/x can't be written in HOME/p.jpg; name another"),
         ("evaluate HOME/art/newer", "of format 2, this imgcap reads 1; it was made by imgcap 9.1.0: install that one"),
         ("evaluate HOME/runs/flickr8k --split tset", "no split 'tset'; it has train, val, test; name one of them"),
         ("evaluate HOME/runs/flickr8k eval.split=val", "error: eval.split is of training; use --split val"),

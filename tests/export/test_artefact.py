@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -201,3 +202,13 @@ def test_the_card_names_a_split_and_every_score(make_run: Callable[..., Path], t
     card = (tmp_path / "artefact" / "README.md").read_text()
     assert "--split val" in card
     assert "| split | BLEU-4 | loss | CIDEr |" in card and "| val-first-4 | – | 1.500 | 0.500 |" in card
+
+
+def test_it_is_told_that_no_checkpoint_was_the_best(
+    make_run: Callable[..., Path], command: Callable[..., Any], tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run")
+    assert command("imgcap", "export", run, "--out", tmp_path / "artefact").stderr == ""
+    (run / "checkpoints" / "best").unlink()
+    exported = command("imgcap", "export", run, "--out", tmp_path / "artefact")
+    assert exported.stderr == f"no checkpoint of {run} was evaluated yet; the newest is taken\n"

@@ -29,7 +29,7 @@ def test_it_asks_no_proxy_for_itself_and_leaves_no_uploads(
     command = [sys.executable, "-m", "imgcap", "serve", str(models[0]), "--host", "::1", "--port", str(port)]
     nobody = "http://127.0.0.1:9"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GRADIO_TEMP_DIR": str(tmp_path)}
-    environment |= {name: nobody for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy")}
+    environment |= dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"), nobody)
     with subprocess.Popen(
         [*command, "--device", "cpu"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
