@@ -69,7 +69,7 @@ def main() -> None:
         evaluation = replace(evaluation, trained_on=str(own) if own else None)
         if world.is_main:
             if loaded.is_run:
-                other = reader.manifest.name if own or "data.shards" in keys else None
+                other = reader.manifest.name if own or (loaded.trained_on is None and "data.shards" in keys) else None
                 write_results(loaded.path, evaluation, loaded.step, _label(arguments.split, other, limit))
             of = f"{reader.manifest.name} ({reader.place}), split {arguments.split}"
             title = f"{arguments.path}, step {loaded.step:,}: {len(evaluation.captions):,} images of {of}"

@@ -104,6 +104,9 @@ def test_an_artefact_is_scored_on_its_own_set_and_on_no_other(run: Path, evaluat
     (line,) = ended.lines
     assert "was trained on mine@" in line and "isn't in shards/mine here" in line and "data.shards=DIR" in line
     assert scores_of(evaluate("artefact", "data.shards=elsewhere")) == own
+    (Path("run") / "results" / "val-scores.json").unlink()
+    assert scores_of(evaluate(run, "data.shards=elsewhere")) == own
+    assert sorted(path.name for path in Path("run/results").glob("*-scores.json")) == ["val-scores.json"]
 
 
 def test_a_set_that_was_built_anew_is_not_taken_for_the_old_one(

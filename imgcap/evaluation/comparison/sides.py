@@ -137,7 +137,11 @@ def _reader_of_run(first: Side, second: Side, split: str) -> ShardReader:
     side = next((side for side in (first, second) if (Path(side.name) / "config.yaml").exists()), None)
     if side is None:
         raise UserError("neither side is a run; name the captions that people wrote with --references")
-    reader = ShardReader(place_of(load_config(Path(side.name) / "config.yaml").data), split)
+    of = side.signature.get("split", split)  # the label of files says more: test-first-100
+    try:
+        reader = ShardReader(place_of(load_config(Path(side.name) / "config.yaml").data), of)
+    except UserError as reason:
+        raise UserError(f"{reason}; or name the set with --references shards/NAME:{of}") from None
     here = str(SetIdentity.of(reader))
     if side.signature.get("shards", here) != here:
         raise UserError(

@@ -191,3 +191,15 @@ def test_other_images_and_missing_results_are_named(a_run, compare, told: dict[i
     assert "imgcap evaluate" in only_mistake(compare(a_run("c"), a_run("d"), "--split", "test"))
     rebuilt = {"shards": "demo@123456789abc"}
     assert "evaluate again" in only_mistake(compare(a_run("e", **rebuilt), a_run("f", **rebuilt), "--split", "train"))
+
+
+def test_the_label_of_files_may_say_more_than_their_split(a_run, compare, shards: Path, tmp_path: Path) -> None:
+    runs = [a_run("a"), a_run("b")]
+    for path in [path for run in runs for path in (run / "results").iterdir()]:
+        path.rename(path.with_name(path.name.replace("train-", "train-first-9-")))
+    assert report(compare(*runs, "--split", "train-first-9"))["differences"]["CIDEr"]["difference"] == 0
+    (runs[0] / "config.yaml").write_text(as_yaml(load_config(None, [f"data.shards={tmp_path / 'moved'}"])))
+    assert "or name the set with --references shards/NAME:train" in only_mistake(
+        compare(*runs, "--split", "train-first-9")
+    )
+    assert report(compare(*runs, "--split", "train-first-9", "--references", f"{shards}:train"))["images"]
