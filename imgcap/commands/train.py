@@ -80,7 +80,7 @@ def _parser() -> Parser:
         action="store_true",
         help="build everything, check weights, estimate memory and time, print one JSON line",
     )
-    parser.add_argument("--overfit", type=positive, metavar="IMAGES", help="one batch until it is overfitted")
+    parser.add_argument("--overfit", type=positive, metavar="IMAGES", help="300 steps on one batch: a health check")
     parser.add_argument("--profile", type=positive, metavar="STEPS", help="trace some steps to RUN/profile")
     parser.add_argument("--env", action="store_true", help="report versions, devices and settings, exit")
     parser.add_argument("--resume", default="auto", metavar="auto|PATH|no", help="default: auto")
