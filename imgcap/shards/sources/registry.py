@@ -1,6 +1,5 @@
 """The datasets that can be built by name, and the options that each takes."""
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from imgcap.shards.source import Source
 from imgcap.shards.sources import coco, demo, flickr, karpathy, own
 from imgcap.shards.sources.columns import Columns
 from imgcap.shards.sources.image_folder import copies, in_order
-from imgcap.shards.sources.splits import Shares
+from imgcap.shards.sources.splits import Shares, in_seeded_order
 
 SOURCE_NAMES = ("folder", "demo", "flickr8k", "flickr30k", "coco", "karpathy")
 
@@ -102,19 +101,16 @@ def _held_out_of_train(source: Source, shares: Shares, seed: int) -> Source:
                 f"the data has a {split} split of its own ({source.split_rule}); leave out --{split} {share}"
             )
         train = splits.get("train", [])
-        groups: dict[str, list[int]] = {}  # copies of a picture come into one split
         same = copies({str(record.image_id): record.path for record in train if record.inside is None})
-        for record in train:
-            groups.setdefault(same.get(str(record.image_id), str(record.image_id)), []).append(record.image_id)
-        ranked = sorted(groups.values(), key=lambda group: hashlib.sha256(f"{seed}/{group[0]}".encode()).digest())
+        ranked = in_seeded_order((str(record.image_id) for record in train), seed, same)
         count = max(round(len(train) * share), 1)
         if len(train) <= count or len(ranked) < 2:
             raise UserError(f"train has {len(train)} images, too few to hold out --{split} {share}")
-        held = set[int]()
+        held = set[str]()
         for group in ranked[:-1]:
             held |= set(group) if len(held) < count else set()
-        splits[split] = [record for record in train if record.image_id in held]
-        splits["train"] = [record for record in train if record.image_id not in held]
+        splits[split] = [record for record in train if str(record.image_id) in held]
+        splits["train"] = [record for record in train if str(record.image_id) not in held]
     told = ", ".join(f"{100 * share:g}% of train held out for {split}" for split, share in asked.items())
     rule = f"{source.split_rule}; {told}, seed {seed}" if asked else source.split_rule
     return replace(source, splits=in_order(splits), split_rule=rule)

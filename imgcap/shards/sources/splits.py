@@ -35,13 +35,7 @@ class Shares:
         An image's place depends on the seed and on the names, not on their order. Images that `same` gives the same
         text, as copies of one picture, come into one split.
         """
-        groups: dict[str, list[str]] = {}
-        for name in sorted(set(names)):
-            groups.setdefault((same or {}).get(name, name), []).append(name)
-        ranked = sorted(
-            groups.values(),
-            key=lambda group: hashlib.sha256(f"{seed}/{group[0]}".encode("utf-8", "surrogatepass")).digest(),
-        )
+        ranked = in_seeded_order(names, seed, same or {})
         total, split_of = sum(map(len, ranked)), SplitOf()
         room = {"val": _held_out(self.val, total), "test": _held_out(self.test, total)} if len(ranked) >= 3 else {}
         for group in ranked[:-1]:  # the last one trains, whatever the shares
@@ -54,6 +48,17 @@ class Shares:
         """The rule of `cut` as a manifest tells it."""
         val, test = (HELD_OUT_SHARE if share is None else share for share in (self.val, self.test))
         return f"by image, seed {seed}, {100 * val:g}% val, {100 * test:g}% test"
+
+
+def in_seeded_order(names: Iterable[str], seed: int, same: Mapping[str, str]) -> list[list[str]]:
+    """Put names in an order that the seed decides, those of one text in `same` (copies of a picture) together."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(set(names)):
+        groups.setdefault(same.get(name, name), []).append(name)
+    return sorted(
+        groups.values(),
+        key=lambda group: hashlib.sha256(f"{seed}/{group[0]}".encode("utf-8", "surrogatepass")).digest(),
+    )
 
 
 def _held_out(share: float | None, images: int) -> int:
