@@ -38,11 +38,12 @@ class AttendAfterDecoder(AttendingDecoder):
 
     def read(self, state: LSTMState, tokens_BKT: Tensor, attention: bool = True) -> tuple[Tensor, Tensor | None]:
         """Read known tokens (see `Decoder.read`); the attention of all steps and captions is one call."""
-        embedded_TBKD = self.embed(tokens_BKT)
-        hidden_BKTH = self.run_words(state, embedded_TBKD)
-        context_BME, attention_BMP = self._ask(state, hidden_BKTH.flatten(1, 2))
-        context_BKTE, attention_BKTP = (x.unflatten(1, hidden_BKTH.shape[1:3]) for x in (context_BME, attention_BMP))
-        return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
+        rows, embedded_MD = self.embed(tokens_BKT)
+        hidden_MH = self.run_words(state, rows, embedded_MD)
+        hidden_BKTH = rows.spread(hidden_MH)
+        context_BSE, attention_BSP = self._ask(state, hidden_BKTH.flatten(1, 2))
+        context_BKTE, attention_BKTP = (x.unflatten(1, hidden_BKTH.shape[1:3]) for x in (context_BSE, attention_BSP))
+        return rows.spread(self.readout(embedded_MD, hidden_MH, rows.pick(context_BKTE))), attention_BKTP
 
     def readout(self, embedded_BKD: Tensor, hidden_BKH: Tensor, context_BKE: Tensor | None) -> Tensor:
         assert self.output_hidden is not None and self.output_context is not None

@@ -68,41 +68,33 @@ class AttentionLSTMDecoder(AttendingDecoder):
         if not (on_gpu or torch.is_grad_enabled()):
             return super().read(state, tokens_BKT, attention)
         assert context_GX is not None and top_QH is not None and top_bias_Q is not None, "init gives the weights"
-        embedded_TBKD = self.embed(tokens_BKT)
-        word_gates_TNG = state.prepared.word_gates(embedded_TBKD.flatten(1, 2))
-        dtype, values_BPX = word_gates_TNG.dtype, features_BPE
+        rows, embedded_MD = self.embed(tokens_BKT)
+        word_gates_MG = state.prepared.word_gates(embedded_MD)
+        dtype, values_BPX = word_gates_MG.dtype, features_BPE
         early = self.gate is None and tokens_BKT[0, :, 1:].numel() > values_BPX.shape[1]
         if early:  # fewer cells than steps: multiply the cells, once, not the steps' contexts
             values_BPX = linear(values_BPX, context_GX)
         score_A, score_bias_1 = self.attention.score.weight[0].to(dtype), self.attention.score.bias
-        context = None if early else context_GX
-        attending = Attending(values_BPX, projected_BPA, score_A, score_bias_1, context, top_QH, top_bias_Q)
-        layers = [self._layer(index, dtype, word_gates_TNG[..., : self.hidden_dim]) for index in range(len(self.cells))]
-        states = state.hidden_LBKH.flatten(1, 2), state.cell_LBKH.flatten(1, 2)
-        inputs = Inputs(word_gates_TNG, *states, attending, layers)
-        hidden_TNH, attention_TBKP, read_TNX = _unroll_on_gpu(inputs) if on_gpu else unroll(inputs)
-        hidden_BKTH = hidden_TNH.unflatten(1, tokens_BKT.shape[:2]).permute(1, 2, 0, 3)
-        attention_BKTP = attention_TBKP.permute(1, 2, 0, 3)
-        context_BKTE: Tensor | None = None
-        if not early:
-            context_BKTE = read_TNX.unflatten(1, tokens_BKT.shape[:2]).permute(1, 2, 0, 3)
-        elif self.output_context is not None:
-            context_BME = attention_BKTP.flatten(1, 2).to(features_BPE.dtype) @ features_BPE
-            context_BKTE = context_BME.unflatten(1, attention_BKTP.shape[1:3])
-        if on_gpu:  # steps outermost, as they lie: nothing is copied into another order
-            context_TBKE = None if context_BKTE is None else context_BKTE.permute(2, 0, 1, 3)
-            hidden_TBKH = hidden_TNH.unflatten(1, tokens_BKT.shape[:2])
-            return self.readout(embedded_TBKD, hidden_TBKH, context_TBKE).permute(1, 2, 0, 3), attention_BKTP
-        return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
+        cells = rows.images(values_BPX), rows.images(projected_BPA)
+        attending = Attending(*cells, score_A, score_bias_1, None if early else context_GX, top_QH, top_bias_Q)
+        layers = [self._layer(index, dtype, word_gates_MG[..., : self.hidden_dim]) for index in range(len(self.cells))]
+        states = rows.captions(state.hidden_LBKH), rows.captions(state.cell_LBKH)
+        inputs = Inputs(word_gates_MG, *states, attending, layers)
+        hidden_MH, attention_MP, context_MX = _unroll_on_gpu(inputs) if on_gpu else unroll(inputs, rows.sizes)
+        attention_BKTP = rows.spread(attention_MP)
+        if early and self.output_context is not None:
+            context_BSE = attention_BKTP.flatten(1, 2).to(features_BPE.dtype) @ features_BPE
+            context_MX = rows.pick(context_BSE.unflatten(1, attention_BKTP.shape[1:3]))
+        return rows.spread(self.readout(embedded_MD, hidden_MH, context_MX)), attention_BKTP
 
-    def _layer(self, index: int, dtype: torch.dtype, like_TNH: Tensor) -> Layer:
-        """Weights and dropout of one LSTM cell, in the matmul's dtype; `like_TNH` has the shape of what it reads."""
+    def _layer(self, index: int, dtype: torch.dtype, like_MH: Tensor) -> Layer:
+        """Weights and dropout of one LSTM cell, in the matmul's dtype; `like_MH` has the shape of what it reads."""
         cell, last = self.cells[index], len(self.cells) - 1
         dropped = index and self.dropout.drops
-        kept_TNH = self.dropout(torch.ones_like(like_TNH, dtype=exact_dtype(dtype))) if dropped else None
+        kept_MH = self.dropout(torch.ones_like(like_MH, dtype=exact_dtype(dtype))) if dropped else None
         weight_ih, bias_ih = (cell.weight_ih.to(dtype), cell.bias_ih.to(dtype)) if index else (None, None)
         weight_hh, bias_hh = (cell.weight_hh.to(dtype), cell.bias_hh.to(dtype)) if index < last else (None, None)
-        return Layer(weight_ih, bias_ih, weight_hh, bias_hh, kept_TNH)
+        return Layer(weight_ih, bias_ih, weight_hh, bias_hh, kept_MH)
 
     def readout(self, embedded_BKD: Tensor, hidden_BKH: Tensor, context_BKE: Tensor | None) -> Tensor:
         if self.output_hidden is None or self.output_context is None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.state import DecoderState
-from imgcap.types import Forcing
+from imgcap.types import PAD, Forcing
 
 BLOCK = 1 << 24  # logits that a guess of all words looks at together
 
@@ -18,8 +18,9 @@ def unroll(
 ) -> tuple[Tensor, Tensor | None]:
     """Predict tokens 1 to T - 1 from those before; return readout_BKTR and attention_BKTP of T - 1 steps.
 
-    The tokens before are the given ones, or, with `forcing`, some of them the model's own. No gradient goes through
-    the choice of a word: the words are chosen first, then all are known. Attention is for those who ask for it.
+    The tokens before are the given ones, or, with `forcing`, some of them the model's own, neither in place of padding
+    nor padding. No gradient goes through the choice of a word: the words are chosen first, then all are known. Attention
+    is for those who ask for it.
     """
     rows, length = tokens_BKT.shape[1:]
     in_turn = forcing is not None and not forcing.two_pass
@@ -36,7 +37,7 @@ def _choose_in_turn(decoder: Decoder, state: DecoderState, tokens_BKT: Tensor, g
     tokens, read = tokens_BKT.unbind(-1), [tokens_BKT[..., 0]]
     for t in range(len(tokens) - 2):
         logits_BKV, state, _ = decoder.step(state, read[-1])
-        read.append(torch.where(given_BKT[..., t], tokens[t + 1], logits_BKV.argmax(-1)))
+        read.append(_chosen(given_BKT[..., t], tokens[t + 1], logits_BKV.argmax(-1)))
     return torch.stack([*read, tokens[-1]], dim=-1)  # the last is only predicted, never read
 
 
@@ -46,5 +47,9 @@ def _choose_in_two_passes(decoder: Decoder, state: DecoderState, tokens_BKT: Ten
     logits_of_an_image = readout_BKTR[0, ..., 0].numel() * decoder.output.out_features
     blocks = readout_BKTR.split(max(BLOCK // logits_of_an_image, 1))
     guesses_BKT = torch.cat([decoder.output(block_BKTR).argmax(-1) for block_BKTR in blocks])
-    chosen_BKT = torch.where(given_BKT[..., :-1], tokens_BKT[..., 1:], guesses_BKT)
+    chosen_BKT = _chosen(given_BKT[..., :-1], tokens_BKT[..., 1:], guesses_BKT)
     return torch.cat([tokens_BKT[..., :1], chosen_BKT], dim=-1)
+
+
+def _chosen(given: Tensor, true: Tensor, guess: Tensor) -> Tensor:
+    return torch.where(given | (true == PAD) | (guess == PAD), true, guess)

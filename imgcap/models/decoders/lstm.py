@@ -46,9 +46,9 @@ class LSTMDecoder(LSTMStackDecoder):
 
     def read(self, state: LSTMState, tokens_BKT: Tensor, attention: bool = True) -> tuple[Tensor, Tensor | None]:
         """Read known tokens (see `Decoder.read`), a layer at a time."""
-        embedded_TBKD = self.embed(tokens_BKT)
-        hidden_BKTH = self.run_words(state, embedded_TBKD)
-        return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, None), None
+        rows, embedded_MD = self.embed(tokens_BKT)
+        hidden_MH = self.run_words(state, rows, embedded_MD)
+        return rows.spread(self.readout(embedded_MD, hidden_MH, None)), None
 
     def readout(self, embedded_BKD: Tensor, hidden_BKH: Tensor, context_BKE: Tensor | None) -> Tensor:
         return self.dropout(hidden_BKH)

@@ -2,7 +2,7 @@
 
 Dimensions: L layers, B images, K captions or W beams an image, T tokens, N = BK, V vocabulary, P grid cells,
 D embedding width, E encoder width, A attention width, H hidden width, R readout width, G = 4H gates of an LSTM cell,
-Q = A + G (+ E with a gate), products side by side.
+M rows: steps that are computed, Q = A + G (+ E with a gate), products side by side.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from imgcap.config.model import RecurrentConfig
 from imgcap.models.decoders.base import Decoder
+from imgcap.models.decoders.packed import RowsByStep, keeps_all_steps
 from imgcap.models.decoders.state import Axes, DecoderState
 from imgcap.models.kernels.dropout import Dropout
 from imgcap.models.kernels.gpu.dispatch import fused
@@ -108,7 +109,7 @@ class LSTMStackDecoder(Decoder[LSTMState]):
 
     def read(self, state: LSTMState, tokens_BKT: Tensor, attention: bool = True) -> tuple[Tensor, Tensor | None]:
         """Read known tokens (see `Decoder.read`) by the plain loop, which defines what faster ways have to compute."""
-        embedded_TBKD = self.embed(tokens_BKT)
+        embedded_TBKD = self.embedding(tokens_BKT[..., :-1].permute(2, 0, 1))
         steps = [Advance(state.hidden_LBKH.unbind(), state.cell_LBKH.unbind())]
         for word_gates_BKG in state.prepared.word_gates(embedded_TBKD).unbind():
             steps.append(self.advance(state, steps[-1].hidden_BKH, steps[-1].cell_BKH, word_gates_BKG))
@@ -118,9 +119,10 @@ class LSTMStackDecoder(Decoder[LSTMState]):
         attention_BKTP = _stack_steps([step.attention_BKP for step in steps])
         return self.readout(embedded_TBKD.permute(1, 2, 0, 3), hidden_BKTH, context_BKTE), attention_BKTP
 
-    def embed(self, tokens_BKT: Tensor) -> Tensor:
-        """Embed all tokens but the last, which is only predicted: (T - 1, B, K, D)."""
-        return self.embedding(tokens_BKT[..., :-1].permute(2, 0, 1))
+    def embed(self, tokens_BKT: Tensor) -> tuple[RowsByStep, Tensor]:
+        """Embed the words of all steps, but the last tokens, which are only predicted; return where they belong too."""
+        rows = RowsByStep(tokens_BKT[..., 1:], whole=keeps_all_steps(self.embedding.weight))
+        return rows, self.embedding(rows.pick(tokens_BKT[..., :-1]))
 
     def run_cells(
         self, gates_BKG: Tensor, hidden_BKH: Stacked, cell_BKH: Stacked, top_recurrent_BKG: Tensor | None = None
@@ -146,12 +148,11 @@ class LSTMStackDecoder(Decoder[LSTMState]):
             cell.append(new_cell_BKH)
         return hidden, cell
 
-    def run_words(self, state: LSTMState, embedded_TBKD: Tensor) -> Tensor:
-        """Run the stack over all words where it reads nothing else; return the top hidden states (B, K, T, H)."""
-        gates_TNG = state.prepared.word_gates(embedded_TBKD.flatten(1, 2))
-        hidden_LNH, cell_LNH = state.hidden_LBKH.flatten(1, 2), state.cell_LBKH.flatten(1, 2)
-        hidden_TNH = run_stack(self.cells, self.dropout, gates_TNG, hidden_LNH, cell_LNH)
-        return hidden_TNH.unflatten(1, embedded_TBKD.shape[1:3]).permute(1, 2, 0, 3)
+    def run_words(self, state: LSTMState, rows: RowsByStep, embedded_MD: Tensor) -> Tensor:
+        """Run the stack over all words where it reads nothing else; return the top hidden states (M, H)."""
+        gates_MG = state.prepared.word_gates(embedded_MD)
+        states = rows.captions(state.hidden_LBKH), rows.captions(state.cell_LBKH)
+        return run_stack(self.cells, self.dropout, gates_MG, *states, rows.sizes)
 
 
 def _cell_on_gpu(gates_BKG: Tensor, recurrent_BKG: Tensor, cell_BKH: Tensor) -> tuple[Tensor, Tensor]:

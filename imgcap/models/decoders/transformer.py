@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from imgcap.config.model import TransformerConfig
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.lstm_stack import initialise_output
+from imgcap.models.decoders.packed import Rows, keeps_all_steps
 from imgcap.models.decoders.state import Axes, DecoderState
 from imgcap.models.kernels.dropout import Dropout
 from imgcap.models.kernels.dtypes import compute_dtype, exact_dtype
@@ -177,19 +178,21 @@ class TransformerDecoder(Decoder[TransformerState]):
 
     def read(self, state: TransformerState, tokens_BKT: Tensor, attention: bool = True) -> tuple[Tensor, Tensor | None]:
         words_BKT = tokens_BKT[..., :-1]
-        position_T = torch.arange(words_BKT.shape[2], device=tokens_BKT.device)
-        x_BKTD = self.dropout(_exact(self.embedding(words_BKT) + self.positions(position_T)))
+        rows = Rows(tokens_BKT[..., 1:], whole=keeps_all_steps(self.embedding.weight))
+        position_BKT = torch.arange(words_BKT.shape[2], device=tokens_BKT.device).expand_as(words_BKT)
+        x_MD = _exact(self.embedding(rows.pick(words_BKT)) + self.positions(rows.pick(position_BKT)))
+        x_MD = self.dropout(x_MD)
         looked: list[Tensor] = []
         for index, (layer, weights) in enumerate(zip(self.layers, state.prepared, strict=True)):
-            x_MTD = _normed(layer.norm_words, x_BKTD).flatten(0, 1)
-            query_MNTC, keys_MNTC, values_MNTC = _divided(weights.words(x_MTD), 3, self.heads)
-            words_MNTC = _attended(query_MNTC, keys_MNTC, values_MNTC, causal=True)
-            x_BKTD = _sum(x_BKTD, self.dropout(weights.words_out(_join(words_MNTC)).view(x_BKTD.shape)))
+            products_BKTX = rows.spread(weights.words(_normed(layer.norm_words, x_MD)))
+            query_RNTC, keys_RNTC, values_RNTC = _divided(products_BKTX.flatten(0, 1), 3, self.heads)
+            words_RTD = _join(_attended(query_RNTC, keys_RNTC, values_RNTC, causal=True))
+            words_MD = rows.pick(words_RTD.unflatten(0, words_BKT.shape[:2]))
+            x_MD = _sum(x_MD, self.dropout(weights.words_out(words_MD)))
             cells_JBNPC = state.cells_LJBNPC[index]
-            x_BXD, attention_BXP = layer.look(x_BKTD.flatten(1, 2), weights, cells_JBNPC, self.heads, attention)
-            x_BKTD = x_BXD.view(x_BKTD.shape)
-            looked += [] if attention_BXP is None else [attention_BXP]
-        readout_BKTD = _normed(self.norm, x_BKTD).to(state.cells_LJBNPC.dtype)
+            x_MD, attention_BSP = layer.look(x_MD, weights, cells_JBNPC, self.heads, attention, rows)
+            looked += [] if attention_BSP is None else [attention_BSP]
+        readout_BKTD = rows.spread(_normed(self.norm, x_MD).to(state.cells_LJBNPC.dtype))
         return readout_BKTD, torch.stack(looked).mean(0).unflatten(1, words_BKT.shape[1:]) if attention else None
 
 
@@ -214,13 +217,23 @@ class WordLayer(nn.Module):
         return PreparedLayer(*(_prepared(getattr(self, name), dtype) for name in PreparedLayer._fields))
 
     def look(
-        self, x_BKD: Tensor, weights: PreparedLayer, cells_JBNPC: Tensor, heads: int, attention: bool
+        self,
+        x_BKD: Tensor,
+        weights: PreparedLayer,
+        cells_JBNPC: Tensor,
+        heads: int,
+        attention: bool,
+        rows: Rows | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Look at the cells and take the feed-forward layer; return also attention_BKP (float32) where it is asked for.
 
-        K are an image's rows at one step, or all steps of all its rows.
+        K are an image's rows at one step; with `rows` all steps of all of them, and x has those that are computed.
         """
-        (query_BNKC,) = _divided(weights.query(_normed(self.norm_cells, x_BKD)), 1, heads)
+        query_BKD = weights.query(_normed(self.norm_cells, x_BKD))
+        if rows is not None:
+            query_BKTD = rows.spread(query_BKD)
+            query_BKD = query_BKTD.flatten(1, 2)
+        (query_BNKC,) = _divided(query_BKD, 1, heads)
         keys_BNPC, values_BNPC = cells_JBNPC
         attention_BKP = None
         if attention:
@@ -229,7 +242,10 @@ class WordLayer(nn.Module):
             attention_BKP = attention_BNKP.mean(1)
         else:
             context_BNKC = _attended(query_BNKC, keys_BNPC, values_BNPC)
-        x_BKD = _sum(x_BKD, self.dropout(weights.cells_out(_join(context_BNKC))))
+        context_BKD = _join(context_BNKC)
+        if rows is not None:
+            context_BKD = rows.pick(context_BKD.view(query_BKTD.shape))
+        x_BKD = _sum(x_BKD, self.dropout(weights.cells_out(context_BKD)))
         wide_BKF = F.gelu(weights.wide(_normed(self.norm_wide, x_BKD)))
         return _sum(x_BKD, self.dropout(weights.narrow(wide_BKF))), attention_BKP
 

@@ -13,9 +13,12 @@ A tanh is computed as 2 sigmoid(2x) - 1, by torch's sigmoid, several times as fa
 small operands, once for all steps; softmax does not see the constant.
 
 Dimensions: L layers, B images, K captions an image, N = BK, T steps, P grid cells, E encoder width, H hidden width,
-A attention width, G = 4H gates of an LSTM cell, X = E or G, Q = A + G (+ E with a gate), M = NT.
+A attention width, G = 4H gates of an LSTM cell, X = E or G, Q = A + G (+ E with a gate), M rows: N at each step, or,
+of packed captions, the first so many of the N at each.
 """
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +28,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflat
 
 from imgcap.models.kernels.dtypes import exact_dtype
 from imgcap.models.kernels.linear import product, weight_gradient
-from imgcap.models.kernels.lstm_cell import CellMemory, lstm_cell, lstm_cell_backward
+from imgcap.models.kernels.lstm_cell import CellMemory, longer, lstm_cell, lstm_cell_backward
 
 Maybe = Tensor | None
 
@@ -59,13 +62,13 @@ class Layer(NamedTuple):
     input_bias_G: Maybe
     recurrent_GH: Maybe  # None for the top cell, whose product is one of `top_QH`
     recurrent_bias_G: Maybe
-    kept_TNH: Maybe  # dropout of what it reads: 0 or 1 / (1 - p); None where there is none
+    kept_MH: Maybe  # dropout of what it reads: 0 or 1 / (1 - p); None where there is none
 
 
 class Inputs(NamedTuple):
     """All that `unroll` reads: the words' share of the first cell's gates, the states before, the weights."""
 
-    word_gates_TNG: Tensor
+    word_gates_MG: Tensor  # one step after another
     hidden_LNH: Tensor
     cell_LNH: Tensor
     attending: Attending
@@ -91,13 +94,14 @@ class Step(NamedTuple):
     cells: list[CellMemory]
 
 
-def unroll(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    """Run all steps; return the top hidden states (T, N, H), the attention (T, B, K, P) and the context read (T, N, X).
+def unroll(inputs: Inputs, sizes: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Run all steps; return the top hidden states (M, H), the attention (M, P) and the context read (M, X).
 
-    The last is what the first cell read of the image; it is empty where there is no `context_GX`.
+    Step t has the first `sizes[t]` of the N captions, never more than the step before, and all captions of an image or
+    none. The last result is what the first cell read of the image; it is empty where there is no `context_GX`.
     """
     flat, spec = tree_flatten(inputs)
-    return _Unroll.apply(spec, *flat)
+    return _Unroll.apply(list(sizes), spec, *flat)
 
 
 def attend(weights: Attending, twice_projected_BPA: Tensor, query_NA: Tensor) -> Attended:
@@ -133,12 +137,12 @@ def run_step(
     weights: Attending,
     twice_projected_BPA: Tensor,
     layers: list[Layer],
-    t: int,
+    rows: slice,
     gates_NG: Tensor,
     hidden: list[Tensor],
     cell: list[Tensor],
 ) -> Step:
-    """Take step t, given the word's share of the first cell's gates; hidden and cell states change in the lists."""
+    """Take the step of these rows, given the words' share of the first cell's gates; the states in the lists change."""
     before, below, cells = list(hidden), [], []
     products_NQ = product(hidden[-1], weights.top_QH, weights.top_bias_Q)
     query_NA, top_recurrent_NG, gate_NX = products_NQ.split(weights.widths, dim=-1)
@@ -151,7 +155,7 @@ def run_step(
     for index, layer in enumerate(layers):
         read_NH = None
         if layer.input_GH is not None:
-            read_NH = _kept(hidden[index - 1], layer, t)
+            read_NH = _kept(hidden[index - 1], layer, rows)
             gates_NG = product(read_NH, layer.input_GH, layer.input_bias_G)
         recurrent_NG = top_recurrent_NG
         if layer.recurrent_GH is not None:
@@ -162,8 +166,8 @@ def run_step(
     return Step(attended, gate_NX, read_NX, below, before, cells)
 
 
-def _kept(below_NH: Tensor, layer: Layer, t: int) -> Tensor:
-    return below_NH if layer.kept_TNH is None else (below_NH * layer.kept_TNH[t]).to(below_NH.dtype)
+def _kept(below_NH: Tensor, layer: Layer, rows: slice) -> Tensor:
+    return below_NH if layer.kept_MH is None else (below_NH * layer.kept_MH[rows]).to(below_NH.dtype)
 
 
 class StepGradient(NamedTuple):
@@ -178,7 +182,7 @@ class StepGradient(NamedTuple):
 def step_backward(
     weights: Attending,
     layers: list[Layer],
-    t: int,
+    rows: slice,
     step: Step,
     d_hidden: list[Tensor],
     d_cell: list[Tensor],
@@ -198,7 +202,7 @@ def step_backward(
         if layer.recurrent_GH is not None:
             d_hidden[index] = product(d_gates_NG, layer.recurrent_GH.t())
         if layer.input_GH is not None:
-            d_hidden[index - 1] = d_hidden[index - 1] + _kept(product(d_gates_NG, layer.input_GH.t()), layer, t)
+            d_hidden[index - 1] = d_hidden[index - 1] + _kept(product(d_gates_NG, layer.input_GH.t()), layer, rows)
     through_NX = gates[0] if weights.context_GX is None else product(gates[0], weights.context_GX.t())
     if d_read_NX is not None:
         through_NX = through_NX + d_read_NX
@@ -219,48 +223,64 @@ class _Unroll(torch.autograd.Function):
     """`unroll` for autograd: of the leaves of its `Inputs`, and of the tree that they were leaves of."""
 
     @staticmethod
-    def forward(ctx: Any, spec: TreeSpec, *flat: Maybe) -> tuple[Tensor, Tensor, Tensor]:
-        word_gates_TNG, hidden_LNH, cell_LNH, weights, layers = tree_unflatten(flat, spec)
+    def forward(ctx: Any, sizes: list[int], spec: TreeSpec, *flat: Maybe) -> tuple[Tensor, Tensor, Tensor]:
+        word_gates_MG, hidden_LNH, cell_LNH, weights, layers = tree_unflatten(flat, spec)
         hidden, cell = list(hidden_LNH.unbind()), list(cell_LNH.unbind())
         twice_projected_BPA = 2 * weights.projected_BPA
         steps, tops = [], []
-        for t, gates_NG in enumerate(word_gates_TNG.unbind()):
-            steps.append(run_step(weights, twice_projected_BPA, layers, t, gates_NG, hidden, cell))
+        for size, rows in zip(sizes, _rows(sizes), strict=True):
+            hidden, cell = [x[:size] for x in hidden], [x[:size] for x in cell]
+            seen = _first(weights, size, sizes[0])
+            twice_seen_BPA = twice_projected_BPA[: len(seen.values_BPX)]
+            steps.append(run_step(seen, twice_seen_BPA, layers, rows, word_gates_MG[rows], hidden, cell))
             tops.append(hidden[-1])
         saved, ctx.saved_spec = tree_flatten((weights, layers, steps))
-        ctx.spec = spec
+        ctx.sizes, ctx.spec = sizes, spec
         ctx.save_for_backward(*saved)
         ctx.set_materialize_grads(False)
-        attention_TBKP = torch.stack([step.attended.attention_BKP for step in steps])
+        attention_MP = torch.cat([step.attended.attention_BKP.flatten(0, 1) for step in steps])
         read = [step.read_NX for step in steps if weights.context_GX is not None]
-        return torch.stack(tops), attention_TBKP, torch.stack(read) if read else tops[0].new_empty(0)
+        return torch.cat(tops), attention_MP, torch.cat(read) if read else tops[0].new_empty(0)
 
     @staticmethod
-    def backward(ctx: Any, d_hidden_TNH: Maybe, d_attention_TBKP: Maybe, d_read_TNX: Maybe) -> tuple[Maybe, ...]:
+    def backward(ctx: Any, d_hidden_MH: Maybe, d_attention_MP: Maybe, d_read_MX: Maybe) -> tuple[Maybe, ...]:
         weights, layers, steps = tree_unflatten(ctx.saved_tensors, ctx.saved_spec)
-        wanted: Inputs = tree_unflatten(ctx.needs_input_grad[1:], ctx.spec)
-        d_hidden = [torch.zeros_like(hidden_NH) for hidden_NH in steps[0].hidden]
-        d_cell = [torch.zeros_like(memory.cell_NH) for memory in steps[0].cells]
+        wanted: Inputs = tree_unflatten(ctx.needs_input_grad[2:], ctx.spec)
+        d_hidden = [torch.zeros_like(hidden_NH) for hidden_NH in steps[-1].hidden]
+        d_cell = [torch.zeros_like(memory.cell_NH) for memory in steps[-1].cells]
         gradients: list[StepGradient] = []
         # One buffer: to join the steps afterwards would copy the largest of all gradients.
-        products_TNQ = d_hidden[-1].new_empty(len(steps), len(d_hidden[-1]), len(weights.top_QH))
-        for t in reversed(range(len(steps))):
-            if d_hidden_TNH is not None:
-                d_hidden[-1] = d_hidden[-1] + d_hidden_TNH[t]
-            d_read_NX = None if d_read_TNX is None or weights.context_GX is None else d_read_TNX[t]
-            d_attention_BKP = None if d_attention_TBKP is None else d_attention_TBKP[t]
+        products_MQ = d_hidden[-1].new_empty(sum(ctx.sizes), len(weights.top_QH))
+        for size, rows, step in reversed(list(zip(ctx.sizes, _rows(ctx.sizes), steps, strict=True))):
+            d_hidden, d_cell = [longer(x, size) for x in d_hidden], [longer(x, size) for x in d_cell]
+            if d_hidden_MH is not None:
+                d_hidden[-1] = d_hidden[-1] + d_hidden_MH[rows]
+            d_read_NX = None if d_read_MX is None or weights.context_GX is None else d_read_MX[rows]
+            attention_BKP = step.attended.attention_BKP
+            d_attention_BKP = None if d_attention_MP is None else d_attention_MP[rows].reshape(attention_BKP.shape)
             arrived = (d_hidden, d_cell, d_read_NX, d_attention_BKP)
-            gradients.insert(0, step_backward(weights, layers, t, steps[t], *arrived, products_TNQ[t]))
-        products_MQ = products_TNQ.flatten(0, 1)
+            seen = _first(weights, size, ctx.sizes[0])
+            gradients.insert(0, step_backward(seen, layers, rows, step, *arrived, products_MQ[rows]))
         gates_MG = [torch.cat([gradient.gates[index] for gradient in gradients]) for index in range(len(layers) - 1)]
         gates_MG.append(products_MQ.split(weights.widths, dim=-1)[1])
         d_attending = _attending_gradient(
             weights, steps, gradients, products_MQ, gates_MG[0], values=bool(wanted.attending.values_BPX)
         )
         d_layers = [_layer_gradient(layer, index, steps, gates_MG[index]) for index, layer in enumerate(layers)]
-        d_word_gates_TNG = gates_MG[0].unflatten(0, (len(steps), -1))
-        d_inputs = Inputs(d_word_gates_TNG, torch.stack(d_hidden), torch.stack(d_cell), d_attending, d_layers)
-        return None, *tree_leaves(d_inputs)
+        d_inputs = Inputs(gates_MG[0], torch.stack(d_hidden), torch.stack(d_cell), d_attending, d_layers)
+        return None, None, *tree_leaves(d_inputs)
+
+
+def _rows(sizes: list[int]) -> list[slice]:
+    """Rows of each step among those of all."""
+    ends = list(accumulate(sizes))
+    return [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+
+
+def _first(weights: Attending, captions: int, of: int) -> Attending:
+    """Only the first of the images: those of so many captions."""
+    images = len(weights.values_BPX) * captions // of
+    return weights._replace(values_BPX=weights.values_BPX[:images], projected_BPA=weights.projected_BPA[:images])
 
 
 def _attending_gradient(
@@ -274,14 +294,18 @@ def _attending_gradient(
     """Gradient of `Attending` over all steps at once; the values' own share only where it is asked for."""
     d_values_BPX = d_context_GX = None
     if values:
-        attention_BMP = torch.cat([step.attended.attention_BKP for step in steps], dim=1)
-        d_context_BMX = torch.cat([gradient.context_BKX for gradient in gradients], dim=1)
+        images = len(weights.values_BPX)
+        attention_BMP = torch.cat([longer(step.attended.attention_BKP, images) for step in steps], dim=1)
+        d_context_BMX = torch.cat([longer(gradient.context_BKX, images) for gradient in gradients], dim=1)
         d_values_BPX = attention_BMP.transpose(1, 2).to(d_context_BMX.dtype) @ d_context_BMX
     if weights.context_GX is not None:
         d_context_GX = weight_gradient(gates_MG, torch.cat([step.read_NX for step in steps]))
+    slope_BPA = gradients[0].slope_BPA  # the first step has all images
+    for gradient in gradients[1:]:
+        slope_BPA[: len(gradient.slope_BPA)] += gradient.slope_BPA
     return Attending(
         d_values_BPX,  # type: ignore[arg-type]
-        sum(gradient.slope_BPA for gradient in gradients) * (4 * weights.score_A),
+        slope_BPA * (4 * weights.score_A),
         2 * sum(gradient.half_score_A for gradient in gradients),  # type: ignore[arg-type]
         torch.zeros_like(weights.score_bias_1),
         d_context_GX,

@@ -6,6 +6,7 @@ Dimensions: N rows, H hidden width, G = 4H gates. The leading dimensions may be 
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 aten = torch.ops.aten
@@ -20,6 +21,11 @@ class CellMemory(NamedTuple):
     candidate_NH: Tensor
     output_NH: Tensor
     squashed_NH: Tensor
+
+
+def longer(x: Tensor, length: int) -> Tensor:
+    """`x` with zeros behind: of captions sorted by length, those that have ended tell the others nothing."""
+    return x if len(x) == length else F.pad(x, (0, 0) * (x.ndim - 1) + (0, length - len(x)))
 
 
 def lstm_cell(gates_NG: Tensor, cell_NH: Tensor) -> tuple[Tensor, Tensor, CellMemory]:

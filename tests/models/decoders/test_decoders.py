@@ -1,5 +1,6 @@
 """The decoders against the papers' equations, step by step, and against torch's own LSTM."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -191,16 +192,42 @@ def test_the_function_over_all_steps_has_the_plain_loops_values_and_gradients(op
     model, (_, tokens_BKT) = decoder(**options).double().train(), batch()
     model.dropout = FixedDropout(1 / 3)
     features_BPE = torch.randn(B, cells, E, dtype=torch.float64, requires_grad=True)
-    parameters = [features_BPE, *model.parameters()]
-    results = []
-    for read in (LSTMStackDecoder.read, type(model).read):
-        readout_BKTR, attention_BKTP = read(model, model.init(features_BPE, K, T), tokens_BKT)
-        logits_BKTV = model.output(readout_BKTR)
-        loss = logits_BKTV.square().sum()
-        if attention_BKTP is not None:
-            loss = loss + 7 * (1 - attention_BKTP.sum(2)).square().sum()
-        results.append((logits_BKTV, attention_BKTP, torch.autograd.grad(loss, parameters)))
+    results = [
+        values_and_gradients(model, partial(read, model), features_BPE, tokens_BKT)
+        for read in (LSTMStackDecoder.read, type(model).read)
+    ]
     torch.testing.assert_close(results[0], results[1])
+
+
+def values_and_gradients(
+    model: Decoder, read: Callable, features_BPE: torch.Tensor, tokens_BKT: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None, tuple[torch.Tensor, ...]]:
+    """Logits and attention of the steps that predict a word, and gradients of all that the decoder reads."""
+    readout_BKTR, attention_BKTP = read(model.init(features_BPE, K, T), tokens_BKT)
+    predicts_BKT1 = (tokens_BKT[..., 1:] != PAD)[..., None]
+    logits_BKTV = model.output(readout_BKTR) * predicts_BKT1
+    loss = logits_BKTV.square().sum()
+    if attention_BKTP is not None:
+        attention_BKTP = attention_BKTP * predicts_BKT1
+        loss = loss + 7 * (1 - attention_BKTP.sum(2)).square().sum()
+    learning = [features_BPE, *model.parameters()]
+    return logits_BKTV, attention_BKTP, torch.autograd.grad(loss, learning, allow_unused=True)
+
+
+@pytest.mark.parametrize("options", ALL, ids=str)
+def test_what_lies_behind_a_captions_end_is_not_computed_and_not_missed(options: dict, monkeypatch) -> None:
+    model, (features_BPE, tokens_BKT) = decoder(**options).double().train(), batch()
+    model.dropout = FixedDropout(1 / 3)
+    features_BPE = features_BPE.double().requires_grad_()
+    rows: list[int] = []
+    model.output.register_forward_hook(lambda _, given, __: rows.append(int(given[0].any(-1).sum())))
+    found = values_and_gradients(model, model.read, features_BPE, tokens_BKT)
+    monkeypatch.setattr("imgcap.models.decoders.lstm_stack.keeps_all_steps", lambda x: True)
+    monkeypatch.setattr("imgcap.models.decoders.transformer.keeps_all_steps", lambda x: True)
+    expected = values_and_gradients(model, model.read, features_BPE, tokens_BKT)
+    torch.testing.assert_close(found, expected)
+    words, missing = int((tokens_BKT[..., 1:] != PAD).sum()), options["type"] != "transformer"
+    assert rows == [words + missing, B * K * (T - 1)]
 
 
 @pytest.mark.parametrize("options", ALL, ids=str)
@@ -218,12 +245,31 @@ def test_forcing_in_turn_reads_the_models_words_after_those_it_read(options: dic
     coins_BKT = torch.rand(B, K, T, generator=torch.Generator().manual_seed(3))
     ratio = torch.tensor(0.5)
     logits_BKTV, _ = predict(model, features_BPE, tokens_BKT, Forcing(ratio, coins_BKT))
-    read_BKT = tokens_BKT.clone()
-    own_BKT = coins_BKT[..., : T - 1] >= ratio
-    read_BKT[..., 1:] = torch.where(own_BKT, logits_BKTV.argmax(-1), tokens_BKT[..., 1:])
-    assert not torch.equal(read_BKT, tokens_BKT)
+    read_BKT = mixed(tokens_BKT, logits_BKTV, coins_BKT >= ratio)
     expected, _ = predict(model, features_BPE, read_BKT)
     torch.testing.assert_close(logits_BKTV, expected, atol=1e-5, rtol=0)
+
+
+def mixed(tokens_BKT: torch.Tensor, logits_BKTV: torch.Tensor, own_BKT: torch.Tensor) -> torch.Tensor:
+    """The true words, and in their place the model's own where that is asked for and neither is padding."""
+    true_BKT, guess_BKT = tokens_BKT[..., 1:], logits_BKTV.argmax(-1)
+    read_BKT = tokens_BKT.clone()
+    words_BKT = (true_BKT != PAD) & (guess_BKT != PAD)
+    read_BKT[..., 1:] = torch.where(own_BKT[..., :-1] & words_BKT, guess_BKT, true_BKT)
+    assert not torch.equal(read_BKT, tokens_BKT)
+    return read_BKT
+
+
+@pytest.mark.parametrize("two_pass", [False, True])
+@pytest.mark.parametrize("options", ALL, ids=str)
+def test_a_guess_of_padding_ends_no_caption(options: dict, two_pass: bool) -> None:
+    model, (features_BPE, tokens_BKT) = decoder(**options), batch()
+    with torch.no_grad():
+        model.output.bias[PAD] = 1000.0
+    forcing = Forcing(torch.tensor(0.0), torch.rand(B, K, T), two_pass)
+    given, _ = predict(model, features_BPE, tokens_BKT)
+    guessed, _ = predict(model, features_BPE, tokens_BKT, forcing)
+    torch.testing.assert_close(guessed, given, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("options", ALL, ids=str)
@@ -232,8 +278,7 @@ def test_forcing_in_two_passes_reads_the_models_words_after_the_true_ones(option
     model, (features_BPE, tokens_BKT) = decoder(**options), batch()
     coins_BKT = torch.rand(B, K, T, generator=torch.Generator().manual_seed(3))
     first, _ = predict(model, features_BPE, tokens_BKT)
-    read_BKT = tokens_BKT.clone()
-    read_BKT[..., 1:] = torch.where(coins_BKT[..., : T - 1] >= 0.5, first.argmax(-1), tokens_BKT[..., 1:])
+    read_BKT = mixed(tokens_BKT, first, coins_BKT >= 0.5)
     results = []
     for tokens, forcing in ((tokens_BKT, Forcing(torch.tensor(0.5), coins_BKT, two_pass=True)), (read_BKT, None)):
         logits_BKTV, _ = predict(model, features_BPE, tokens, forcing)
@@ -320,6 +365,7 @@ def test_unroll_compiles_to_one_graph(backend: str, options: dict, ratio: float 
     results = []
     for run in (partial(predict, model), compiled):
         logits_BKTV, _ = run(features_BPE, tokens_BKT, forcing)
+        logits_BKTV = logits_BKTV * (tokens_BKT[..., 1:] != PAD)[..., None]
         results.append((logits_BKTV, torch.autograd.grad(logits_BKTV.square().mean(), list(model.parameters()))))
     torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=1e-4)
 

@@ -40,21 +40,22 @@ class Memory(NamedTuple):
 
 
 def unroll(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-    """Run all steps; return what `imgcap.models.kernels.attention_lstm.unroll` does."""
+    """Run all steps with all captions; return what `imgcap.models.kernels.attention_lstm.unroll` does."""
     flat, spec = tree_flatten(inputs)
     return _Unroll.apply(spec, *flat)
 
 
 def _empty_memory(inputs: Inputs) -> Memory:
-    word_gates_TNG, hidden_LNH, cell_LNH, weights, layers = inputs
-    (T, N, G), (images, P, X), new = word_gates_TNG.shape, weights.values_BPX.shape, word_gates_TNG.new_empty
-    context_TNX, H = new(T, N, X), G // 4
+    word_gates_MG, hidden_LNH, cell_LNH, weights, layers = inputs
+    (_, N, H), (images, P, X), new = hidden_LNH.shape, weights.values_BPX.shape, word_gates_MG.new_empty
+    T, G = len(word_gates_MG) // N, 4 * H
+    context_TNX = new(T, N, X)
     return Memory(
         products_TNQ=new(T, N, len(weights.top_QH)),
         attention_TBKP=new(T, images, N // images, P, dtype=torch.float32),
         context_TNX=context_TNX,
         read_TNX=new(T, N, X) if weights.widths[-1] else context_TNX,
-        below_TNH=[None if layer.kept_TNH is None else new(T, N, H) for layer in layers],
+        below_TNH=[None if layer.kept_MH is None else new(T, N, H) for layer in layers],
         gates_TNG=[new(T, N, G) for _ in layers],
         hidden_SNH=[_beginning_with(hidden_NH, T) for hidden_NH in hidden_LNH.unbind()],
         cell_SNH=[_beginning_with(cell_NH, T) for cell_NH in cell_LNH.unbind()],
@@ -88,7 +89,7 @@ def run_step(inputs: Inputs, cells: Cells, memory: Memory, scratch: Scratch, t: 
     if weights.context_GX is not None:
         through_NG = torch.mm(read_NX, weights.context_GX.t(), out=scratch.context_NG)
     for index, layer in enumerate(layers):
-        summands = [inputs.word_gates_TNG[t], through_NG]
+        summands = [_of_step(inputs.word_gates_MG, memory, t), through_NG]
         if layer.input_GH is not None and layer.input_bias_G is not None:
             read_NH = memory.reads(index)[t]
             summands = [torch.addmm(layer.input_bias_G, read_NH, layer.input_GH.t(), out=scratch.input_NG)]
@@ -107,8 +108,13 @@ def _new_state(memory: Memory, index: int, t: int) -> NewState:
 def _dropped(layers: list[Layer], memory: Memory, above: int, t: int) -> Dropped | None:
     """Dropout of what the layer above reads, where there is one that drops."""
     below_TNH = memory.below_TNH[above] if above < len(layers) else None
-    kept_TNH = None if below_TNH is None else layers[above].kept_TNH
-    return None if below_TNH is None or kept_TNH is None else Dropped(kept_TNH[t], below_TNH[t])
+    kept_MH = None if below_TNH is None else layers[above].kept_MH
+    return None if below_TNH is None or kept_MH is None else Dropped(_of_step(kept_MH, memory, t), below_TNH[t])
+
+
+def _of_step(x_MR: Tensor, memory: Memory, t: int) -> Tensor:
+    rows = memory.products_TNQ.shape[1]
+    return x_MR[t * rows : (t + 1) * rows]
 
 
 class StateGradient(NamedTuple):
@@ -144,7 +150,7 @@ def step_backward(
     for index in reversed(range(len(layers))):
         layer, top = layers[index], index == len(layers) - 1
         d_gates_NG = gradients.gates_TNG[index][t]
-        kept_TNH = None if top else layers[index + 1].kept_TNH
+        kept_MH = None if top else layers[index + 1].kept_MH
         lstm_cell_backward(
             _new_state(memory, index, t),
             memory.cell_SNH[index][t],
@@ -152,7 +158,7 @@ def step_backward(
             d_top_NH if top else state.above_LNH[index],
             state.cell_LNH[index],
             d_gates_NG,
-            None if kept_TNH is None else kept_TNH[t],
+            None if kept_MH is None else _of_step(kept_MH, memory, t),
         )
         if layer.recurrent_GH is not None:
             torch.mm(d_gates_NG, layer.recurrent_GH, out=state.hidden_LNH[index])
@@ -180,25 +186,30 @@ class _Unroll(torch.autograd.Function):
         inputs: Inputs = tree_unflatten(flat, spec)
         cells, memory = _cells(inputs.attending), _empty_memory(inputs)
         scratch = Scratch(*(torch.empty_like(memory.gates_TNG[0][0]) for _ in Scratch._fields))
-        for t in range(len(inputs.word_gates_TNG)):
+        for t in range(len(memory.products_TNQ)):
             run_step(inputs, cells, memory, scratch, t)
         saved, ctx.saved_spec = tree_flatten((inputs.attending, inputs.layers, memory))
         ctx.spec = spec
         ctx.save_for_backward(*saved)
         ctx.set_materialize_grads(False)
-        read_TNX = memory.read_TNX if inputs.attending.context_GX is not None else memory.read_TNX.new_empty(0)
-        return memory.hidden_SNH[-1][1:], memory.attention_TBKP, read_TNX
+        read_MX = memory.read_TNX.new_empty(0)
+        if inputs.attending.context_GX is not None:
+            read_MX = memory.read_TNX.flatten(0, 1)
+        return memory.hidden_SNH[-1][1:].flatten(0, 1), memory.attention_TBKP.flatten(0, 2), read_MX
 
     @staticmethod
-    def backward(ctx: Any, d_hidden_TNH: Maybe, d_attention_TBKP: Maybe, d_read_TNX: Maybe) -> tuple[Maybe, ...]:
+    def backward(ctx: Any, d_hidden_MH: Maybe, d_attention_MP: Maybe, d_read_MX: Maybe) -> tuple[Maybe, ...]:
         weights, layers, memory = tree_unflatten(ctx.saved_tensors, ctx.saved_spec)
         wanted: Inputs = tree_unflatten(ctx.needs_input_grad[1:], ctx.spec)
         cells = _cells(weights)
         if weights.context_GX is None:
-            d_read_TNX = None
-        # Over all steps at once: autograd may give what is expanded or permuted.
-        given = [None if d_x is None else d_x.contiguous() for d_x in (d_hidden_TNH, d_attention_TBKP, d_read_TNX)]
+            d_read_MX = None
         hidden_LNH, steps = torch.stack([hidden_SNH[0] for hidden_SNH in memory.hidden_SNH]), len(memory.products_TNQ)
+        # Over all steps at once: autograd may give what is expanded or permuted.
+        given = [
+            None if d_x is None else d_x.contiguous().unflatten(0, (steps, -1))
+            for d_x in (d_hidden_MH, d_attention_MP, d_read_MX)
+        ]
         state = StateGradient(
             torch.zeros_like(hidden_LNH),
             torch.zeros_like(hidden_LNH, dtype=memory.cell_SNH[0].dtype),
@@ -211,7 +222,7 @@ class _Unroll(torch.autograd.Function):
             step_backward(weights, layers, cells, memory, t, state, of_step, gradients)  # type: ignore[arg-type]
         d_attending = _attending_gradient(weights, cells, memory, gradients)
         d_layers = [_layer_gradient(layer, index, memory, gradients) for index, layer in enumerate(layers)]
-        d_inputs = Inputs(gradients.gates_TNG[0], state.hidden_LNH, state.cell_LNH, d_attending, d_layers)
+        d_inputs = Inputs(gradients.gates_TNG[0].flatten(0, 1), state.hidden_LNH, state.cell_LNH, d_attending, d_layers)
         return None, *tree_leaves(d_inputs)
 
 
