@@ -23,7 +23,7 @@ from imgcap.training.objectives.base import Objective
 from imgcap.training.objectives.self_critical import Drawn, SelfCritical
 from imgcap.training.start_model import StartModel
 from imgcap.training.watched import Watched
-from imgcap.types import PAD, SOS, Batch, Sampled, StepInputs
+from imgcap.types import EOS, PAD, SOS, Batch, Sampled, StepInputs
 
 if TYPE_CHECKING:
     from imgcap.evaluation.metrics.reward import Rewards
@@ -162,12 +162,16 @@ def signed(drawing: SelfCriticalConfig, digest: str) -> str:
 
 
 def to_measure(objective: Objective, batch: Batch) -> Batch | Sampled:
-    """What a step over these images is computed on, for what it takes: drawn captions, each worth 1, in their time."""
+    """What a step over these images is computed on, for what it takes: drawn captions, each worth 1, in their time.
+
+    They are as long as can be: what a step takes may follow their length, and that the model's state.
+    """
     if not isinstance(objective, SelfCritical) or objective.training:
         return batch
     sampled = _sampled(objective.draw(batch, 0), batch)
     one = torch.ones((), device=sampled.weights_BK.device)
-    sampled = sampled._replace(weights_BK=torch.ones_like(sampled.weights_BK))
+    tokens_BKT = torch.where(sampled.tokens_BKT == PAD, EOS, sampled.tokens_BKT)
+    sampled = sampled._replace(tokens_BKT=tokens_BKT, weights_BK=torch.ones_like(sampled.weights_BK))
     return _with_true(sampled, batch.tokens_BKT, one, 1.0) if objective.drawing.cross_entropy else sampled
 
 

@@ -1,11 +1,15 @@
 """What `--dry-run` says of a run before it trains: its size, its weights, and what a step takes in memory and time."""
 
 import time
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from imgcap.config.run import Config
 from imgcap.data.batch import BatchShape
@@ -14,6 +18,7 @@ from imgcap.errors import UserError
 from imgcap.models.encoders.weights import download_of, load_pretrained
 from imgcap.models.trained import load_captioner
 from imgcap.ranks.memory import LiveTensors, within_memory
+from imgcap.shards.token_counts import TokenCounts
 from imgcap.training.critic import to_measure
 from imgcap.training.engines.state import parameter_counts, trainable
 from imgcap.training.micro_batch import micro_batch_that_fits
@@ -22,7 +27,7 @@ from imgcap.training.objectives.self_critical import SelfCritical
 from imgcap.training.resumption import Resumption
 from imgcap.training.trainer import Trainer
 from imgcap.training.training_data import open_shards
-from imgcap.types import UNK, Batch, StepInputs
+from imgcap.types import PAD, UNK, Batch, StepInputs
 
 FEW = [8, 16]  # images of the passes that are tried on a CPU; below, memory grows more slowly
 TRIES = 3  # passes that are timed on a GPU
@@ -76,8 +81,9 @@ def _weights(trainer: Trainer, config: Config) -> dict[str, Any]:
 def _estimates(trainer: Trainer, config: Config) -> dict[str, Any]:
     """Memory and time of a rank, by a few passes forward and backward over blank pictures with full captions.
 
-    Left out, with the reason, where DeepSpeed divides the model: a pass outside of its engine would not be that of a
-    step. So is time where a GPU's fp16 is tried as bf16, which takes as much memory, and all where a pass takes long.
+    On a CPU time is that of captions as long as the train split's: it computes no padding. Left out, with the reason,
+    where DeepSpeed divides the model: a pass outside of its engine would not be that of a step. So is time where a
+    GPU's fp16 is tried as bf16, which takes as much memory, and all where a pass takes long.
     """
     if config.engine.name == "deepspeed":
         return {"left_out": "memory and time: DeepSpeed divides the model"}
@@ -102,12 +108,17 @@ def _estimates(trainer: Trainer, config: Config) -> dict[str, Any]:
     more = micro - sizes[-1]
     step = peaks[-1] + (more * (peaks[-1] - peaks[-2]) / (sizes[-1] - sizes[-2]) if more else 0)
     tried = f"passes of {' and '.join(map(str, sizes))} blank images on {device.type}"
-    found = {"memory": {**_memory(trainer, round(step)), "unit": "bytes a rank", "how": f"tensors alive in {tried}"}}
+    how = f"tensors alive in {tried} with full captions"
+    found = {"memory": {**_memory(trainer, round(step)), "unit": "bytes a rank", "how": how}}
     if by_bf16:
         return found | {"left_out": f"time: fp16 was tried as bf16 on {device.type}"}
+    lengths = None if on_gpu else _lengths(config)
+    if lengths:
+        _, seconds[-1] = _measured(partial(_pass, trainer, batch, lengths), device)
     each = seconds[-1] / sizes[-1] * micro * trainer.accumulation.steps
     passes = "drawing captions, forward and backward" if drawn else "forward and backward"
-    how = f"{passes} in {tried}, uncompiled; without loading, exchange, update and evaluation"
+    captions = "captions as long as those of train" if lengths else "full captions"
+    how = f"{passes} in {tried} with {captions}, uncompiled; without loading, exchange, update and evaluation"
     total = trainer.timetable.total
     return found | {"time": {"step": round(each, 4), "run": round(each * total), "unit": "seconds", "how": how}}
 
@@ -138,12 +149,30 @@ def _blank(trainer: Trainer, config: Config, images: int) -> Batch:
     return Batch(*(tensor.to(trainer.world.device) for tensor in batch))
 
 
-def _pass(trainer: Trainer, batch: Batch) -> None:
+def _lengths(config: Config) -> Counter[int]:
+    """Count the train split's captions by their words; old shard sets don't know."""
+    return TokenCounts.load(open_shards(config.data, config.data.shards, "train").place).lengths
+
+
+def _pass(trainer: Trainer, batch: Batch, lengths: Counter[int] | None = None) -> None:
     parameters = list(trainable(trainer.engine.raw_model).values())
     with torch.compiler.set_stance("force_eager"):  # compiling takes longer than it tells
         objective = trainer.engine.objective
-        loss = objective(to_measure(objective, batch), StepInputs(count_correct=True))
+        measured = to_measure(objective, batch)
+        if lengths:
+            measured = measured._replace(tokens_BKT=_shortened(measured.tokens_BKT, lengths))
+        loss = objective(measured, StepInputs(count_correct=True))
         torch.autograd.grad(loss.total, parameters, allow_unused=True)
+
+
+def _shortened(tokens_BKT: Tensor, lengths: Counter[int]) -> Tensor:
+    """Cut full captions to lengths that have the distribution of these: their quantiles."""
+    captions, words = tokens_BKT[..., 0].numel(), sorted(lengths)
+    up_to = list(accumulate(lengths[length] for length in words))
+    places = [(2 * n + 1) * up_to[-1] // (2 * captions) for n in range(captions)]
+    words_N = torch.tensor([words[bisect_right(up_to, place)] for place in places])
+    ended_BKT = torch.arange(tokens_BKT.shape[2]) > words_N.view(*tokens_BKT.shape[:2], 1) + 1  # <sos> and <eos>
+    return tokens_BKT.masked_fill(ended_BKT.to(tokens_BKT.device), PAD)
 
 
 def _measured(run: Callable[[], None], device: torch.device) -> tuple[int, float]:

@@ -71,7 +71,7 @@ class AttentionLSTMDecoder(AttendingDecoder):
         rows, embedded_MD = self.embed(tokens_BKT)
         word_gates_MG = state.prepared.word_gates(embedded_MD)
         dtype, values_BPX = word_gates_MG.dtype, features_BPE
-        early = self.gate is None and tokens_BKT[0, :, 1:].numel() > values_BPX.shape[1]
+        early = self.gate is None and sum(rows.sizes) > features_BPE[..., 0].numel()
         if early:  # fewer cells than steps: multiply the cells, once, not the steps' contexts
             values_BPX = linear(values_BPX, context_GX)
         score_A, score_bias_1 = self.attention.score.weight[0].to(dtype), self.attention.score.bias

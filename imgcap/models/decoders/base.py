@@ -44,8 +44,8 @@ class Decoder(nn.Module, Generic[State]):
     def read(self, state: State, tokens_BKT: Tensor, attention: bool = True) -> tuple[Tensor, Tensor | None]:
         """Read the first T - 1 tokens, all known; return readout_BKTR and attention_BKTP of these T - 1 steps.
 
-        Attention is for those who ask for it: a decoder that has it at a price gives none to others. Behind a caption's
-        end both may be anything.
-        `output(readout)` are the logits that `step` would have given, token by token.
+        Attention is for those who ask for it: a decoder that has it at a price gives none to others.
+        `output(readout)` are the logits that `step` would have given, token by token; in training only up to a
+        caption's end, behind which both may be anything.
         """
         raise NotImplementedError

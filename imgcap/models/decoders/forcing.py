@@ -19,8 +19,8 @@ def unroll(
     """Predict tokens 1 to T - 1 from those before; return readout_BKTR and attention_BKTP of T - 1 steps.
 
     The tokens before are the given ones, or, with `forcing`, some of them the model's own, neither in place of padding
-    nor padding. No gradient goes through the choice of a word: the words are chosen first, then all are known. Attention
-    is for those who ask for it.
+    nor padding. No gradient goes through the choice of a word: the words are chosen first, then all are known.
+    Attention is for those who ask for it.
     """
     rows, length = tokens_BKT.shape[1:]
     in_turn = forcing is not None and not forcing.two_pass

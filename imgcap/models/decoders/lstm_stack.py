@@ -95,7 +95,7 @@ class LSTMStackDecoder(Decoder[LSTMState]):
         raise NotImplementedError
 
     def readout(self, embedded_BKD: Tensor, hidden_BKH: Tensor, context_BKE: Tensor | None) -> Tensor:
-        """Compute what `output` turns into logits, after a step or after all of them at once (BKT for BK)."""
+        """Compute what `output` turns into logits, after a step or of rows of all of them (M for BK)."""
         raise NotImplementedError
 
     def step(self, state: LSTMState, token_BK: Tensor) -> tuple[Tensor, LSTMState, Tensor | None]:
@@ -121,7 +121,8 @@ class LSTMStackDecoder(Decoder[LSTMState]):
 
     def embed(self, tokens_BKT: Tensor) -> tuple[RowsByStep, Tensor]:
         """Embed the words of all steps, but the last tokens, which are only predicted; return where they belong too."""
-        rows = RowsByStep(tokens_BKT[..., 1:], whole=keeps_all_steps(self.embedding.weight))
+        targets_BKT = tokens_BKT[..., 1:]
+        rows = RowsByStep(targets_BKT, whole=keeps_all_steps(targets_BKT, self.embedding.weight))
         return rows, self.embedding(rows.pick(tokens_BKT[..., :-1]))
 
     def run_cells(

@@ -6,7 +6,7 @@ knows the places of its own words in it.
 
 Dimensions: L layers, J keys and values (2), B images, K captions or W beams an image, T tokens, V vocabulary,
 P grid cells, E encoder width, D width, F feed-forward width, N heads, C = D / N width of a head,
-S places of a cache (T times K).
+S places of a cache (T times K), U = BK, M rows: steps that are computed, X products side by side.
 """
 
 import math
@@ -177,21 +177,20 @@ class TransformerDecoder(Decoder[TransformerState]):
         return logits_BKV, after, torch.stack(looked).mean(0) if looked else None
 
     def read(self, state: TransformerState, tokens_BKT: Tensor, attention: bool = True) -> tuple[Tensor, Tensor | None]:
-        words_BKT = tokens_BKT[..., :-1]
-        rows = Rows(tokens_BKT[..., 1:], whole=keeps_all_steps(self.embedding.weight))
-        position_BKT = torch.arange(words_BKT.shape[2], device=tokens_BKT.device).expand_as(words_BKT)
-        x_MD = _exact(self.embedding(rows.pick(words_BKT)) + self.positions(rows.pick(position_BKT)))
-        x_MD = self.dropout(x_MD)
+        words_BKT, targets_BKT = tokens_BKT[..., :-1], tokens_BKT[..., 1:]
+        rows = Rows(targets_BKT, whole=keeps_all_steps(targets_BKT, self.embedding.weight))
+        position_T = torch.arange(words_BKT.shape[2], device=tokens_BKT.device)
+        x_MD = self.dropout(_exact(rows.pick(self.embedding(words_BKT) + self.positions(position_T))))
         looked: list[Tensor] = []
         for index, (layer, weights) in enumerate(zip(self.layers, state.prepared, strict=True)):
             products_BKTX = rows.spread(weights.words(_normed(layer.norm_words, x_MD)))
-            query_RNTC, keys_RNTC, values_RNTC = _divided(products_BKTX.flatten(0, 1), 3, self.heads)
-            words_RTD = _join(_attended(query_RNTC, keys_RNTC, values_RNTC, causal=True))
-            words_MD = rows.pick(words_RTD.unflatten(0, words_BKT.shape[:2]))
+            query_UNTC, keys_UNTC, values_UNTC = _divided(products_BKTX.flatten(0, 1), 3, self.heads)
+            words_UTD = _join(_attended(query_UNTC, keys_UNTC, values_UNTC, causal=True))
+            words_MD = rows.pick(words_UTD.unflatten(0, words_BKT.shape[:2]))
             x_MD = _sum(x_MD, self.dropout(weights.words_out(words_MD)))
             cells_JBNPC = state.cells_LJBNPC[index]
-            x_MD, attention_BSP = layer.look(x_MD, weights, cells_JBNPC, self.heads, attention, rows)
-            looked += [] if attention_BSP is None else [attention_BSP]
+            x_MD, attention_BKP = layer.look(x_MD, weights, cells_JBNPC, self.heads, attention, rows)
+            looked += [] if attention_BKP is None else [attention_BKP]
         readout_BKTD = rows.spread(_normed(self.norm, x_MD).to(state.cells_LJBNPC.dtype))
         return readout_BKTD, torch.stack(looked).mean(0).unflatten(1, words_BKT.shape[1:]) if attention else None
 
@@ -227,13 +226,12 @@ class WordLayer(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Look at the cells and take the feed-forward layer; return also attention_BKP (float32) where it is asked for.
 
-        K are an image's rows at one step; with `rows` all steps of all of them, and x has those that are computed.
+        K are an image's rows at one step; with `rows` all steps of all of them, and x is (M, D), what is computed.
         """
-        query_BKD = weights.query(_normed(self.norm_cells, x_BKD))
+        query = weights.query(_normed(self.norm_cells, x_BKD))
         if rows is not None:
-            query_BKTD = rows.spread(query_BKD)
-            query_BKD = query_BKTD.flatten(1, 2)
-        (query_BNKC,) = _divided(query_BKD, 1, heads)
+            query = rows.spread(query)
+        (query_BNKC,) = _divided(query.flatten(1, -2), 1, heads)
         keys_BNPC, values_BNPC = cells_JBNPC
         attention_BKP = None
         if attention:
@@ -242,10 +240,10 @@ class WordLayer(nn.Module):
             attention_BKP = attention_BNKP.mean(1)
         else:
             context_BNKC = _attended(query_BNKC, keys_BNPC, values_BNPC)
-        context_BKD = _join(context_BNKC)
+        context = _join(context_BNKC).view(query.shape)
         if rows is not None:
-            context_BKD = rows.pick(context_BKD.view(query_BKTD.shape))
-        x_BKD = _sum(x_BKD, self.dropout(weights.cells_out(context_BKD)))
+            context = rows.pick(context)
+        x_BKD = _sum(x_BKD, self.dropout(weights.cells_out(context)))
         wide_BKF = F.gelu(weights.wide(_normed(self.norm_wide, x_BKD)))
         return _sum(x_BKD, self.dropout(weights.narrow(wide_BKF))), attention_BKP
 

@@ -175,7 +175,6 @@ class StepGradient(NamedTuple):
 
     gates: list[Tensor]  # of each layer
     context_BKX: Tensor
-    slope_BPA: Tensor  # of the projected cells, but for the factor 4 score_A
     half_score_A: Tensor
 
 
@@ -189,10 +188,12 @@ def step_backward(
     d_read_NX: Maybe,
     d_attention_BKP: Maybe,
     d_products_NQ: Tensor,
+    slope_BPA: Tensor,
 ) -> StepGradient:
     """Go back over one step: in the lists, the gradients of the states after it become those of the states before.
 
-    That of the three products of the top hidden state is written into `d_products_NQ`.
+    That of the three products of the top hidden state is written into `d_products_NQ`; that of the projected cells, but
+    for the factor 4 score_A, is added to `slope_BPA`.
     """
     gates: list[Tensor] = []
     for index in reversed(range(len(layers))):
@@ -213,10 +214,12 @@ def step_backward(
         products.append(torch.ops.aten.sigmoid_backward(d_gate_NX, step.gate_NX))
         through_NX = through_NX * step.gate_NX
     d_context_BKX = through_NX.view_as(context_BKX)
-    d_query_NA, *d_attending = attend_backward(weights, step.attended, d_context_BKX, d_attention_BKP)
+    attended = weights, step.attended, d_context_BKX, d_attention_BKP
+    d_query_NA, d_slope_BPA, half_d_score_A = attend_backward(*attended)
+    slope_BPA += d_slope_BPA
     torch.cat([d_query_NA, *products], dim=-1, out=d_products_NQ)
     d_hidden[-1] = product(d_products_NQ, weights.top_QH.t())
-    return StepGradient(gates, d_context_BKX, *d_attending)
+    return StepGradient(gates, d_context_BKX, half_d_score_A)
 
 
 class _Unroll(torch.autograd.Function):
@@ -251,6 +254,7 @@ class _Unroll(torch.autograd.Function):
         gradients: list[StepGradient] = []
         # One buffer: to join the steps afterwards would copy the largest of all gradients.
         products_MQ = d_hidden[-1].new_empty(sum(ctx.sizes), len(weights.top_QH))
+        slope_BPA = torch.zeros_like(weights.projected_BPA)
         for size, rows, step in reversed(list(zip(ctx.sizes, _rows(ctx.sizes), steps, strict=True))):
             d_hidden, d_cell = [longer(x, size) for x in d_hidden], [longer(x, size) for x in d_cell]
             if d_hidden_MH is not None:
@@ -260,12 +264,12 @@ class _Unroll(torch.autograd.Function):
             d_attention_BKP = None if d_attention_MP is None else d_attention_MP[rows].reshape(attention_BKP.shape)
             arrived = (d_hidden, d_cell, d_read_NX, d_attention_BKP)
             seen = _first(weights, size, ctx.sizes[0])
-            gradients.insert(0, step_backward(seen, layers, rows, step, *arrived, products_MQ[rows]))
+            written = products_MQ[rows], slope_BPA[: len(seen.projected_BPA)]
+            gradients.insert(0, step_backward(seen, layers, rows, step, *arrived, *written))
         gates_MG = [torch.cat([gradient.gates[index] for gradient in gradients]) for index in range(len(layers) - 1)]
         gates_MG.append(products_MQ.split(weights.widths, dim=-1)[1])
-        d_attending = _attending_gradient(
-            weights, steps, gradients, products_MQ, gates_MG[0], values=bool(wanted.attending.values_BPX)
-        )
+        values = bool(wanted.attending.values_BPX)
+        d_attending = _attending_gradient(weights, steps, gradients, products_MQ, gates_MG[0], slope_BPA, values)
         d_layers = [_layer_gradient(layer, index, steps, gates_MG[index]) for index, layer in enumerate(layers)]
         d_inputs = Inputs(gates_MG[0], torch.stack(d_hidden), torch.stack(d_cell), d_attending, d_layers)
         return None, None, *tree_leaves(d_inputs)
@@ -289,6 +293,7 @@ def _attending_gradient(
     gradients: list[StepGradient],
     products_MQ: Tensor,
     gates_MG: Tensor,
+    slope_BPA: Tensor,
     values: bool,
 ) -> Attending:
     """Gradient of `Attending` over all steps at once; the values' own share only where it is asked for."""
@@ -300,9 +305,6 @@ def _attending_gradient(
         d_values_BPX = attention_BMP.transpose(1, 2).to(d_context_BMX.dtype) @ d_context_BMX
     if weights.context_GX is not None:
         d_context_GX = weight_gradient(gates_MG, torch.cat([step.read_NX for step in steps]))
-    slope_BPA = gradients[0].slope_BPA  # the first step has all images
-    for gradient in gradients[1:]:
-        slope_BPA[: len(gradient.slope_BPA)] += gradient.slope_BPA
     return Attending(
         d_values_BPX,  # type: ignore[arg-type]
         slope_BPA * (4 * weights.score_A),

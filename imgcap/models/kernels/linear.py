@@ -22,10 +22,10 @@ def _made_by_intel() -> bool:
         processor = Path("/proc/cpuinfo").read_text(errors="replace")
     except OSError:
         processor = platform.processor()
-    return "GenuineIntel" in processor or sys.platform == "darwin"
+    return "GenuineIntel" in processor or sys.platform == "darwin"  # Apple's x86 machines
 
 
-_ONEDNN_IS_FASTER = _X86 and not _made_by_intel()
+_ONEDNN_IS_FASTER = _X86 and not (_made_by_intel() and torch.backends.mkl.is_available())
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from imgcap.models.kernels import linear as library
 from imgcap.models.kernels.linear import linear, packed
 
 ON_X86 = platform.machine() in ("x86_64", "AMD64")
@@ -23,6 +24,18 @@ def test_a_weight_that_is_laid_out_multiplies_as_before(rows: int, dtype: torch.
         assert laid_out.dtype == dtype
         found = linear(x.view(1, rows, width), laid_out, bias)
         torch.testing.assert_close(found[0], F.linear(x, weight, bias))
+
+
+@pytest.mark.skipif(not ON_X86, reason="elsewhere all of it is torch's own")
+@pytest.mark.parametrize("by_onednn", [True, False])
+@pytest.mark.parametrize("outputs", [33, 8])
+def test_values_and_gradients_are_those_of_torch_by_either_library(outputs, by_onednn, monkeypatch) -> None:
+    monkeypatch.setattr(library, "_ONEDNN_IS_FASTER", by_onednn)
+    torch.manual_seed(0)
+    given = [torch.randn(size, requires_grad=True) for size in ((5, 4, 24), (outputs, 24), (outputs,))]
+    d_y = torch.randn(4, 5, outputs).transpose(0, 1)
+    results = [(y := multiply(*given), *torch.autograd.grad(y, given, d_y)) for multiply in (linear, F.linear)]
+    torch.testing.assert_close(*results)
 
 
 @pytest.mark.skipif(not ON_X86, reason="elsewhere a weight stays as it is")
