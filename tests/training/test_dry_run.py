@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from imgcap.training import dry_run
 from imgcap.training.assembly import assemble
 from imgcap.training.dry_run import describe
 from imgcap.training.resumption import Resumption
+from imgcap.types import PAD
 
 DRAWN = ["train.objective=self_critical"]
 CPU = World(0, 1, 0, torch.device("cpu"))
@@ -69,6 +71,14 @@ def test_the_memory_of_a_step_is_what_torch_s_profiler_sees(tmp_path, shards, se
     events = profiler.profiler.kineto_results.events()
     moved = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     assert told["step"] == pytest.approx(max(itertools.accumulate(size for _, size in moved)), rel=0.15)
+
+
+def test_time_is_that_of_captions_as_long_as_those_of_train():
+    full_BKT = torch.full((4, 2, 10), 5)
+    short_BKT = dry_run._shortened(full_BKT, Counter({3: 50, 6: 25, 20: 25}))
+    tokens = (short_BKT != PAD).sum(-1).flatten().tolist()  # with <sos> and <eos>
+    assert sorted(tokens) == [5] * 4 + [8] * 2 + [10] * 2
+    assert torch.equal(short_BKT.sort(dim=-1, descending=True).values, short_BKT)  # what is left out lies at the end
 
 
 def test_weights_and_optimiser_are_counted_as_they_are_kept(tmp_path, shards):

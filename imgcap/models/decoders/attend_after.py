@@ -2,8 +2,8 @@
 
 No step waits for the attention of the one before: in training, all steps ask the image at once.
 
-Dimensions: B images, K captions or W beams an image, T tokens, N = BK, P grid cells, D embedding width,
-E encoder width, G = 4H gates of an LSTM cell.
+Dimensions: B images, K captions or W beams an image, T tokens, S = K (T - 1), M rows: steps that are computed,
+P grid cells, D embedding width, E encoder width, H hidden width.
 """
 
 from torch import Tensor

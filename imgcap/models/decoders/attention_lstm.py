@@ -1,7 +1,8 @@
 """The decoder of Show, Attend and Tell (Xu et al. 2015), soft attention, and its plainer variants.
 
-Dimensions: L layers, B images, K captions or W beams an image, V vocabulary, P grid cells,
-D embedding width, E encoder width, H hidden width, A attention width, G = 4H gates of an LSTM cell.
+Dimensions: L layers, B images, K captions or W beams an image, T tokens, S = K (T - 1), M rows: steps that are
+computed, V vocabulary, P grid cells, D embedding width, E encoder width, H hidden width, A attention width,
+G = 4H gates of an LSTM cell, X = E or G, Q = A + G (+ E with a gate).
 """
 
 import torch
