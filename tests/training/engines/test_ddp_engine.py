@@ -164,7 +164,8 @@ def test_frozen_stages_compile_in_half_precision(trained):
 class HostReads(TorchDispatchMode):
     """Counts the reads that would wait for a device: `.item()`, `bool(tensor)`, `.tolist()`.
 
-    Not `nonzero`, with which the loss leaves out padding on a CPU alone.
+    Not `nonzero`, with which the loss leaves out padding on a CPU alone. The decoders, which count it there, are told
+    to keep it, as on a GPU.
     """
 
     def __init__(self):
@@ -179,7 +180,8 @@ class HostReads(TorchDispatchMode):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", ["none", "in_turn", "two_pass"])
-def test_a_step_reads_no_number_on_the_host(precision, kind):
+def test_a_step_reads_no_number_on_the_host(precision, kind, monkeypatch):
+    monkeypatch.setattr("imgcap.models.decoders.lstm_stack.keeps_all_steps", lambda *_: True)
     e = engine(precision=precision)
     train(e, 2)
     images, tokens = data()
