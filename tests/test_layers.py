@@ -24,7 +24,7 @@ FLOORS: tuple[set[str], ...] = (
 SUB_FLOORS: dict[str, tuple[set[str], ...]] = {
     "models": (
         {"kernels"},
-        {"precision"},
+        {"precision", "packed"},
         {"losses"},
         {"encoders", "decoders"},
         {"captioner"},

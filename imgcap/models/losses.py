@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from imgcap.models.kernels.dtypes import exact_dtype
 from imgcap.models.kernels.gpu.dispatch import fused
 from imgcap.models.kernels.linear import product, weight_gradient
+from imgcap.models.packed import Rows
 from imgcap.types import PAD
 
 BLOCK = 1 << 24  # logits that exist at once
@@ -70,13 +71,9 @@ def caption_loss(
 
 def _rows(readout_BKTR: Tensor, targets_BKT: Tensor, weights_BK: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """One row a step of readouts, targets and weights; on a CPU of real targets: a GPU would wait for their number."""
-    readout_MR, targets_M = readout_BKTR.flatten(0, 2), targets_BKT.flatten()
-    weights_M = None if weights_BK is None else weights_BK[..., None].expand_as(targets_BKT).flatten()
-    if targets_M.device.type != "cpu":
-        return readout_MR, targets_M, weights_M
-    real_M = (targets_M != PAD).nonzero().squeeze(1)
-    weights_M = None if weights_M is None else weights_M.index_select(0, real_M)
-    return readout_MR.index_select(0, real_M), targets_M.index_select(0, real_M), weights_M
+    rows = Rows(targets_BKT, whole=targets_BKT.device.type != "cpu")
+    weights_M = None if weights_BK is None else rows.pick(weights_BK[..., None].expand_as(targets_BKT))
+    return rows.pick(readout_BKTR), rows.pick(targets_BKT), weights_M
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from imgcap.config.model import RecurrentConfig
 from imgcap.models.decoders.base import Decoder
-from imgcap.models.decoders.packed import RowsByStep, keeps_all_steps
 from imgcap.models.decoders.state import Axes, DecoderState
 from imgcap.models.kernels.dropout import Dropout
 from imgcap.models.kernels.gpu.dispatch import fused
 from imgcap.models.kernels.linear import linear
 from imgcap.models.kernels.lstm_cell import lstm_cell
 from imgcap.models.kernels.recurrent import run_stack
+from imgcap.models.packed import RowsByStep, keeps_all_steps
 
 Stacked = Sequence[Tensor]  # one for each layer of the stack
 

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from imgcap.config.model import TransformerConfig
 from imgcap.models.decoders.base import Decoder
 from imgcap.models.decoders.lstm_stack import initialise_output
-from imgcap.models.decoders.packed import Rows, keeps_all_steps
 from imgcap.models.decoders.state import Axes, DecoderState
 from imgcap.models.kernels.dropout import Dropout
 from imgcap.models.kernels.dtypes import compute_dtype, exact_dtype
 from imgcap.models.kernels.linear import Linear, linear, packed
+from imgcap.models.packed import Rows, keeps_all_steps
 
 MANY_IMAGES = 8  # of a search: with as many, its products repay that weights are laid out for them
 FIRST_WORDS = 5  # for which such a search has room at first

@@ -222,7 +222,7 @@ def test_what_lies_behind_a_captions_end_is_not_computed_and_not_missed(options:
     rows: list[int] = []
     model.output.register_forward_hook(lambda _, given, __: rows.append(int(given[0].any(-1).sum())))
     found = values_and_gradients(model, model.read, features_BPE, tokens_BKT)
-    monkeypatch.setattr("imgcap.models.decoders.packed.MOST", 0.0)
+    monkeypatch.setattr("imgcap.models.packed.MOST", 0.0)
     expected = values_and_gradients(model, model.read, features_BPE, tokens_BKT)
     torch.testing.assert_close(found, expected)
     words, missing = int((tokens_BKT[..., 1:] != PAD).sum()), options["type"] != "transformer"
